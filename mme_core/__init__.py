@@ -1,0 +1,1 @@
+"""Definitions both stages share: pure functions on arrays, and the store between the stages."""

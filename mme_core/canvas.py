@@ -1,0 +1,103 @@
+"""Geometry: source frame -> resized frame -> canvas and the region around it -> grid of points.
+
+A *region* is the canvas grown by up to 64 pixels on each side, as far as the resized frame goes.
+Positions handed between modules are in canvas pixels (the canvas' first pixel centre is 0, 0), so
+a position in the region may be negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mme_core.errors import VideoError
+from mme_core.spec import TargetSpec
+
+MARGIN = 64  # pixels of the frame kept around the canvas, so that points may leave it
+MAX_PIXELS = 64_000_000  # of a source frame; 8K is 33 million
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where a video's canvas lies; every number is in pixels unless said otherwise.
+
+    height, width            source frame, rotation applied
+    resized                  (height, width) after the resize
+    top, left                the canvas' first pixel in the resized frame
+    hp, wp                   the canvas' size in patches
+    patch                    side of a patch
+    region                   (top, left, bottom, right) in the resized frame, end exclusive
+    """
+
+    height: int
+    width: int
+    resized: tuple[int, int]
+    top: int
+    left: int
+    hp: int
+    wp: int
+    patch: int
+    region: tuple[int, int, int, int]
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(x, y) of the canvas' first pixel in the region: add it to go from canvas to region."""
+        return self.left - self.region[1], self.top - self.region[0]
+
+    @property
+    def region_shape(self) -> tuple[int, int]:
+        return self.region[2] - self.region[0], self.region[3] - self.region[1]
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """The source frame [height, width(, 3)] uint8 at canvas scale: area down, cubic up."""
+        if image.shape[:2] == self.resized:
+            return image
+        height, width = self.resized
+        shrinks = height * width <= self.height * self.width
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        return cv2.resize(image, (width, height), interpolation=method)
+
+    def crop(self, resized: np.ndarray) -> np.ndarray:
+        """A resized frame's canvas, [16 hp, 16 wp(, 3)]."""
+        bottom, right = self.top + self.hp * self.patch, self.left + self.wp * self.patch
+        return resized[self.top : bottom, self.left : right]
+
+    def crop_region(self, resized: np.ndarray) -> np.ndarray:
+        """A resized frame's region."""
+        top, left, bottom, right = self.region
+        return resized[top:bottom, left:right]
+
+
+def plan_canvas(height: int, width: int, spec: TargetSpec) -> Canvas:
+    """The canvas of a video whose (rotated) frames are height × width.
+
+    Raises VideoError for a frame too large to hold in memory.
+    """
+    if height * width > MAX_PIXELS:
+        raise VideoError(f"a frame of {width}×{height} is larger than {MAX_PIXELS} pixels")
+    scale = spec.short_side / min(height, width)
+    longer = 2 * round(max(height, width) * scale / 2)
+    longer = max(longer, spec.short_side)
+    resized = (spec.short_side, longer) if height <= width else (longer, spec.short_side)
+    hp, wp = (min(side, spec.long_side) // spec.patch for side in resized)
+    top, left = (resized[0] - hp * spec.patch) // 2, (resized[1] - wp * spec.patch) // 2
+    region = (
+        max(top - MARGIN, 0),
+        max(left - MARGIN, 0),
+        min(top + hp * spec.patch + MARGIN, resized[0]),
+        min(left + wp * spec.patch + MARGIN, resized[1]),
+    )
+    return Canvas(height, width, resized, top, left, hp, wp, spec.patch, region)
+
+
+def grid_points(hp: int, wp: int, spec: TargetSpec) -> np.ndarray:
+    """Starting positions of all points: float32 [hp, wp, K, 2] (x, y), canvas pixels."""
+    cell = spec.patch // spec.grid
+    centres = np.arange(spec.grid) * cell + (cell - 1) / 2
+    y = np.arange(hp)[:, None, None, None] * spec.patch + centres[:, None]
+    x = np.arange(wp)[:, None, None] * spec.patch + centres[None, :]
+    shape = (hp, wp, spec.grid, spec.grid)
+    points = np.stack([np.broadcast_to(x, shape), np.broadcast_to(y, shape)], axis=-1)
+    return points.reshape(hp, wp, spec.points, 2).astype(np.float32)

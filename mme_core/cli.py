@@ -1,0 +1,62 @@
+"""The `mme` command: a table of sub-commands, each imported only when it is run.
+
+Stage 1 must run without torch and stage 2 without Ray, so nothing is imported ahead of its use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from mme_core.errors import MMEError, UsageError
+
+# name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
+}
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<11}{text}" for name, (_, _, text) in COMMANDS.items())
+    return f"usage: mme COMMAND ...\n\n{rows}\n\n`mme COMMAND --help` lists a command's options."
+
+
+def _run(name: str, argv: list[str]) -> int:
+    module, extra, _ = COMMANDS[name]
+    try:
+        main_function = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("mme_core", "preprocess", "train"):
+            raise
+        raise UsageError(
+            f"`mme {name}` needs {error.name}: pip install 'mme[{extra}]' (or `make setup`)"
+        ) from error
+    return main_function(argv) or 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one sub-command and returns its exit status: 2 for wrong usage, 1 for other errors."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"mme: no command '{name}'\n\n{_usage()}", file=sys.stderr)
+        return 2
+    try:
+        return _run(name, rest)
+    except MMEError as error:
+        print(f"mme {name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print(f"mme {name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # `mme info STORE | head`
+        sys.stderr.close()
+        return 128 + signal.SIGPIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""TargetSpec: everything that changes a byte of a store, and its hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mme_core.errors import UsageError
+
+TUBELET = 2  # sampled frames in a tubelet; the ViT's Conv3d has this depth
+
+_CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What stage 1 computes. Two stores with equal specifications of one video are equal bytes.
+
+    stride        raw frames between two sampled frames
+    hop           raw frames between the starts of two tubelets; None: 2 · stride
+    patch         side of a patch, canvas pixels
+    points        K, tracked points in a patch; a square number
+    length        L, steps of a trajectory, raw frames
+    short_side    the resized video's shorter side, pixels
+    long_side     cap of the canvas, pixels
+    flow          a name of `mme_core.flow.ALGORITHMS`, or `package.module:function`
+    check         forward–backward check of the flow (doubles its cost)
+    camera        "homography" stores the camera's motion beside the displacement
+    hog_bins      unsigned orientation bins
+    hog_cell      side of the HOG window, canvas pixels
+    frames        "jpeg" stores the sampled frames, "none" leaves them in the video files
+    jpeg_quality  quality of those frames
+    """
+
+    stride: int = 4
+    hop: int | None = None
+    patch: int = 16
+    points: int = 4
+    length: int = 6
+    short_side: int = 256
+    long_side: int = 320
+    flow: str = "dis-medium"
+    check: bool = False
+    camera: str = "none"
+    hog_bins: int = 9
+    hog_cell: int = 8
+    frames: str = "jpeg"
+    jpeg_quality: int = 90
+
+    def __post_init__(self) -> None:
+        if self.hop is None:
+            object.__setattr__(self, "hop", TUBELET * self.stride)
+        for field in dataclasses.fields(self):
+            if field.type in ("int", "int | None") and getattr(self, field.name) < 1:
+                raise UsageError(f"spec.{field.name} must be at least 1")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"spec.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
+                )
+        if (TUBELET * self.stride) % self.hop:
+            raise UsageError(
+                f"spec.hop={self.hop} must divide 2·stride={TUBELET * self.stride}, so that the "
+                "tubelets of a clip are on the time line"
+            )
+        if math.isqrt(self.points) ** 2 != self.points or self.patch % math.isqrt(self.points):
+            raise UsageError(f"spec.points={self.points} must be a square whose root divides patch")
+        if self.points > 8:
+            raise UsageError(f"spec.points={self.points}: the validity of a patch is 8 bits")
+        if self.short_side < self.patch or self.long_side < self.patch:
+            raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
+        if self.jpeg_quality > 100:
+            raise UsageError(f"spec.jpeg_quality={self.jpeg_quality} must be in 1 … 100")
+
+    @property
+    def grid(self) -> int:
+        """Points along one side of a patch, m = √K."""
+        return math.isqrt(self.points)
+
+    @property
+    def patches(self) -> int:
+        """P: arrays of a store are padded to P × P patches."""
+        return self.long_side // self.patch
+
+    @property
+    def clip_step(self) -> int:
+        """Tubelets on the time line from one tubelet of a clip to its next."""
+        return TUBELET * self.stride // self.hop
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TargetSpec:
+        """The reverse of `to_dict`; an unknown key is an error that names it."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise UsageError(f"spec.{name} is not a field; the fields are {', '.join(known)}")
+        return cls(**values)
+
+    @classmethod
+    def from_overrides(cls, overrides: Iterable[str]) -> TargetSpec:
+        """From command-line words such as `spec.stride=2`."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for word in overrides:
+            name, equals, text = word.removeprefix("spec.").partition("=")
+            if not (word.startswith("spec.") and equals):
+                raise UsageError(f"'{word}' is not of the form spec.FIELD=VALUE")
+            values[name] = _parse(name, text, known[name].type) if name in known else text
+        return cls.from_dict(values)
+
+    @property
+    def hash(self) -> str:
+        """Short digest of every field."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: TargetSpec) -> list[str]:
+        """The fields that differ, as `stride: 4 here, 2 there`; empty when equal."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{name}: {mine[name]} here, {theirs[name]} there"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
+
+
+def _parse(name: str, text: str, kind: str) -> Any:
+    booleans = {"true": True, "1": True, "false": False, "0": False}
+    if kind == "str":
+        return text
+    if kind == "int | None" and text.lower() == "none":
+        return None
+    if kind == "bool":
+        if text.lower() not in booleans:
+            raise UsageError(f"spec.{name}={text} must be true or false")
+        return booleans[text.lower()]
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"spec.{name}={text} must be a whole number") from None
