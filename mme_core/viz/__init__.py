@@ -1,0 +1,17 @@
+"""Drawing on arrays (numpy and OpenCV): tracks, arrows, flow colours, HOG glyphs, Figure 4."""
+
+from mme_core.viz.colour import motion_colour, speed_limit, wheel
+from mme_core.viz.figure import figure4
+from mme_core.viz.glyphs import draw_hog
+from mme_core.viz.motion import draw_arrows, draw_tracks, flow_picture
+
+__all__ = [
+    "draw_arrows",
+    "draw_hog",
+    "draw_tracks",
+    "figure4",
+    "flow_picture",
+    "motion_colour",
+    "speed_limit",
+    "wheel",
+]
