@@ -50,8 +50,8 @@ def figure4(
     for t in range(n):
         frame = frames[TUBELET * t]
         hidden = mask[t].repeat(spec.patch, 0).repeat(spec.patch, 1)
-        rows["masked"].append(enlarge(frame, scale))
-        rows["masked"][-1][hidden.repeat(scale, 0).repeat(scale, 1)] = _HIDDEN
+        # hidden before it is enlarged: interpolation must not carry hidden pixels into visible ones
+        rows["masked"].append(enlarge(np.where(hidden[..., None], np.uint8(_HIDDEN), frame), scale))
         dark = fade(frame, 0.55, 30)
         unseen = np.where(hidden[..., None], np.uint8(60), dark)
         for name, over, moves in (
