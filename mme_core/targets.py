@@ -1,0 +1,104 @@
+"""From displacements and HOG to the stored int8 codes, and back.
+
+Position is normalised per patch, tubelet *and axis* over its K·L displacements, shape per patch
+and tubelet over its K·L·9 numbers, with the population deviation. By Samuelson's inequality no
+z-score in a group of N numbers exceeds √(N−1), so int8 with the scale 127 / √(N−1) never clips.
+
+Shapes: `...` is any leading shape, usually [n, hp, wp]. K points, L steps, B HOG bins.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mme_core.spec import TargetSpec
+
+EPSILON = 1e-6  # added to a deviation before dividing by it
+MOMENTS = 6  # mean x, mean y, sd x, sd y (canvas pixels), shape mean, shape sd
+
+_INT8_MAX = 127
+
+
+def position_scale(spec: TargetSpec) -> float:
+    """Codes a unit of the per-axis z-score: position code = round(z · scale)."""
+    return _INT8_MAX / math.sqrt(max(spec.points * spec.length - 1, 1))
+
+
+def shape_scale(spec: TargetSpec) -> float:
+    """Codes a unit of the shape's z-score."""
+    return _INT8_MAX / math.sqrt(max(spec.points * spec.length * spec.hog_bins - 1, 1))
+
+
+def moments_of(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation over `axes`, kept as float32 with the axes as 1.
+
+    Summed in float64, so that equal numbers have a deviation of exactly 0.
+    """
+    mean = values.mean(axes, dtype=np.float64, keepdims=True)
+    deviation = np.sqrt(np.square(values - mean).mean(axes, keepdims=True))
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def normalise(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """(values − mean) / (deviation + 1e-6) over `axes`, float32.
+
+    The paper's target (`patch`): displacement [..., K, L, 2] or hog [..., K, L, B] with
+    axes (-3, -2, -1), one mean and deviation over all numbers of a patch (Table 7b).
+    """
+    mean, deviation = moments_of(values, axes)
+    return (values - mean) / (deviation + np.float32(EPSILON))
+
+
+def encode(
+    displacement: np.ndarray, hog: np.ndarray, spec: TargetSpec
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """displacement float32 [..., K, L, 2] and hog float32 [..., K, L, B] as stored.
+
+    Returns position int8 [..., K, L, 2], shape int8 [..., K, L, B], moments float32 [..., 6].
+    """
+    mean_xy, sd_xy = moments_of(displacement, (-3, -2))
+    mean_hog, sd_hog = moments_of(hog, (-3, -2, -1))
+    position = _quantise(displacement, mean_xy, sd_xy, position_scale(spec))
+    shape = _quantise(hog, mean_hog, sd_hog, shape_scale(spec))
+    moments = np.concatenate(
+        [part[..., 0, 0, :] for part in (mean_xy, sd_xy, mean_hog, sd_hog)], axis=-1
+    )
+    return position, shape, moments
+
+
+def decode_displacement(position: np.ndarray, moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
+    """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6]."""
+    mean, deviation = moments[..., None, None, 0:2], moments[..., None, None, 2:4]
+    return _dequantise(position, mean, deviation, position_scale(spec))
+
+
+def decode_hog(shape: np.ndarray, moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
+    """Summed gradient magnitudes, float32 [..., K, L, B], from codes and moments [..., 6]."""
+    mean, deviation = moments[..., None, None, 4:5], moments[..., None, None, 5:6]
+    return _dequantise(shape, mean, deviation, shape_scale(spec))
+
+
+def pack_valid(valid: np.ndarray) -> np.ndarray:
+    """bool [..., K] -> uint8 [...]: bit k says that trajectory k is valid."""
+    bits = 1 << np.arange(valid.shape[-1])
+    return (valid * bits).sum(-1).astype(np.uint8)
+
+
+def unpack_valid(bits: np.ndarray, points: int) -> np.ndarray:
+    """uint8 [...] -> bool [..., K]."""
+    return (bits[..., None] >> np.arange(points)) & 1 == 1
+
+
+def _quantise(
+    values: np.ndarray, mean: np.ndarray, deviation: np.ndarray, scale: float
+) -> np.ndarray:
+    codes = (values - mean) * (np.float32(scale) / (deviation + np.float32(EPSILON)))
+    return np.rint(codes, out=codes).astype(np.int8)
+
+
+def _dequantise(
+    codes: np.ndarray, mean: np.ndarray, deviation: np.ndarray, scale: float
+) -> np.ndarray:
+    return codes * ((deviation + np.float32(EPSILON)) / np.float32(scale)) + mean
