@@ -1,0 +1,142 @@
+"""Which tokens a clip hides: bool [n, h, w] over tubelets, rows and columns, True = hidden.
+
+Every kind hides exactly `hidden_count` tokens, so that a batch of masks gathers into one tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from mme_core.errors import UsageError
+
+Shape = tuple[int, int, int]  # tubelets, rows and columns of a clip's tokens
+
+# BEiT's blocks, which MaskFeat extends in time: area as a share of the image, and aspect ratio.
+CUBE_AREA = (0.08, 0.5)
+CUBE_ASPECT = (0.3, 1 / 0.3)
+
+
+def hidden_per_tubelet(shape: Shape, ratio: float) -> int:
+    """Hidden patches of one tubelet: ratio · h · w to the nearest whole number (137 of 196 at 0.7).
+
+    Raises UsageError when nothing would be hidden, or nothing visible.
+    """
+    _, h, w = shape
+    hidden = round(ratio * h * w)
+    if not 0 < hidden < h * w:
+        raise UsageError(
+            f"mask.ratio={ratio} hides {hidden} of {h * w} patches; at least one must be hidden "
+            "and one visible"
+        )
+    return hidden
+
+
+def hidden_count(shape: Shape, ratio: float) -> int:
+    """Hidden tokens of a clip, the same for every kind: tubelets × hidden_per_tubelet."""
+    return shape[0] * hidden_per_tubelet(shape, ratio)
+
+
+def tube_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """The same random patches in every tubelet (VideoMAE)."""
+    _, h, w = shape
+    visible = rng.permutation(h * w)[hidden_per_tubelet(shape, ratio) :]
+    return _tubes(visible, shape)
+
+
+def random_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Tokens drawn independently of place and time."""
+    mask = np.zeros(math.prod(shape), bool)
+    mask[rng.permutation(mask.size)[: hidden_count(shape, ratio)]] = True
+    return mask.reshape(shape)
+
+
+def cube_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Boxes of random place, area, aspect and duration until enough is hidden (MaskFeat's cube).
+
+    Of the last box only as many tokens are hidden as are missing.
+    """
+    mask = np.zeros(shape, bool)
+    missing = hidden_count(shape, ratio)
+    while missing:
+        box = np.zeros(shape, bool)
+        box[_random_box(shape, rng)] = True
+        fresh = np.flatnonzero(box & ~mask)
+        if len(fresh) > missing:
+            fresh = rng.permutation(fresh)[:missing]
+        mask.flat[fresh] = True
+        missing -= len(fresh)
+    return mask
+
+
+def motion_tube_mask(
+    shape: Shape, ratio: float, rng: np.random.Generator, motion_hw: np.ndarray
+) -> np.ndarray:
+    """Tubes of which half of the visible ones are in the quarter of patches that move most.
+
+    motion_hw [h, w] is each patch's mean |Δp| (residual where the camera's motion is known). The
+    other visible tubes come from the other three quarters. A low ratio leaves more than twice the
+    quarter visible; then the whole quarter is.
+    """
+    _, h, w = shape
+    if motion_hw.shape != (h, w):
+        raise UsageError(f"the motion map has shape {motion_hw.shape}, the clip {(h, w)} patches")
+    visible = h * w - hidden_per_tubelet(shape, ratio)
+    quarter = max(h * w // 4, 1)
+    # Patches that move equally (a static video) are taken in random order.
+    order = rng.permutation(h * w)
+    order = order[np.argsort(-motion_hw.ravel()[order], kind="stable")]
+    moving = min(visible // 2, quarter)
+    chosen = rng.permutation(order[:quarter])[:moving]
+    others = rng.permutation(order[quarter:])[: visible - moving]
+    return _tubes(np.concatenate([chosen, others]), shape)
+
+
+MASKS: dict[str, Callable[..., np.ndarray]] = {
+    "tube": tube_mask,
+    "cube": cube_mask,
+    "random": random_mask,
+    "motion": motion_tube_mask,  # also takes the motion map
+}
+
+
+def make_mask(
+    kind: str,
+    shape: Shape,
+    ratio: float,
+    rng: np.random.Generator,
+    motion_hw: np.ndarray | None = None,
+) -> np.ndarray:
+    """A mask bool [n, h, w] of one of the kinds in MASKS; `motion` needs motion_hw [h, w].
+
+    Raises UsageError for an unknown kind, a ratio out of range, or a missing motion map.
+    """
+    if kind not in MASKS:
+        raise UsageError(f"mask.kind={kind} is not one of {', '.join(MASKS)}")
+    if kind != "motion":
+        return MASKS[kind](shape, ratio, rng)
+    if motion_hw is None:
+        raise UsageError("mask.kind=motion needs the motion of the clip's patches")
+    return motion_tube_mask(shape, ratio, rng, motion_hw)
+
+
+def _tubes(visible: np.ndarray, shape: Shape) -> np.ndarray:
+    n, h, w = shape
+    mask = np.ones(h * w, bool)
+    mask[visible] = False
+    return np.repeat(mask.reshape(1, h, w), n, axis=0)
+
+
+def _random_box(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, slice]:
+    n, h, w = shape
+    area = rng.uniform(*CUBE_AREA) * h * w
+    aspect = math.exp(rng.uniform(*np.log(CUBE_ASPECT)))
+    size = (
+        int(rng.integers(1, n + 1)),
+        min(max(round(math.sqrt(area * aspect)), 1), h),
+        min(max(round(math.sqrt(area / aspect)), 1), w),
+    )
+    starts = [int(rng.integers(0, whole - part + 1)) for whole, part in zip(shape, size)]
+    return tuple(slice(start, start + part) for start, part in zip(starts, size))

@@ -1,0 +1,332 @@
+"""VideoMAE's vision transformer with the decoder and heads of masked motion encoding.
+
+Tokens are numbered time, row, column. A mask is bool [B, N], True = hidden, with the same number
+of hidden tokens in every row; tokens are gathered by index, so that every shape is static.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mme_core.errors import UsageError
+from mme_core.spec import TUBELET
+
+SIZES = {  # width, depth, heads
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+HEAD_HIDDEN = 512  # width of a two-layer head (the authors' released script)
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+def sinusoid_table(tokens: int, width: int) -> Tensor:
+    """Fixed positions over the token index (Vaswani et al.): float32 [1, tokens, width]."""
+    channel = torch.arange(width, dtype=torch.float64)
+    rate = 10000 ** (2 * (channel // 2) / width)
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / rate
+    table = torch.where(channel.long() % 2 == 0, angle.sin(), angle.cos())
+    return table.float()[None]
+
+
+def split_tokens(mask_BN: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """Indices of the visible [B, N − hidden] and of the hidden [B, hidden] tokens, ascending."""
+    order = torch.argsort(mask_BN.byte(), dim=1, stable=True)
+    visible = mask_BN.shape[1] - hidden
+    return order[:, :visible], order[:, visible:]
+
+
+def take_tokens(tokens_BND: Tensor, index_BM: Tensor) -> Tensor:
+    """The tokens [B, M, D] at the indices."""
+    index = index_BM[..., None].expand(-1, -1, tokens_BND.shape[-1])
+    return tokens_BND.gather(1, index)
+
+
+def count_hidden(mask_BN: Tensor) -> int:
+    """Hidden tokens of a row. It reads the mask back from the device: where that waits matter,
+    give the number to the model. Raises UsageError when rows differ."""
+    counts = mask_BN.sum(1).tolist()
+    if len(set(counts)) != 1:
+        raise UsageError(f"the masks of a batch hide different numbers of tokens: {counts}")
+    return int(counts[0])
+
+
+class PatchEmbed(nn.Module):
+    """Conv3d tubelet embedding, computed as a matrix product over patches."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        kernel = (TUBELET, patch, patch)
+        self.proj = nn.Conv3d(3, width, kernel_size=kernel, stride=kernel)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """clip [B, 3, T, H, W] -> tokens [B, N, width]."""
+        weight = self.proj.weight
+        depth, patch, _ = self.proj.kernel_size
+        b, c, t, h, w = clip.shape
+        grid = clip.reshape(b, c, t // depth, depth, h // patch, patch, w // patch, patch)
+        patches = grid.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+        return F.linear(patches, weight.flatten(1), self.proj.bias)
+
+
+class Encoder(nn.Module):
+    """Patch embedding, fixed positions, blocks and (for pre-training) the last norm."""
+
+    def __init__(
+        self,
+        size: str,
+        *,
+        frames: int,
+        image_size: int,
+        patch: int,
+        depth: int | None,
+        drop_path: float = 0.0,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise UsageError(f"model.size={size} is not one of {', '.join(SIZES)}")
+        if frames < TUBELET or frames % TUBELET:
+            raise UsageError(f"model.frames={frames} must be even: a tubelet is {TUBELET} frames")
+        if image_size < patch or image_size % patch:
+            raise UsageError(f"model.image_size={image_size} must be a multiple of {patch}")
+        width, full_depth, heads = SIZES[size]
+        side = image_size // patch
+        self.width = width
+        self.grid = (frames // TUBELET, side, side)
+        self.clip_shape = (3, frames, image_size, image_size)
+        self.patch_embed = PatchEmbed(width, patch)
+        # Saved with the weights: a table that was interpolated for another resolution stays so.
+        self.register_buffer("pos_embed", sinusoid_table(self.tokens, width))
+        depth = full_depth if depth is None else depth
+        rates = [drop_path * block / max(depth - 1, 1) for block in range(depth)]
+        self.blocks = nn.ModuleList(_block(width, heads, rate) for rate in rates)
+        self.norm = LayerNorm(width) if norm else nn.Identity()
+
+    @property
+    def tokens(self) -> int:
+        n, h, w = self.grid
+        return n * h * w
+
+    def forward(self, clip: Tensor, visible_BV: Tensor | None = None) -> Tensor:
+        """Tokens [B, V, width] of the clip [B, 3, T, H, W] at the indices (None: all tokens)."""
+        if tuple(clip.shape[1:]) != self.clip_shape:
+            raise UsageError(
+                f"the clip is {list(clip.shape[1:])}, the model takes {list(self.clip_shape)}"
+            )
+        x = self.patch_embed(clip) + self.pos_embed
+        if visible_BV is not None:
+            x = take_tokens(x, visible_BV)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Decoder(nn.Module):
+    """From encoded visible tokens to predictions at the hidden ones."""
+
+    def __init__(
+        self,
+        encoder_width: int,
+        tokens: int,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        outputs: Mapping[str, int],
+        head_layers: int,
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(encoder_width, width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.register_buffer("pos_embed", sinusoid_table(tokens, width))
+        self.blocks = nn.ModuleList(_block(width, heads) for _ in range(depth))
+        self.norm = LayerNorm(width)
+        self.heads = nn.ModuleDict(
+            {name: _head(width, size, head_layers) for name, size in outputs.items()}
+        )
+
+    def forward(self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> dict[str, Tensor]:
+        """Predictions [B, M, D] of each head at the hidden tokens, in their order."""
+        positions = self.pos_embed.expand(len(encoded), -1, -1)
+        seen = self.embed(encoded) + take_tokens(positions, visible_BV)
+        asked = self.mask_token + take_tokens(positions, hidden_BM)
+        # Attention does not care for order, so hidden tokens come last instead of in their place.
+        x = torch.cat([seen, asked.to(seen.dtype)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x[:, visible_BV.shape[1] :])
+        return {name: head(x) for name, head in self.heads.items()}
+
+
+class PretrainingModel(nn.Module):
+    """Encoder on the visible tokens, decoder(s) on all, a head for each content.
+
+    `decoders` holds one entry, `joint`, or one for each content.
+    """
+
+    def __init__(self, encoder: Encoder, decoders: Mapping[str, Decoder]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoders = nn.ModuleDict(decoders)
+
+    def forward(
+        self, clip: Tensor, mask_BN: Tensor, hidden: int | None = None
+    ) -> dict[str, Tensor]:
+        """Predictions {content: [B, M, D]} for the M hidden tokens of each clip, in token order.
+
+        clip [B, 3, T, H, W] is normalised; mask bool [B, N], True = hidden. `hidden` = M, where
+        known, saves a wait for the device and keeps torch.compile in one graph.
+        """
+        self._check(mask_BN)
+        hidden = count_hidden(mask_BN) if hidden is None else hidden
+        visible_BV, hidden_BM = split_tokens(mask_BN, hidden)
+        encoded = self.encoder(clip, visible_BV)
+        predictions: dict[str, Tensor] = {}
+        for decoder in self.decoders.values():
+            predictions.update(decoder(encoded, visible_BV, hidden_BM))
+        return predictions
+
+    def encode(
+        self, clip: Tensor, mask_BN: Tensor | None = None, hidden: int | None = None
+    ) -> Tensor:
+        """Visible tokens [B, V, width] after the encoder's last norm; without a mask, all."""
+        if mask_BN is None:
+            return self.encoder(clip)
+        self._check(mask_BN)
+        hidden = count_hidden(mask_BN) if hidden is None else hidden
+        return self.encoder(clip, split_tokens(mask_BN, hidden)[0])
+
+    def _check(self, mask_BN: Tensor) -> None:
+        if mask_BN.shape[1:] != (self.encoder.tokens,):
+            raise UsageError(
+                f"the mask is {list(mask_BN.shape)}, the model has {self.encoder.tokens} tokens"
+            )
+
+
+class Classifier(nn.Module):
+    """Encoder on all tokens, mean, LayerNorm, linear head."""
+
+    def __init__(self, encoder: Encoder, num_classes: int, fc_dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.fc_norm = LayerNorm(encoder.width)
+        self.fc_dropout = nn.Dropout(fc_dropout)
+        self.head = nn.Linear(encoder.width, num_classes)
+
+    def features(self, clip: Tensor) -> Tensor:
+        """Pooled features [B, width] of the clip [B, 3, T, H, W]."""
+        return self.fc_norm(self.encoder(clip).mean(1))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Class scores [B, num_classes] of the clip [B, 3, T, H, W]."""
+        return self.head(self.fc_dropout(self.features(clip)))
+
+
+def build_pretraining_model(
+    size: str,
+    *,
+    decoder: str = "joint",
+    decoder_depth: int = 1,
+    decoder_width: int = 384,
+    decoder_heads: int = 6,
+    heads: Mapping[str, int] | None = None,
+    head_layers: int = 1,
+    frames: int = 16,
+    image_size: int = 224,
+    patch: int = 16,
+    depth: int | None = None,
+) -> PretrainingModel:
+    """A pre-training model with VideoMAE's initial weights.
+
+    size          a name of SIZES; `depth` replaces its number of encoder blocks
+    decoder       "joint": one decoder, a head for each content; "separate": a decoder for each
+    heads         {content: numbers predicted for a token}; default the paper's position
+                  (K·L·2 = 48) and shape (K·L·9 = 216)
+    head_layers   1, or 2 for Linear–GELU–Linear
+    Raises UsageError for a value out of range.
+    """
+    heads = {"position": 48, "shape": 216} if heads is None else heads
+    if head_layers not in (1, 2):
+        raise UsageError(f"decoder.head_layers={head_layers} must be 1 or 2")
+    if decoder_width % decoder_heads:
+        raise UsageError(
+            f"decoder.width={decoder_width} must be a multiple of decoder.heads={decoder_heads}"
+        )
+    groups = {"joint": {"joint": heads}, "separate": {name: {name: heads[name]} for name in heads}}
+    if decoder not in groups:
+        raise UsageError(f"decoder.kind={decoder} is not one of {', '.join(groups)}")
+    encoder = Encoder(size, frames=frames, image_size=image_size, patch=patch, depth=depth)
+    build_decoder = partial(
+        Decoder,
+        encoder.width,
+        encoder.tokens,
+        width=decoder_width,
+        depth=decoder_depth,
+        heads=decoder_heads,
+        head_layers=head_layers,
+    )
+    decoders = {name: build_decoder(outputs=outputs) for name, outputs in groups[decoder].items()}
+    model = PretrainingModel(encoder, decoders)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Decoder):
+            nn.init.trunc_normal_(module.mask_token, std=0.02)
+    return model
+
+
+def build_classifier(
+    size: str,
+    num_classes: int,
+    *,
+    frames: int = 16,
+    image_size: int = 224,
+    patch: int = 16,
+    depth: int | None = None,
+    drop_path: float = 0.0,
+    fc_dropout: float = 0.0,
+) -> Classifier:
+    """A classifier with VideoMAE's initial weights for fine-tuning.
+
+    drop_path grows linearly from 0 at the first block to its value at the last. `encoder.*` takes
+    the pre-trained `encoder.*` except the last norm, whose place fc_norm takes.
+    """
+    encoder = Encoder(
+        size,
+        frames=frames,
+        image_size=image_size,
+        patch=patch,
+        depth=depth,
+        drop_path=drop_path,
+        norm=False,
+    )
+    model = Classifier(encoder, num_classes, fc_dropout)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        model.head.weight.mul_(0.001)  # the first predictions are uniform
+    return model
+
+
+def _block(width: int, heads: int, drop_path: float = 0.0) -> Block:
+    # VideoMAE has biases on q and v only; one on the keys cancels in the softmax.
+    return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=LayerNorm)
+
+
+def _head(width: int, size: int, layers: int) -> nn.Module:
+    if layers == 1:
+        return nn.Linear(width, size)
+    return nn.Sequential(nn.Linear(width, HEAD_HIDDEN), nn.GELU(), nn.Linear(HEAD_HIDDEN, size))

@@ -1,0 +1,213 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mme_core.errors import UsageError
+from mme_core.model import (
+    build_classifier,
+    build_pretraining_model,
+    count_hidden,
+    sinusoid_table,
+    split_tokens,
+)
+
+SMALL = {"frames": 4, "image_size": 32, "depth": 2, "decoder_width": 48, "decoder_heads": 2}
+
+
+def some_masks(batch=3, tokens=8, hidden=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(batch, tokens, generator=generator).argsort(1)
+    return order < hidden
+
+
+def a_model(seed=0, **options):
+    torch.manual_seed(seed)
+    return build_pretraining_model("tiny", **{**SMALL, **options}).eval()
+
+
+def a_clip(batch=3, seed=0):
+    return torch.randn(batch, 3, 4, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "depth", "giga"),
+    [("joint", 1, 51), ("joint", 2, 55), ("separate", 1, 56), ("separate", 2, 65)],
+)
+def test_multiply_adds_are_the_papers(decoder, depth, giga):
+    """Table 7f, ViT-B, 16 × 224², 137 of 196 positions masked; on the meta device."""
+    with torch.device("meta"):
+        model = build_pretraining_model("base", decoder=decoder, decoder_depth=depth)
+        clip, mask = torch.empty(1, 3, 16, 224, 224), torch.empty(1, 1568, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        predictions = model(clip, mask, hidden=8 * 137)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(giga, rel=0.02)
+    assert {name: tuple(p.shape) for name, p in predictions.items()} == {
+        "position": (1, 1096, 48),
+        "shape": (1, 1096, 216),
+    }
+
+
+def test_classifier_has_the_papers_size():
+    with torch.device("meta"):
+        model, clip = build_classifier("base", 400), torch.empty(1, 3, 16, 224, 224)
+    with FlopCounterMode(display=False) as counter:
+        assert model(clip).shape == (1, 400)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(180, rel=0.02)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(87, rel=0.02)
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_sizes(size):
+    width, depth = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}[
+        size
+    ]
+    with torch.device("meta"):
+        model = build_pretraining_model(size)
+    assert len(model.encoder.blocks) == depth and model.encoder.width == width
+
+
+def test_patch_embedding_is_the_convolution():
+    embed = a_model().encoder.patch_embed
+    clip = a_clip()
+    expected = embed.proj(clip).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(embed(clip), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_indices_are_in_token_order():
+    mask = some_masks()
+    visible, hidden = split_tokens(mask, 5)
+    for row in range(3):
+        assert visible[row].tolist() == (~mask[row]).nonzero().flatten().tolist()
+        assert hidden[row].tolist() == mask[row].nonzero().flatten().tolist()
+
+
+def test_predictions_do_not_see_the_hidden_patches():
+    model, clip, mask = a_model(), a_clip(), some_masks()
+    pixels = mask.reshape(3, 2, 2, 2).repeat_interleave(2, 1)
+    pixels = pixels.repeat_interleave(16, 2).repeat_interleave(16, 3)[:, None]
+    other = torch.where(pixels, torch.randn_like(clip), clip)
+    assert not torch.equal(clip, other)
+    for name, value in model(clip, mask).items():
+        torch.testing.assert_close(model(other, mask)[name], value)
+    torch.testing.assert_close(model.encode(other, mask), model.encode(clip, mask))
+
+
+@pytest.mark.parametrize("decoder", ["joint", "separate"])
+def test_gathering_equals_a_loop_over_clips_with_boolean_masks(decoder):
+    model, clip, mask = a_model(decoder=decoder), a_clip(), some_masks()
+    predictions = model(clip, mask)
+    for row in range(3):
+        tokens = model.encoder.patch_embed(clip[row : row + 1]) + model.encoder.pos_embed
+        x = tokens[:, ~mask[row]]
+        for block in model.encoder.blocks:
+            x = block(x)
+        x = model.encoder.norm(x)
+        torch.testing.assert_close(model.encode(clip, mask)[row], x[0])
+        for part in model.decoders.values():
+            y = torch.empty(1, 8, 48)  # all tokens in their own place
+            y[:, ~mask[row]] = part.embed(x)
+            y[:, mask[row]] = part.mask_token
+            y = y + part.pos_embed
+            for block in part.blocks:
+                y = block(y)
+            y = part.norm(y)[:, mask[row]]
+            for name, head in part.heads.items():
+                torch.testing.assert_close(predictions[name][row], head(y)[0])
+
+
+def test_encode_without_a_mask_gives_all_tokens():
+    model, clip = a_model(), a_clip()
+    assert model.encode(clip).shape == (3, 8, 192)
+
+
+def test_options_reach_the_model():
+    model = a_model(
+        decoder="separate", decoder_depth=2, head_layers=2, heads={"pixel": 7, "hog": 36}
+    )
+    assert list(model.decoders) == ["pixel", "hog"]
+    assert len(model.decoders["pixel"].blocks) == 2
+    assert len(model.decoders["hog"].heads["hog"]) == 3
+    shapes = {k: tuple(v.shape) for k, v in model(a_clip(), some_masks()).items()}
+    assert shapes == {"pixel": (3, 5, 7), "hog": (3, 5, 36)}
+    other = build_pretraining_model("tiny", frames=2, image_size=24, patch=8, depth=1)
+    assert other.encode(torch.zeros(1, 3, 2, 24, 24)).shape == (1, 9, 192)
+
+
+def test_every_parameter_is_trained():
+    model = a_model(decoder="separate")
+    loss = sum(value.square().sum() for value in model(a_clip(), some_masks()).values())
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_initial_weights_are_videomaes():
+    model = a_model()
+    bound = (6 / (192 + 3 * 192)) ** 0.5  # xavier of the fused projection
+    weight = model.encoder.blocks[0].attn.qkv.weight.detach()
+    assert weight.abs().max() <= bound and weight.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert model.encoder.blocks[0].attn.qkv.bias.abs().max() == 0
+    assert model.encoder.blocks[0].norm1.eps == 1e-6
+    assert 0.01 < model.decoders["joint"].mask_token.std() < 0.03
+
+
+def test_sinusoid_is_videomaes_table():
+    table = sinusoid_table(5, 6)
+    assert table[0, 0].tolist() == [0, 1, 0, 1, 0, 1]
+    assert table[0, 3, 2].item() == pytest.approx(torch.sin(torch.tensor(3 / 10000 ** (2 / 6))))
+
+
+def test_classifier_takes_the_encoder():
+    model = a_model()
+    classifier = build_classifier(
+        "tiny", 5, frames=4, image_size=32, depth=2, drop_path=0.3, fc_dropout=0.5
+    )
+    encoder = {k: v for k, v in model.state_dict().items() if k.startswith("encoder.")}
+    missing, unexpected = classifier.load_state_dict(encoder, strict=False)
+    assert {name.split(".")[0] for name in missing} == {"fc_norm", "head"}
+    assert unexpected == ["encoder.norm.weight", "encoder.norm.bias"]
+    classifier.eval()
+    tokens = classifier.encoder(a_clip())
+    torch.testing.assert_close(model.encode(a_clip()), model.encoder.norm(tokens))
+    torch.testing.assert_close(
+        classifier.features(a_clip()), torch.layer_norm(tokens.mean(1), (192,), eps=1e-6)
+    )
+    assert classifier.encoder.blocks[1].drop_path1.drop_prob == pytest.approx(0.3)
+    assert classifier(a_clip()).abs().max() < 0.05  # starts near uniform
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"frames": 5}, "model.frames"),
+        ({"image_size": 40}, "model.image_size"),
+        ({"decoder": "both"}, "decoder.kind"),
+        ({"head_layers": 3}, "decoder.head_layers"),
+        ({"decoder_heads": 5}, "decoder.width"),
+    ],
+)
+def test_bad_options_name_the_field(options, word):
+    with pytest.raises(UsageError, match=word):
+        a_model(**options)
+    with pytest.raises(UsageError, match=r"model\.size"):
+        build_pretraining_model("huge")
+
+
+def test_bad_inputs_are_refused():
+    model = a_model()
+    with pytest.raises(UsageError, match="the clip is"):
+        model(torch.zeros(1, 3, 4, 48, 48), some_masks(1))
+    with pytest.raises(UsageError, match="the mask is"):
+        model(a_clip(1), some_masks(1, tokens=9))
+    uneven = some_masks()
+    uneven[0] = True
+    with pytest.raises(UsageError, match="different numbers"):
+        count_hidden(uneven)
+
+
+@pytest.mark.slow
+def test_compiles_to_one_graph():
+    model, clip, mask = a_model(), a_clip(), some_masks()
+    compiled = torch.compile(model, fullgraph=True)
+    expected = model(clip, mask)
+    for name, value in compiled(clip, mask, 5).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
