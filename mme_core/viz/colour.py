@@ -17,7 +17,7 @@ _HUES = np.array(
 _SHARES = np.array([15, 6, 4, 11, 13, 6], float)
 
 
-def speed_limit(vectors: np.ndarray, quantile: float = 0.98, least: float = 0.5) -> float:
+def speed_limit(vectors: np.ndarray, quantile: float = 0.95, least: float = 0.5) -> float:
     """The length drawn in full colour: a high quantile, so that one outlier does not pale the rest.
 
     vectors: float [..., 2]; NaN is left out. Never below `least`, so that noise stays pale.

@@ -24,37 +24,38 @@ def draw_tracks(
     limit: float | None = None,
     scale: int = 1,
     opacity: np.ndarray | None = None,
-    heads: bool = True,
-    thickness: int = 1,
+    heads: np.ndarray | bool = True,
 ) -> np.ndarray:
     """Tails coloured by the direction of each step, with a dot where the point is now.
 
     image    uint8 [H, W, 3]
     paths    float [N, M + 1, 2] (x, y): M steps of each of N points, oldest first
     valid    bool [N]; an invalid point is left out
-    limit    step in full colour, pixels; None: the 98 % quantile of those drawn
+    limit    step in full colour, pixels; None: the 95 % quantile of those drawn
     opacity  float [M] or [N, M], 0 … 1 of each step; None: fades towards the oldest
+    heads    whether the last position gets a dot: for all, or bool [N]
     Returns uint8 [scale·H, scale·W, 3].
     """
-    paths = np.asarray(paths, float)[np.asarray(valid, bool)]
+    valid = np.asarray(valid, bool)
+    heads = np.broadcast_to(heads, valid.shape)[valid]
+    paths = np.asarray(paths, float)[valid]
     steps = np.diff(paths, axis=1)
     if opacity is None:
         opacity = np.linspace(0.2, 1.0, max(steps.shape[1], 1))[: steps.shape[1]]
     elif np.ndim(opacity) == 2:
-        opacity = np.asarray(opacity)[np.asarray(valid, bool)]
+        opacity = np.asarray(opacity)[valid]
     opacity = np.broadcast_to(opacity, steps.shape[:2])
     colours = motion_colour(steps, limit or speed_limit(steps))
     layer = _Layer(enlarge(image, scale), scale)
     for step in range(steps.shape[1]):
         for point in np.flatnonzero(opacity[:, step] > 0.02):
             start, end = paths[point, step], paths[point, step + 1]
-            layer.line(start, end, colours[point, step], opacity[point, step], thickness)
-    if heads:
-        recent = colours[:, -1] if steps.shape[1] else np.full((len(paths), 3), 255, np.uint8)
-        # a resting point is faint, so that a dense grid does not hide what moves
-        strong = 0.35 + 0.65 * (255 - recent.min(-1)) / 255
-        for point in range(len(paths)):
-            layer.dot(paths[point, -1], recent[point], max(scale * 0.45, 0.75), strong[point])
+            layer.line(start, end, colours[point, step], opacity[point, step])
+    recent = colours[:, -1] if steps.shape[1] else np.full((len(paths), 3), 255, np.uint8)
+    # a resting point is faint, so that a dense grid does not hide what moves
+    strong = 0.35 + 0.65 * (255 - recent.min(-1, initial=255)) / 255
+    for point in np.flatnonzero(heads):
+        layer.dot(paths[point, -1], recent[point], max(scale * 0.45, 0.75), strong[point])
     return layer.merged()
 
 
@@ -113,12 +114,10 @@ class _Layer:
     def _ink(self, colour: np.ndarray, opacity: float) -> tuple[tuple[float, ...], float]:
         return tuple(float(value) * opacity for value in colour), 255 * opacity
 
-    def line(
-        self, start: np.ndarray, end: np.ndarray, colour: np.ndarray, opacity: float, width: int
-    ) -> None:
+    def line(self, start: np.ndarray, end: np.ndarray, colour: np.ndarray, opacity: float) -> None:
         ends, (ink, alpha) = (self._place(start), self._place(end)), self._ink(colour, opacity)
-        cv2.line(self.colour, *ends, ink, width, cv2.LINE_AA, _SHIFT)
-        cv2.line(self.alpha, *ends, alpha, width, cv2.LINE_AA, _SHIFT)
+        cv2.line(self.colour, *ends, ink, 1, cv2.LINE_AA, _SHIFT)
+        cv2.line(self.alpha, *ends, alpha, 1, cv2.LINE_AA, _SHIFT)
 
     def arrow(self, start: np.ndarray, end: np.ndarray, colour: np.ndarray) -> None:
         # OpenCV's tip grows with the length; a tip of constant size reads better in a dense field
