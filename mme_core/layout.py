@@ -1,0 +1,141 @@
+"""How the arrays of a shard are laid out and coded: what the writer and the reader share.
+
+A shard is a Zarr v3 group. Every array is cut along its first axis into *files* (Zarr's shards),
+each written once, and these into *chunks*, the unit of reading, which carry a crc32c.
+docs/store.md says what was tried and what it cost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import zstd
+
+from mme_core.spec import TUBELET, TargetSpec
+
+FORMAT = 1  # of the whole store; a reader refuses a higher one
+
+FILE_TUBELETS = 128
+SMALL_FILE_TUBELETS = 2048  # of the arrays with under a kilobyte a tubelet: fewer files
+CHUNK_TUBELETS = 4
+FRAME_CHUNK = 1 << 16  # bytes
+FRAME_FILE = 1 << 24
+INDEX_ENTRY = 16  # bytes a chunk in a file's index: offset and size, uint64
+MISSING = 2**64 - 1  # offset of a chunk that was never written
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """One array of a shard.
+
+    name         of the array
+    dtype        of its elements, little-endian
+    row          shape of one row
+    chunk, file  rows in a chunk and in a file
+    order        axes of a chunk in the order in which they are stored; () as they are
+    level        of zstd; None: not compressed
+    """
+
+    name: str
+    dtype: np.dtype
+    row: tuple[int, ...]
+    chunk: int
+    file: int
+    order: tuple[int, ...] = ()
+    level: int | None = None
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the index at a file's end, its crc32c included."""
+        return INDEX_ENTRY * (self.file // self.chunk) + 4
+
+    def key(self, file: int) -> str:
+        """Name of a file, relative to the shard."""
+        return f"{self.name}/c.{file}" + ".0" * len(self.row)
+
+    def zarr_options(self) -> dict[str, Any]:
+        """Arguments for `zarr.create_array`, all but the store."""
+        from zarr.codecs import Crc32cCodec, TransposeCodec, ZstdCodec
+
+        packers = [] if self.level is None else [ZstdCodec(level=self.level)]
+        return {
+            "shape": (0, *self.row),
+            "shards": (self.file, *self.row),
+            "chunks": (self.chunk, *self.row),
+            "dtype": self.dtype,
+            "filters": [TransposeCodec(order=self.order)] if self.order else None,
+            "compressors": [*packers, Crc32cCodec()],
+            "fill_value": 0,
+            # One level of names: the default makes a directory an axis.
+            "chunk_key_encoding": {"name": "default", "separator": "."},
+            # A chunk of zeros is written too, so that an absent one is damage.
+            "config": {"write_empty_chunks": True},
+        }
+
+
+def layouts(spec: TargetSpec) -> dict[str, ArrayLayout]:
+    """The arrays of a shard made with `spec`, by name."""
+    P, K, L, bins = spec.patches, spec.points, spec.length, spec.hog_bins
+    int8, float32, int64 = np.dtype("int8"), np.dtype("<f4"), np.dtype("<i8")
+    uint8 = np.dtype("uint8")
+    large = {"chunk": CHUNK_TUBELETS, "file": FILE_TUBELETS, "level": 3}
+    small = {"chunk": 16 * CHUNK_TUBELETS, "file": SMALL_FILE_TUBELETS, "level": 3}
+    arrays = [
+        ArrayLayout("position", int8, (P, P, K, L, 2), **large),
+        ArrayLayout("shape", int8, (P, P, K, L, bins), **large),
+        ArrayLayout("moments", float32, (P, P, 6), **large),
+        ArrayLayout("valid", uint8, (P, P), **small),
+        ArrayLayout("pts", int64, (TUBELET,), **small),
+    ]
+    if spec.frames != "none":
+        arrays += [
+            ArrayLayout("frames", uint8, (), FRAME_CHUNK, FRAME_FILE),
+            ArrayLayout(
+                "frame_ends",
+                int64,
+                (),
+                TUBELET * small["chunk"],
+                TUBELET * small["file"],
+                level=small["level"],
+            ),
+        ]
+    if spec.camera != "none":
+        arrays.append(ArrayLayout("homography", float32, (L, 3, 3), **small))
+    return {layout.name: layout for layout in arrays}
+
+
+def decode_index(layout: ArrayLayout, data: bytes) -> np.ndarray:
+    """A file's index, uint64 [chunks, 2] (offset, size). Raises ValueError when it is damaged."""
+    return np.frombuffer(_checked(data), "<u8").reshape(layout.file // layout.chunk, 2)
+
+
+def decode_chunk(layout: ArrayLayout, data: np.ndarray) -> np.ndarray:
+    """One chunk [chunk, *row] from its stored bytes (uint8). Raises ValueError for damage."""
+    body: bytes | np.ndarray = _checked(data)
+    shape = (layout.chunk, *layout.row)
+    size = math.prod(shape) * layout.dtype.itemsize
+    if layout.level is not None:
+        try:
+            body = zstd.decompress(body)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+    if len(body) != size:
+        raise ValueError(f"{len(body)} bytes where there should be {size}")
+    flat = np.frombuffer(body, layout.dtype)
+    if not layout.order:
+        return flat.reshape(shape)
+    stored = flat.reshape([shape[axis] for axis in layout.order])
+    return stored.transpose(np.argsort(layout.order))
+
+
+def _checked(data: bytes | np.ndarray) -> np.ndarray:
+    """The bytes before the crc32c, uint8. (google_crc32c takes arrays, but no memoryview.)"""
+    stored = np.frombuffer(data, np.uint8)
+    body = stored[:-4]
+    if google_crc32c.value(body).to_bytes(4, "little") != stored[-4:].tobytes():
+        raise ValueError("the checksum does not match")
+    return body

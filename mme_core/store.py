@@ -1,0 +1,228 @@
+"""The target store: what stage 1 writes and stage 2 reads (layout in docs/store.md).
+
+store = TargetStore("out/k400")          # a path or an fsspec URL
+window = store.read(video=0, start=0, tubelets=8)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from mme_core.chunks import ChunkReader
+from mme_core.errors import StoreError, UsageError
+from mme_core.layout import FORMAT, layouts
+from mme_core.places import Place
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store_index import VideoTable, load_table
+from mme_core.window import CodedWindow, Window
+
+STORE = "store.json"
+_MAKERS = ("mme", "numpy", "opencv-contrib-python-headless", "av", "zarr", "numcodecs")
+
+
+class TargetStore:
+    """A store opened for reading. Raises StoreError for what is not there, unfinished or damaged.
+
+    spec         the TargetSpec it was made with
+    videos       VideoTable of all finished shards at the time of opening
+    class_names  names of the labels; () where there are none
+    dataset, split   as given to stage 1
+
+    It can be pickled, and used after a fork: it holds no open file and starts no thread. A copy
+    in another process has the same table, also while shards are being added.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self._place = Place(url)
+        self.url = self._place.url
+        about = read_store_file(self._place)
+        self.spec: TargetSpec = about["spec"]
+        self.dataset: str = about["dataset"]
+        self.split: str | None = about["split"]
+        self.class_names: tuple[str, ...] = tuple(about["class_names"])
+        self.made_by: dict[str, str] = about["made_by"]
+        self.videos: VideoTable = load_table(self._place, self.spec.hash)
+        if not len(self.videos):
+            raise StoreError(
+                f"{self.url} has no finished shard yet: is it being written? `mme flows` goes on "
+                "where it stopped"
+            )
+        self._layouts = layouts(self.spec)
+        self._reader = ChunkReader(self._place)
+
+    def __repr__(self) -> str:
+        return f"TargetStore({self.url!r}, {len(self.videos)} videos)"
+
+    def read(self, video: int, start: int, tubelets: int) -> Window:
+        """A window as float arrays; arguments as of `read_coded`."""
+        return self.read_coded(video, start, tubelets).decode()
+
+    def read_coded(
+        self, video: int, start: int, tubelets: int, *, frames: bool = True
+    ) -> CodedWindow:
+        """A window as stored: tubelets start, start + spec.clip_step, … of the video's time line.
+
+        video     row of `videos`
+        start     0 … count − span, span = (tubelets − 1) · clip_step + 1; a video shorter than
+                  that starts at 0 and is padded by its last frame, with invalid trajectories
+        frames    False leaves the JPEG files unread
+
+        Raises UsageError for a video or a start that is not there.
+        """
+        row = self._row(video, start, tubelets)
+        step = self.spec.clip_step
+        real = min(tubelets, (row["count"] - 1 - start) // step + 1)
+        low = row["first"] + start
+        high = low + (real - 1) * step + 1
+
+        def take(name: str) -> np.ndarray:
+            return self._reader.rows(row["shard"], self._layouts[name], low, high)[::step]
+
+        def take_patches(name: str) -> np.ndarray:
+            return _padded(take(name)[:, : row["hp"], : row["wp"]], tubelets)
+
+        homography = None
+        if "homography" in self._layouts:
+            homography = _padded(take("homography"), tubelets)
+            homography[real:] = np.eye(3, dtype=np.float32)
+        pts = take("pts")
+        still = np.repeat(pts[-1:, -1:], TUBELET, axis=1)
+        return CodedWindow(
+            position=take_patches("position"),
+            shape=take_patches("shape"),
+            moments=take_patches("moments"),
+            valid=take_patches("valid"),
+            pts=np.concatenate([pts, np.repeat(still, tubelets - real, axis=0)]),
+            frames=self._frames(row["shard"], low, high, tubelets) if frames else (),
+            homography=homography,
+            video=row["id"],
+            start=start,
+            spec=self.spec,
+        )
+
+    def _row(self, video: int, start: int, tubelets: int) -> dict[str, Any]:
+        if tubelets < 1:
+            raise UsageError(f"tubelets={tubelets}: a window has at least one")
+        if not 0 <= video < len(self.videos):
+            raise UsageError(f"video={video} is not in 0 … {len(self.videos) - 1} of {self.url}")
+        row = self.videos[int(video)]
+        last = max(row["count"] - (tubelets - 1) * self.spec.clip_step - 1, 0)
+        if not 0 <= start <= last:
+            raise UsageError(
+                f"start={start} is not in 0 … {last}: {row['id']} has {row['count']} tubelets, "
+                f"and {tubelets} were asked for"
+            )
+        return row
+
+    def _frames(self, shard: int, low: int, high: int, tubelets: int) -> tuple[bytes, ...]:
+        """JPEG files of the tubelets low, low + clip_step, … high − 1, padded to `tubelets`."""
+        if "frames" not in self._layouts:
+            return ()
+        before = 1 if low else 0
+        ends = self._reader.rows(
+            shard, self._layouts["frame_ends"], TUBELET * low - before, TUBELET * high
+        )
+        bounds = ends if before else np.concatenate([[0], ends])
+        data = self._reader.rows(shard, self._layouts["frames"], int(bounds[0]), int(bounds[-1]))
+        cuts = (bounds - bounds[0]).tolist()
+        jpegs = []
+        for tubelet in range(0, high - low, self.spec.clip_step):
+            for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1)):
+                jpegs.append(data[cuts[frame] : cuts[frame + 1]].tobytes())
+        return tuple(jpegs) + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """A copy with zeros after the rows, up to `length` of them."""
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
+
+
+def read_store_file(place: Place) -> dict[str, Any]:
+    """store.json with `spec` as a TargetSpec.
+
+    Raises StoreError where it is missing, damaged, of a newer format, or changed by hand.
+    """
+    try:
+        text = place.read(STORE)
+    except (FileNotFoundError, NotADirectoryError):
+        what = "is not a store (no store.json in it)" if place.exists() else "does not exist"
+        raise StoreError(
+            f"{place.url} {what}; check the path, or make a store with `mme flows --store`"
+        ) from None
+    try:
+        about = json.loads(text)
+        version = about["format"]
+        if version > FORMAT:
+            raise StoreError(
+                f"{place.at(STORE)} has format {version}, newer than this program's {FORMAT}: "
+                "update mme"
+            )
+        spec = TargetSpec.from_dict(about["spec"])
+        stored_hash = about["spec_hash"]
+        about = {name: about[name] for name in ("dataset", "split", "class_names", "made_by")}
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        raise StoreError(f"{place.at(STORE)} is damaged: {error!r}") from error
+    if stored_hash != spec.hash:
+        raise StoreError(
+            f"{place.at(STORE)}: the specification does not have the hash written beside it "
+            f"({stored_hash}); it was changed by hand. Undo that: the shards were made with "
+            "the old one"
+        )
+    return {**about, "spec": spec}
+
+
+def open_or_create_store(
+    url: str | os.PathLike[str],
+    spec: TargetSpec,
+    dataset: str,
+    split: str | None,
+    class_names: Sequence[str],
+) -> None:
+    """Makes an empty store, or checks that the one that is there was made the same way.
+
+    Raises StoreError that lists the fields that differ.
+    """
+    place = Place(url)
+    if not place.exists(STORE):
+        about = {
+            "format": FORMAT,
+            "spec": spec.to_dict(),
+            "spec_hash": spec.hash,
+            "dataset": dataset,
+            "split": split,
+            "class_names": list(class_names),
+            "made_by": _versions(),
+        }
+        place.write(STORE, json.dumps(about, indent=2, ensure_ascii=False).encode())
+        return
+    there = read_store_file(place)
+    differences = [f"spec.{text}" for text in spec.differences(there["spec"])]
+    here = {"dataset": dataset, "split": split, "class_names": list(class_names)}
+    differences += [
+        f"{name}: {value} here, {there[name]} there"
+        for name, value in here.items()
+        if value != there[name]
+    ]
+    if differences:
+        raise StoreError(
+            f"{place.url} was made another way: {'; '.join(differences)}. Use another --store, "
+            "or the arguments it was made with"
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _MAKERS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

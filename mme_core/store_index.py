@@ -1,0 +1,193 @@
+"""The table of a store's videos, and its cache index.npz.
+
+The table itself is in the attributes of the shards. Opening thousands of them takes seconds, so all
+of it is kept in one file, which is rebuilt where a shard is new, gone, or written anew.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mme_core.chunks import shard_name
+from mme_core.errors import StoreError
+from mme_core.layout import FORMAT
+from mme_core.places import Place
+
+INDEX = "index.npz"
+
+# name: kind of its elements; "text" is str, "list" is a list of str
+COLUMNS = {
+    "id": "text",
+    "path": "text",
+    "label": "int64",
+    "first": "int64",
+    "count": "int64",
+    "hp": "int64",
+    "wp": "int64",
+    "fps": "float64",
+    "height": "int64",
+    "width": "int64",
+    "frames": "int64",
+    "warnings": "list",
+    "shard": "int64",
+}
+
+
+class VideoTable:
+    """One row a video: `table["id"]` is a column (array), `table[3]` a row (dict).
+
+    id        unique name; path: of the file, relative to the root; label: −1 where there is none
+    first     row of its first tubelet in its shard; count: of its tubelets
+    hp, wp    its canvas in patches; height, width: of its frames, rotation applied
+    fps       as the file says; frames: decoded ones; warnings: list of texts
+    shard     number of the shard
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._columns = dict(columns)
+        self._rows_by_id: dict[str, int] | None = None
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> VideoTable:
+        rows = list(rows)
+        return cls({name: _column([row[name] for row in rows], COLUMNS[name]) for name in COLUMNS})
+
+    @classmethod
+    def join(cls, tables: list[VideoTable]) -> VideoTable:
+        """All rows of the tables, in their order."""
+        if not tables:
+            return cls.from_rows([])
+        return cls({name: np.concatenate([t[name] for t in tables]) for name in COLUMNS})
+
+    def __len__(self) -> int:
+        return len(self._columns["id"])
+
+    def __getitem__(self, key: str | int) -> Any:
+        if isinstance(key, str):
+            if key not in self._columns:
+                raise StoreError(f"no column '{key}'; the columns are {', '.join(COLUMNS)}")
+            return self._columns[key]
+        return {name: _plain(column[key]) for name, column in self._columns.items()}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[number] for number in range(len(self)))
+
+    def find(self, video_id: str) -> int:
+        """The row of a video. Raises StoreError where there is none of that id."""
+        if self._rows_by_id is None:
+            self._rows_by_id = {text: number for number, text in enumerate(self["id"])}
+        if video_id not in self._rows_by_id:
+            raise StoreError(f"no video '{video_id}' in the store; `mme info STORE` lists some")
+        return self._rows_by_id[video_id]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_columns": self._columns, "_rows_by_id": None}
+
+
+def _column(values: list[Any], kind: str) -> np.ndarray:
+    if kind in ("text", "list"):
+        column = np.empty(len(values), object)
+        column[:] = values
+        return column
+    return np.array(values, kind)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def shard_numbers(place: Place) -> list[int]:
+    """Numbers of all folders named like a shard; on an object store some may be unfinished."""
+    names = [name.removesuffix(".zarr") for name in place.names("shards") if name[-5:] == ".zarr"]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
+    """The attributes of a shard's group; None where it is not finished.
+
+    Raises StoreError where the file is damaged or of a newer format.
+    """
+    name = f"{shard_name(shard)}/zarr.json"
+    try:
+        attributes = json.loads(place.read(name))["attributes"]
+        version = attributes["format"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{place.at(name)} is damaged ({error!r}); remove {shard_name(shard)} and run "
+            "`mme flows` again to remake it"
+        ) from error
+    if version > FORMAT:
+        raise StoreError(
+            f"{place.at(name)} has format {version}, newer than this program's {FORMAT}: update mme"
+        )
+    return attributes
+
+
+def load_table(place: Place, spec_hash: str) -> VideoTable:
+    """The videos of all finished shards, by shard and row; from the cache where it holds.
+
+    Raises StoreError for a shard that is damaged or was made with another specification.
+    """
+    numbers = shard_numbers(place)
+    stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
+    finished = {number: stamp for number, stamp in zip(numbers, stamps) if stamp}
+    cached_stamps, cached = _read_cache(place)
+    if cached_stamps == finished and cached is not None:
+        return cached
+    table = VideoTable.join([_read_shard(place, number, spec_hash) for number in finished])
+    _write_cache(place, finished, table)
+    return table
+
+
+def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
+    attributes = read_attributes(place, number)
+    if attributes is None:
+        raise StoreError(f"{place.at(shard_name(number))} vanished while it was read; try again")
+    if attributes["spec_hash"] != spec_hash:
+        raise StoreError(
+            f"{place.at(shard_name(number))} was made with another specification "
+            f"({attributes['spec_hash']}) than store.json says ({spec_hash}); remove that shard "
+            "and run `mme flows` again"
+        )
+    return VideoTable.from_rows({**row, "shard": number} for row in attributes["videos"])
+
+
+def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable | None]:
+    """What index.npz holds; nothing where it is missing or cannot be read: it is only a cache."""
+    try:
+        with np.load(io.BytesIO(place.read(INDEX)), allow_pickle=False) as file:
+            stamps = {int(number): stamp for number, stamp in json.loads(file["stamps"].tobytes())}
+            return stamps, VideoTable({name: _unpack(file, name) for name in COLUMNS})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return {}, None
+
+
+def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> None:
+    packed = {"stamps": _bytes(json.dumps(list(stamps.items())))}
+    for name, kind in COLUMNS.items():
+        column = table[name]
+        packed[name] = column if kind in ("int64", "float64") else _bytes(json.dumps(list(column)))
+    buffer = io.BytesIO()
+    np.savez(buffer, **packed)
+    try:
+        place.write(INDEX, buffer.getvalue())
+    except OSError:
+        return  # a read-only store is read without its cache
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _unpack(file: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if COLUMNS[name] in ("int64", "float64"):
+        return file[name]
+    return _column(json.loads(file[name].tobytes()), COLUMNS[name])
