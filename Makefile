@@ -1,0 +1,72 @@
+# Everything that a user does, by name; `make help` documents the variables.
+
+SHELL := bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+DATASET ?= demo
+ROOT ?= $(if $(LIST),$(dir $(LIST)),data/$(DATASET))
+STORE ?= data/stores/$(DATASET)$(if $(SPLIT),-$(SPLIT))
+SPLIT ?=
+LIST ?=
+WORKERS ?=
+ADDRESS ?=
+SPEC ?=
+OPTS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup flows lint test bench notebook
+
+help:  ## show this
+	@echo "make TARGET [VARIABLE=value ...]"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@echo
+	@echo "variables"
+	@echo "  DATASET     folder, csv or demo ($(DATASET))"
+	@echo "  ROOT        folder of the videos ($(ROOT))"
+	@echo "  STORE       folder or URL of the targets ($(STORE))"
+	@echo "  SPLIT       split of the data set, such as train; empty: everything"
+	@echo "  LIST        DATASET=csv: the file of 'path label' lines; empty: ROOT/SPLIT.csv"
+	@echo "  WORKERS     processes of 'flows'; empty: one a core"
+	@echo "  ADDRESS     Ray cluster for 'flows', such as auto; empty: this machine"
+	@echo "  SPEC        what the targets are, such as SPEC=\"spec.stride=2 spec.flow=dis-fast\""
+	@echo "  OPTS        further options of the command, such as OPTS=\"--limit 10\""
+	@echo "  PYTHON      interpreter that 'setup' uses, 3.11 or newer ($(PYTHON))"
+	@echo "  VENV        virtual environment ($(VENV))"
+
+setup: $(STAMP)  ## make the virtual environment; does nothing when it is up to date
+
+$(STAMP): setup.cfg pyproject.toml
+	@command -v "$(PYTHON)" > /dev/null || { \
+	  echo "make setup: no '$(PYTHON)' here; name an interpreter: make setup PYTHON=python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make setup: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), and 3.11 or newer is needed;" \
+	       "name another: make setup PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	@touch $@
+
+flows: $(STAMP)  ## stage 1: videos -> store of targets
+	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || { \
+	  echo "make flows: no $(ROOT); give the videos' folder: make flows DATASET=$(DATASET) ROOT=DIR" >&2; exit 2; })
+	$(BIN)/mme flows --dataset "$(DATASET)" --root "$(ROOT)" --store "$(STORE)" \
+	  $(if $(SPLIT),--split "$(SPLIT)") $(if $(LIST),--list "$(LIST)") \
+	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(ADDRESS),--address "$(ADDRESS)") $(OPTS) $(SPEC)
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: $(STAMP)  ## the quick tests; OPTS goes to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPTS)
+
+bench: $(STAMP)  ## every benchmark, or one: make bench BENCH=benchmarks/workers.py
+	@for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do \
+	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
+
+notebook: $(STAMP)  ## run the notebook and keep its output beside it
+	$(BIN)/jupyter execute --inplace notebooks/inspect_targets.ipynb

@@ -1,0 +1,93 @@
+"""`csv`: the `path label` lists that users of VideoMAE and MME have.
+
+One video a line, its path and a whole number, separated by a space, a tab or a comma; the path
+may itself hold spaces and commas. -1 stands for no label; a first line `path label` is a heading.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note
+from mme_core.errors import UsageError
+
+_LINE = re.compile(r"(?P<path>.+?)\s*[,\s]\s*(?P<label>[^\s,]+)")
+_HEADING = re.compile(r"(path|video)\s*[,\s]\s*label", re.IGNORECASE)
+_MOST_CLASSES = 1_000_000  # a larger label is a mistake, such as a number of frames
+
+
+def load(root: str, split: str | None, list_file: str | None = None) -> Manifest:
+    """The videos of a list.
+
+    root        the folder that relative paths start from, or the list itself: then its folder
+    split       names the list when `list_file` is None and root a folder: root/SPLIT.csv or .txt
+    list_file   the list
+    """
+    path, top = _find_list(Path(root), split, list_file)
+    seen: dict[str, tuple[int, VideoItem]] = {}
+    repeated: list[str] = []
+    for number, video, label in read_list(path):
+        item = _item(top, video, label)
+        first, known = seen.setdefault(item.id, (number, item))
+        if known.label != label:
+            raise UsageError(
+                f"{path}:{number}: '{video}' has label {label}, but {known.label} in line {first}"
+            )
+        if first != number:
+            repeated.append(item.id)
+    items = tuple(seen[video][1] for video in sorted(seen))
+    classes = max((item.label for item in items), default=NO_LABEL) + 1
+    names = tuple(str(number) for number in range(classes))
+    notes = count_note("lines repeat a video and were left out", repeated)
+    return Manifest("csv", str(top), split, names, items, notes)
+
+
+def read_list(path: Path) -> Iterator[tuple[int, str, int]]:
+    """(line number, path, label) of every line; UsageError names the file and the line."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip()
+            if not text or (number == 1 and _HEADING.fullmatch(text)):
+                continue
+            yield number, *_parse(text, f"{path}:{number}")
+
+
+def _parse(text: str, where: str) -> tuple[str, int]:
+    match = _LINE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{where}: '{text}' has no label; a line is `path label` (-1: none)")
+    video, label = match["path"].strip('"'), match["label"]
+    if not re.fullmatch(r"-1|\d+", label):
+        raise UsageError(f"{where}: label '{label}' is not a whole number; a line is `path label`")
+    if int(label) >= _MOST_CLASSES:
+        raise UsageError(f"{where}: label {label} is too large to be a class's number")
+    return video, int(label)
+
+
+def _find_list(root: Path, split: str | None, list_file: str | None) -> tuple[Path, Path]:
+    if list_file is not None:
+        path, top = Path(list_file), root
+    elif root.is_dir():
+        path, top = _list_in(root, split), root
+    else:
+        path, top = root, root.parent
+    if not path.is_file():
+        state = "is not a file" if path.exists() else "does not exist"
+        raise UsageError(f"the list {path} {state}; give it with --list (make: LIST=FILE)")
+    return path, Path(os.path.abspath(top))  # noqa: PTH100 – keep links as they are
+
+
+def _list_in(root: Path, split: str | None) -> Path:
+    if split is None:
+        raise UsageError(f"{root} is a folder: name the list with --list FILE or --split NAME")
+    text = root / f"{split}.txt"
+    return text if text.is_file() else root / f"{split}.csv"
+
+
+def _item(top: Path, video: str, label: int) -> VideoItem:
+    path = Path(os.path.normpath(top / video))
+    inside = path.is_relative_to(top)
+    return VideoItem(path.relative_to(top).as_posix() if inside else str(path), str(path), label)

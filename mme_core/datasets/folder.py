@@ -1,0 +1,144 @@
+"""`folder`: DIR/CLASS/…/NAME.mp4; the class is the first folder below the root.
+
+With a split, the rows of DIR/split.csv (columns path, class, split) when that file is there,
+otherwise the videos of DIR/SPLIT/CLASS.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
+from mme_core.errors import UsageError
+
+_SUFFIXES = "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp ogv ts m2ts mts asf vob"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
+SPLIT_FILE = "split.csv"
+_SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
+
+
+def load(root: str, split: str | None) -> Manifest:
+    """The videos below `root`; hidden files and files without a video's suffix are left out."""
+    top = existing_folder(root)
+    if split is not None and (top / SPLIT_FILE).is_file():
+        return _from_split_file(top, split)
+    if split is not None:
+        return _from_split_folder(top, split)
+    ids, others = find_videos(top)
+    names = sorted({class_of(video) for video in ids} - {""})
+    items = (_item(top, video, class_of(video), names) for video in ids)
+    return Manifest("folder", str(top), None, tuple(names), sort_items(items), _notes(others))
+
+
+def existing_folder(root: str) -> Path:
+    """The absolute path of a folder, or UsageError."""
+    top = Path(os.path.abspath(root))  # noqa: PTH100 – Path.resolve() would follow links
+    if not top.is_dir():
+        state = "is not a folder" if top.exists() else "does not exist"
+        raise UsageError(f"the data set's folder {top} {state}; give it with --root")
+    return top
+
+
+def find_videos(top: Path) -> tuple[list[str], list[str]]:
+    """Ids (posix paths relative to `top`) of the videos below it, and of the other files.
+
+    Links to folders are followed, each folder once. An empty folder named like a video counts as
+    a video, so that its row in the ledger says what it is.
+    """
+    videos: list[str] = []
+    others: list[str] = []
+    for folder, subfolders, files in _walk(top):
+        for name in files:
+            kind = videos if Path(name).suffix.lower() in VIDEO_SUFFIXES else others
+            kind.append((folder / name).relative_to(top).as_posix())
+        if (
+            not subfolders
+            and not files
+            and folder.suffix.lower() in VIDEO_SUFFIXES
+            and folder != top
+        ):
+            videos.append(folder.relative_to(top).as_posix())
+    return videos, others
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}")
+
+    seen = {top.resolve()}
+    for folder, subfolders, files in os.walk(top, onerror=refuse, followlinks=True):
+        here = Path(folder)
+        visible = [name for name in sorted(subfolders) if not name.startswith(".")]
+        subfolders[:] = []
+        for name in visible:
+            target = (here / name).resolve()
+            if target not in seen:
+                seen.add(target)
+                subfolders.append(name)
+        yield here, subfolders, [name for name in files if not name.startswith(".")]
+
+
+def class_of(video: str) -> str:
+    """The first folder of an id; empty for a video directly below the root."""
+    first, slash, _ = video.partition("/")
+    return first if slash else ""
+
+
+def _item(top: Path, video: str, class_name: str, names: list[str]) -> VideoItem:
+    label = names.index(class_name) if class_name in names else NO_LABEL
+    return VideoItem(video, str(top / video), label)
+
+
+def _notes(others: list[str]) -> tuple[str, ...]:
+    shown = [name for name in others if name != SPLIT_FILE]
+    return count_note("files without a video's suffix left out", shown)
+
+
+def _from_split_folder(top: Path, split: str) -> Manifest:
+    folder = top / split
+    if not folder.is_dir():
+        raise UsageError(f"split '{split}': there is neither {top / SPLIT_FILE} nor {folder}")
+    ids, others = find_videos(folder)
+    # the class folders of every split, so that a label is the same number in all of them
+    names = sorted(
+        entry.name
+        for name in {*_SPLIT_FOLDERS, split}
+        if (top / name).is_dir()
+        for entry in (top / name).iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    names = sorted(set(names))
+    items = (_item(top, f"{split}/{video}", class_of(video), names) for video in ids)
+    return Manifest("folder", str(top), split, tuple(names), sort_items(items), _notes(others))
+
+
+def _from_split_file(top: Path, split: str) -> Manifest:
+    rows = list(read_split_file(top / SPLIT_FILE))
+    splits = sorted({row["split"] for row in rows})
+    if split not in splits:
+        raise UsageError(f"{top / SPLIT_FILE} has no split '{split}'; it has {', '.join(splits)}")
+    names = sorted({row["class"] for row in rows} - {""})
+    chosen = (row for row in rows if row["split"] == split)
+    items = (_item(top, row["path"], row["class"], names) for row in chosen)
+    return Manifest("folder", str(top), split, tuple(names), sort_items(items))
+
+
+def read_split_file(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a split.csv; `class` may be left out, then it is the path's first folder."""
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        missing = {"path", "split"} - set(reader.fieldnames or ())
+        if missing:
+            raise UsageError(f"{path}:1: no column '{min(missing)}'; it needs path,class,split")
+        for row in reader:
+            video, split = row["path"], row["split"]
+            if not video or not split or None in row:
+                raise UsageError(f"{path}:{reader.line_num}: a row must be path,class,split")
+            if video.startswith("/") or ".." in video.split("/"):
+                raise UsageError(
+                    f"{path}:{reader.line_num}: '{video}' must be a path below the list's folder"
+                )
+            yield {"path": video, "class": row.get("class") or class_of(video), "split": split}
