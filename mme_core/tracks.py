@@ -1,0 +1,42 @@
+"""Following points through flow: p_{l+1} = p_l + F(p_l), never rounded (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def sample(image_HWC: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
+    """Bilinear reading of `image_HWC` at (x, y) `points_N2`: float32 [N, C].
+
+    A point outside the image reads the nearest border pixel.
+    """
+    height, width, channels = image_HWC.shape
+    limits = np.array([width - 1, height - 1], np.float32)
+    inside = np.clip(points_N2, 0, limits)
+    corner = np.minimum(inside.astype(np.intp), np.maximum(limits - 1, 0).astype(np.intp))
+    x, y = (inside - corner).astype(np.float32).T[..., None]
+    right, down = min(1, width - 1), min(1, height - 1) * width
+    flat = image_HWC.reshape(-1, channels)
+    index = corner[:, 1] * width + corner[:, 0]
+    top = flat[index] * (1 - x) + flat[index + right] * x
+    bottom = flat[index + down] * (1 - x) + flat[index + down + right] * x
+    return top * (1 - y) + bottom * y
+
+
+def inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Which (x, y) points [..., 2] lie on the pixels of an image of (height, width): bool [...]."""
+    x, y = points[..., 0], points[..., 1]
+    return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
+
+
+def consistent(
+    forward_N2: np.ndarray, backward_HW2: np.ndarray, moved_N2: np.ndarray
+) -> np.ndarray:
+    """Forward–backward check of steps `forward_N2` that end at `moved_N2`: bool [N].
+
+    False where |F(p) + B(p + F(p))| > max(1, 0.05 · (|F| + |B|)).
+    """
+    backward_N2 = sample(backward_HW2, moved_N2)
+    error = np.linalg.norm(forward_N2 + backward_N2, axis=-1)
+    length = np.linalg.norm(forward_N2, axis=-1) + np.linalg.norm(backward_N2, axis=-1)
+    return error <= np.maximum(1, 0.05 * length)

@@ -1,0 +1,313 @@
+"""Decoding: the frames of a file's video stream in the decoder's output order, and random access.
+
+Nothing in a header is trusted: frames are counted, sizes are looked at frame by frame, and a gap
+is found where a packet is broken, a picture is damaged or a constant rate misses a frame.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import av
+import av.logging
+import cv2
+import numpy as np
+
+from mme_core.errors import VideoError
+
+MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
+NO_PTS = -(2**63)  # FFmpeg's mark of a frame without a timestamp
+
+_REORDERING = 4  # frames that a broken packet's place in the output order is uncertain by
+_FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
+_Y_PLANE_FORMATS = frozenset(
+    f"yuv{variant}" for variant in ("410p", "411p", "420p", "422p", "440p", "444p", "a420p")
+) | {"yuvj420p", "yuvj422p", "yuvj440p", "yuvj444p", "nv12", "nv21", "nv16", "nv24"}
+_FROM_LIMITED_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+_ROTATIONS = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame. `joined` is False where a gap lies between it and the frame before."""
+
+    number: int
+    pts: int
+    joined: bool
+    picture: av.VideoFrame
+
+    def luma(self, resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Resized luma, uint8 [h, w]; 0 is black and 255 white whatever the file's range is.
+
+        The Y plane is luma; it is resized before a limited range is stretched: fewer pixels.
+        """
+        name = self.picture.format.name
+        if name not in _Y_PLANE_FORMATS:
+            return resize(self._upright(self.picture.to_ndarray(format="gray", threads=1)))
+        plane = self.picture.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
+        if name.startswith("yuvj") or self.picture.color_range == _FULL_RANGE:
+            return image.copy()  # the plane's memory goes back to the decoder
+        return cv2.LUT(image, _FROM_LIMITED_RANGE)
+
+    def bgr(self) -> np.ndarray:
+        """Colours as OpenCV wants them, uint8 [H, W, 3]."""
+        return self._upright(self.picture.to_ndarray(format="bgr24", threads=1))
+
+    def rgb(self) -> np.ndarray:
+        """Colours, uint8 [H, W, 3]."""
+        return self._upright(self.picture.to_ndarray(format="rgb24", threads=1))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width), rotation applied."""
+        size = self.picture.height, self.picture.width
+        return size[::-1] if self.picture.rotation % 180 else size
+
+    def _upright(self, image: np.ndarray) -> np.ndarray:
+        code = _ROTATIONS.get(self.picture.rotation % 360)
+        return image if code is None else cv2.rotate(image, code)
+
+
+class Video:
+    """An open file; iterating decodes it once from the start.
+
+    After the iteration `timeline` and `broken_packets` tell what was met. Raises VideoError, whose
+    message is the reason, for a file that cannot be opened and when `deadline` (of
+    `time.monotonic`) passes.
+    """
+
+    def __init__(self, path: str | Path, deadline: float = float("inf")) -> None:
+        self._deadline = deadline
+        self._container = _open(path)
+        self.broken_packets = 0
+        streams = self._container.streams
+        if not streams.video:
+            self._container.close()
+            raise VideoError("no video stream")
+        self._stream = streams.best("video") or streams.video[0]
+        codec = self._stream.codec_context
+        try:
+            check_size(codec.height, codec.width)
+        except VideoError:
+            self._container.close()
+            raise
+        codec.thread_count = 1
+        codec.options = {"max_pixels": str(MAX_PIXELS)}
+        # AVI stores no timestamps: FFmpeg makes them up from the order of the packets.
+        self.timeline = Timeline(reliable=self._container.format.name != "avi")
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._container.close()
+
+    @property
+    def header_rate(self) -> float:
+        """Frames a second as the header says, 0 where it does not."""
+        return float(self._stream.average_rate or 0)
+
+    @property
+    def time_base(self) -> float:
+        """Seconds in a unit of pts."""
+        return float(self._stream.time_base or 0)
+
+    def __iter__(self) -> Iterator[Frame]:
+        broken = False  # was the frame before damaged?
+        for number, picture in enumerate(self._pictures()):
+            pts = NO_PTS if picture.pts is None else picture.pts
+            joined = self.timeline.step(pts) and not broken and not picture.is_corrupt
+            broken = picture.is_corrupt
+            yield Frame(number, pts, joined, picture)
+
+    def seek(self, pts: int) -> None:
+        """Goes on from the last key frame not after `pts`. Raises VideoError where that fails."""
+        try:
+            self._container.seek(pts, stream=self._stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise VideoError(f"cannot seek: {error.strerror}") from error
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        reorders = bool(self._stream.codec_context.has_b_frames)
+        for packet in self._packets():
+            try:
+                pictures = packet.decode()
+            except av.error.InvalidDataError:
+                self.broken_packets += 1
+                self.timeline.lose(packet.pts, reorders)
+                continue
+            except av.error.FFmpegError as error:
+                raise VideoError(f"cannot be decoded: {error.strerror}") from error
+            for picture in pictures:
+                self._check_deadline()
+                check_size(picture.height, picture.width)
+                yield picture
+
+    def _packets(self) -> Iterator[av.Packet]:
+        packets = self._container.demux(self._stream)
+        while True:
+            self._check_deadline()
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError:  # the rest of the file cannot be read
+                self.broken_packets += 1
+                return
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise VideoError("took longer than the time limit of a video")
+
+
+class Timeline:
+    """Timestamps as they come: do they increase, and is a frame missing between two of them?
+
+    A frame is missing where a broken packet's pts lies, or where a rate that was constant skips at
+    least one frame. A variable rate shows itself in the first frames and is never called a gap.
+    """
+
+    def __init__(self, reliable: bool) -> None:
+        self.increasing = reliable  # as far as seen
+        self.gaps = 0
+        self.first = self.last = NO_PTS
+        self._lost: list[int] = []  # heap of broken packets' pts
+        self._uncertain = 0  # frames to come that may follow a broken packet without pts
+        self._regular = 0  # steps seen that were no gap
+        self._shortest, self._longest = float("inf"), 0
+
+    def lose(self, pts: int | None, reorders: bool) -> None:
+        """A packet was broken."""
+        if self.increasing and pts is not None:
+            heapq.heappush(self._lost, pts)
+        else:
+            self._uncertain = 1 + _REORDERING * reorders
+
+    def step(self, pts: int) -> bool:
+        """Takes the next frame's pts; False where frames are missing before it."""
+        first = self.first == NO_PTS and self._regular == 0 and self.last == NO_PTS
+        gap = self._uncertain > 0
+        self._uncertain = max(self._uncertain - 1, 0)
+        if pts == NO_PTS or (not first and pts <= self.last):
+            self.increasing = False
+        if self.increasing:
+            gap |= self._has_lost_before(pts)
+            gap |= not first and self._skips(pts - self.last)
+        self.first = pts if first else self.first
+        self.last = pts
+        self.gaps += gap and not first
+        return not gap
+
+    def _has_lost_before(self, pts: int) -> bool:
+        lost = False
+        while self._lost and self._lost[0] < pts:
+            heapq.heappop(self._lost)
+            lost = True
+        return lost
+
+    def _skips(self, step: int) -> bool:
+        """Is this step a hole in a constant rate? Holes are rare, else the rate is variable."""
+        constant = self._longest <= 1.25 * self._shortest
+        if constant and self._regular >= 10 * (self.gaps + 1) and step >= 1.75 * self._longest:
+            return True
+        self._regular += 1
+        self._shortest, self._longest = min(self._shortest, step), max(self._longest, step)
+        return False
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises VideoError for a frame too large to hold in memory."""
+    if height * width > MAX_PIXELS:
+        raise VideoError(f"a frame of {width}×{height} is larger than {MAX_PIXELS} pixels")
+
+
+def read_frames(
+    path: str | Path, indices: Sequence[int], pts: Sequence[int] | None = None
+) -> np.ndarray:
+    """Raw frames `indices` (ascending) of a file: RGB uint8 [n, H, W, 3], rotation applied.
+
+    With the frames' `pts` from the store the file is entered at the key frame before the first
+    of them; the frames are taken where exactly these pts come up. Where the pts do not increase,
+    or do not come up after the jump, frames are counted from the start, as stage 1 counted them.
+    Raises VideoError where the file has not got the frames.
+    """
+    wanted = np.asarray(indices)
+    if pts is not None and NO_PTS not in pts and (np.diff(pts) > 0).all():
+        images = _read_by_pts(path, [int(value) for value in pts])
+        if images is not None:
+            return images
+    images = []
+    with Video(path) as video:
+        for frame in video:
+            if frame.number == wanted[len(images)]:
+                images.append(frame.rgb())
+                if len(images) == len(wanted):
+                    return np.stack(images)
+    raise VideoError(f"{path}: no frame {wanted[len(images)]}; has the file changed?")
+
+
+def _read_by_pts(path: str | Path, pts: list[int]) -> np.ndarray | None:
+    images = []
+    with Video(path) as video:
+        if not video.timeline.increasing:
+            return None
+        try:
+            video.seek(pts[0])
+        except VideoError:
+            return None
+        for frame in video:
+            if frame.number == 0 and not frame.picture.key_frame:
+                return None
+            if frame.pts > pts[len(images)] or frame.picture.is_corrupt:
+                return None
+            if frame.pts == pts[len(images)]:
+                images.append(frame.rgb())
+                if len(images) == len(pts):
+                    return np.stack(images)
+    return None
+
+
+def _open(path: str | Path) -> av.container.InputContainer:
+    """Opens a local file; VideoError says why it cannot be opened."""
+    path = Path(path)
+    try:
+        return av.open(f"file:{path}", metadata_errors="ignore")
+    except FileNotFoundError as error:
+        raise VideoError("no such file") from error
+    except IsADirectoryError as error:
+        raise VideoError("is a folder, not a video") from error
+    except PermissionError as error:
+        raise VideoError("permission denied") from error
+    except (av.error.FFmpegError, OSError) as error:
+        if path.stat().st_size == 0:
+            raise VideoError("the file is empty") from error
+        raise VideoError(f"{_why(path)}: truncated or not a video") from error
+
+
+def _why(path: Path) -> str:
+    """FFmpeg's last words on a file that does not open. Its log is off in ordinary use."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        av.open(f"file:{path}").close()
+    except av.error.FFmpegError as error:
+        return error.log[2].strip() if error.log else error.strerror
+    finally:
+        av.logging.set_level(level)
+    return "cannot be opened"
