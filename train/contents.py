@@ -1,0 +1,352 @@
+"""What the model is asked to reconstruct, computed on the device from what the loader delivers.
+
+A batch holds, for B clips of n tubelets of h × w patches (`train.data` describes a sample):
+
+    frames       uint8 [B, 2n, H, W, 3]                  flipped already
+    position     int8 [B, n, h, w, K, L, 2]              as stored, not flipped
+    shape        int8 [B, n, h, w, K, L, bins]
+    moments      float32 [B, n, h, w, 6]
+    valid        uint8 [B, n, h, w]                      bit k: trajectory k
+    flip         bool [B]
+    homography   float32 [B, n, L, 3, 3], origin float32 [B, 2]     where camera motion is stored
+
+or, after a zoom, `displacement` and `hog` (float32, raw) in place of position, shape and moments.
+`build_targets` turns it into the targets of the contents that a recipe names. A content is one
+function of CONTENTS; nothing here reads back from the device, and all of it compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mme_core.canvas import grid_points
+from mme_core.errors import UsageError
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.targets import EPSILON, MOMENTS, decode_displacement, decode_hog
+
+NORMS = ("patch", "step", "length", "none")
+MERGES = ("none", "mean", "max")
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """How targets are derived from what a store holds.
+
+    norm     of position: "patch", one mean and deviation of a patch's K·L·2 numbers (the paper);
+             "step", per step and axis over the K points (the authors' release; it deletes common
+             translation); "length", divided by the trajectory's Σ‖Δp‖; "none", canvas pixels.
+             Shape is normalised over a patch's numbers, except with "none".
+    floor    smallest deviation (or length) that is divided by, canvas pixels; 0: the paper
+    camera   displacement less the camera's motion
+    length   the first L' steps; None: all of the store's
+    merge    one trajectory a patch (Table 7c): the "mean", or the one with the largest Σ‖Δp‖, "max"
+    """
+
+    norm: str = "patch"
+    floor: float = 0.0
+    camera: bool = False
+    length: int | None = None
+    merge: str = "none"
+
+    def __post_init__(self) -> None:
+        for key, value, choices in (
+            ("norm.kind", self.norm, NORMS),
+            ("target.merge", self.merge, MERGES),
+        ):
+            if value not in choices:
+                raise UsageError(f"{key}={value} is not one of {', '.join(choices)}")
+        if self.floor < 0:
+            raise UsageError(f"norm.floor={self.floor} must not be negative")
+        if self.norm == "step" and self.merge != "none":
+            raise UsageError(
+                "norm.kind=step compares a patch's points, and target.merge leaves one: "
+                "choose another norm.kind"
+            )
+
+
+class Trajectories(NamedTuple):
+    """Raw trajectories of a batch, flipped where their clips are."""
+
+    displacement: Tensor  # float32 [B, n, h, w, K, L, 2], canvas pixels, right and down positive
+    hog: Tensor  # float32 [B, n, h, w, K, L, bins]
+    valid: Tensor  # bool [B, n, h, w, K]
+
+
+def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Trajectories:
+    """De-quantises and flips. With `camera`, displacement is the residual Δp − (H(p) − p)."""
+    if "displacement" in batch:
+        displacement, hog = batch["displacement"], batch["hog"]
+    else:  # the decoders are arithmetic, and do for tensors what they do for arrays
+        displacement = decode_displacement(batch["position"], batch["moments"], spec)
+        hog = decode_hog(batch["shape"], batch["moments"], spec)
+    if camera:
+        displacement = _residual(displacement, batch, spec)
+    bits = torch.arange(spec.points, device=hog.device)
+    valid = (batch["valid"][..., None] >> bits) & 1 == 1
+    flip = batch["flip"]
+    mirrored = _mirror_columns(displacement, spec, point_axis=-3)
+    mirrored = torch.stack([-mirrored[..., 0], mirrored[..., 1]], dim=-1)
+    return Trajectories(
+        _where_clip(flip, mirrored, displacement),
+        _where_clip(flip, _mirror_columns(hog, spec, point_axis=-3).flip(-1), hog),
+        _where_clip(flip, _mirror_columns(valid, spec, point_axis=-1), valid),
+    )
+
+
+def build_targets(
+    batch: Batch, spec: TargetSpec, settings: TargetSettings, contents: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """{content: (target float32 [B, N, D], valid bool [B, N, D] or [B, N, 1])}, all tokens.
+
+    `contents` are names of CONTENTS; N = n·h·w in the order time, row, column. D is laid out as
+    [K, L, 2] for position and [K, L, bins] for shape (K = 1 where points are merged).
+    """
+    raw = stored_to_raw(batch, spec, settings.camera)
+    raw = _merge_points(_first_steps(raw, settings.length), settings.merge)
+    built = {name: CONTENTS[name](batch, raw, spec, settings) for name in contents}
+    return {
+        name: (target.flatten(1, 3), valid.flatten(1, 3)) for name, (target, valid) in built.items()
+    }
+
+
+def content_weights(contents: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """{content: factor} of a recipe's `loss.contents` and `loss.weights` (1 where not said).
+
+    `trajectory` stands for position and shape. Raises UsageError for an unknown or repeated name.
+    """
+    known = [*GROUPS, *CONTENTS]
+    for name in [*contents, *weights]:
+        if name not in known:
+            raise UsageError(f"loss: '{name}' is not a content; they are {', '.join(known)}")
+    result: dict[str, float] = {}
+    for group in contents:
+        for name in GROUPS.get(group, (group,)):
+            if name in result:
+                raise UsageError(f"loss.contents names {name} twice")
+            result[name] = float(weights.get(name, weights.get(group, 1.0)))
+    for name in weights:
+        if name not in contents and name not in result:
+            raise UsageError(f"loss.weights.{name}: add {name} to loss.contents")
+    if not result:
+        raise UsageError("loss.contents is empty")
+    return result
+
+
+def content_sizes(
+    contents: Sequence[str], spec: TargetSpec, settings: TargetSettings
+) -> dict[str, int]:
+    """{content: D}, numbers predicted for a token: `heads` of `build_pretraining_model`.
+
+    Raises UsageError where the store's specification does not fit the settings.
+    """
+    if not 1 <= (settings.length or spec.length) <= spec.length:
+        raise UsageError(
+            f"target.length={settings.length}: the store's trajectories have {spec.length} steps"
+        )
+    if settings.camera and spec.camera == "none":
+        raise UsageError(
+            "norm.camera: the store holds no camera motion; make it with spec.camera=homography"
+        )
+    built = build_targets(_one_patch(spec), spec, settings, contents)
+    return {name: target.shape[-1] for name, (target, _) in built.items()}
+
+
+def shuffle_frames(frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Every clip's frames [B, T, H, W, 3] in a random order of its own (the paper's Figure 3).
+
+    The ablation destroys what the frames say about time. Contents that are computed from frames
+    follow them; trajectories stay where they were, and can no longer be seen.
+    """
+    b, t = frames.shape[:2]
+    order = torch.rand(b, t, device=frames.device, generator=generator).argsort(1)
+    return frames[torch.arange(b, device=frames.device)[:, None], order]
+
+
+def standardise(values: Tensor, dims: tuple[int, ...], floor: float = 0.0) -> Tensor:
+    """(values − mean) / (deviation + 1e-6) over `dims` (population), as mme_core.targets.normalise.
+
+    The deviation is at least `floor`.
+    """
+    first = values
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    shifted = values - first  # equal numbers become exactly 0, and so does their deviation
+    centred = shifted - shifted.mean(dims, keepdim=True)
+    deviation = centred.square().mean(dims, keepdim=True).sqrt()
+    return centred / (deviation.clamp_min(floor) + EPSILON)
+
+
+# The contents: (batch, raw trajectories, spec, settings) -> target and validity [B, n, h, w, D]
+
+
+def _position(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """Where the points go (the paper's position changes)."""
+    displacement = raw.displacement
+    if settings.norm == "patch":
+        target = standardise(displacement, (-3, -2, -1), settings.floor)
+    elif settings.norm == "step":
+        target = standardise(displacement, (-3,), settings.floor)
+    elif settings.norm == "length":
+        length = _travelled(displacement)[..., None, None]
+        target = displacement / (length.clamp_min(settings.floor) + EPSILON)
+    else:
+        target = displacement
+    return target.flatten(-3), _of_points(raw.valid, target).flatten(-3)
+
+
+def _shape(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """HOG along the trajectories (the paper's shape changes)."""
+    target = raw.hog if settings.norm == "none" else standardise(raw.hog, (-3, -2, -1))
+    return target.flatten(-3), _of_points(raw.valid, target).flatten(-3)
+
+
+def _pixel(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """A tubelet's pixels, each channel over its mean and deviation (VideoMAE), as [t, y, x, c]."""
+    frames = batch["frames"].float() / 255
+    b, t, height, width, c = frames.shape
+    p = spec.patch
+    grid = frames.reshape(b, t // TUBELET, TUBELET, height // p, p, width // p, p, c)
+    patches = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+    target = standardise(patches, (-2,)).flatten(-2)
+    return target, _always(target)
+
+
+def _hog(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """HOG of the cells of a tubelet's second frame, as [row, column, bin] (MaskFeat; release)."""
+    cells = hog_cells(luma(batch["frames"][:, 1::TUBELET]), spec)
+    b, n, rows, columns, bins = cells.shape
+    m = spec.patch // spec.hog_cell
+    grid = cells.reshape(b, n, rows // m, m, columns // m, m, bins)
+    target = grid.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5)
+    if settings.norm != "none":
+        target = standardise(target, (-2, -1))
+    return target.flatten(-2), _always(target)
+
+
+Content = Callable[[Batch, Trajectories, TargetSpec, TargetSettings], tuple[Tensor, Tensor]]
+
+CONTENTS: dict[str, Content] = {
+    "position": _position,
+    "shape": _shape,
+    "pixel": _pixel,
+    "hog": _hog,
+}
+GROUPS = {"trajectory": ("position", "shape")}
+
+
+def luma(frames: Tensor) -> Tensor:
+    """BT.601 luma, whole grey levels, float32 [..., H, W] of uint8 RGB [..., H, W, 3]."""
+    red, green, blue = frames.float().unbind(-1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).round()
+
+
+def hog_cells(luma_BNHW: Tensor, spec: TargetSpec) -> Tensor:
+    """HOG of whole cells, [B, n, H / cell, W / cell, bins]: `mme_core.hog` at the cells' centres.
+
+    At the crop's border gradients read the border pixel twice, where stage 1 sees the canvas.
+    """
+    grown = F.pad(luma_BNHW / 255, (1, 1, 1, 1), mode="replicate")
+    gx = grown[..., 1:-1, 2:] - grown[..., 1:-1, :-2]
+    gy = grown[..., 2:, 1:-1] - grown[..., :-2, 1:-1]
+    magnitude = torch.hypot(gx, gy)
+    place = torch.atan2(gy, gx) * (spec.hog_bins / torch.pi) - 0.5  # in bins, cyclic
+    b, n, height, width = luma_BNHW.shape
+    c = spec.hog_cell
+    bins = []
+    for number in range(spec.hog_bins):
+        distance = (place - number).remainder(spec.hog_bins)
+        distance = torch.minimum(distance, spec.hog_bins - distance)
+        votes = magnitude * (1 - distance).clamp_min(0)
+        bins.append(votes.reshape(b, n, height // c, c, width // c, c).sum((3, 5)))
+    return torch.stack(bins, dim=-1)
+
+
+def _residual(displacement: Tensor, batch: Batch, spec: TargetSpec) -> Tensor:
+    """Δp − (H(p) − p) at the tracked points, before the flip, where homographies are true."""
+    _, _, h, w = displacement.shape[:4]
+    start = torch.from_numpy(grid_points(h, w, spec)).to(displacement.device)
+    start = start + batch["origin"][:, None, None, None]
+    before = displacement.cumsum(-2) - displacement
+    points = start[:, None, ..., None, :] + before  # [B, n, h, w, K, L, 2]
+    matrix = batch["homography"][:, :, None, None, None]  # [B, n, 1, 1, 1, L, 3, 3]
+    # Spelt out: a matrix product would lose the digits that count under autocast.
+    moved = (matrix[..., :2] * points[..., None, :]).sum(-1) + matrix[..., 2]
+    return displacement - (moved[..., :2] / moved[..., 2:] - points)
+
+
+def _mirror_columns(values: Tensor, spec: TargetSpec, point_axis: int) -> Tensor:
+    """Reverses the patch columns (axis 3) and, in each patch, the columns of points."""
+    order = torch.arange(spec.points, device=values.device).reshape(spec.grid, spec.grid)
+    return values.flip(3).index_select(point_axis, order.flip(1).flatten())
+
+
+def _where_clip(flip_B: Tensor, flipped: Tensor, values: Tensor) -> Tensor:
+    return torch.where(flip_B.reshape(-1, *[1] * (values.ndim - 1)), flipped, values)
+
+
+def _first_steps(raw: Trajectories, length: int | None) -> Trajectories:
+    return raw._replace(
+        displacement=raw.displacement[..., :length, :], hog=raw.hog[..., :length, :]
+    )
+
+
+def _merge_points(raw: Trajectories, merge: str) -> Trajectories:
+    if merge == "none":
+        return raw
+    if merge == "mean":
+        return Trajectories(
+            raw.displacement.mean(-3, keepdim=True),
+            raw.hog.mean(-3, keepdim=True),
+            raw.valid.all(-1, keepdim=True),
+        )
+    point = _travelled(raw.displacement).argmax(-1, keepdim=True)
+    return Trajectories(
+        torch.take_along_dim(raw.displacement, point[..., None, None], -3),
+        torch.take_along_dim(raw.hog, point[..., None, None], -3),
+        torch.take_along_dim(raw.valid, point, -1),
+    )
+
+
+def _travelled(displacement: Tensor) -> Tensor:
+    """Σ‖Δp‖ of each trajectory: [..., K]."""
+    return torch.linalg.vector_norm(displacement, dim=-1).sum(-1)
+
+
+def _of_points(valid: Tensor, target: Tensor) -> Tensor:
+    """bool [..., K] as the target's [..., K, L, D]."""
+    return valid[..., None, None].expand_as(target)
+
+
+def _always(target: Tensor) -> Tensor:
+    return torch.ones((*target.shape[:4], 1), dtype=torch.bool, device=target.device)
+
+
+def _one_patch(spec: TargetSpec) -> dict[str, Tensor]:
+    """A batch of one clip of one token, all zeros."""
+    track = (1, 1, 1, 1, spec.points, spec.length)
+    return {
+        "frames": torch.zeros(1, TUBELET, spec.patch, spec.patch, 3, dtype=torch.uint8),
+        "position": torch.zeros(*track, 2, dtype=torch.int8),
+        "shape": torch.zeros(*track, spec.hog_bins, dtype=torch.int8),
+        "moments": torch.zeros(1, 1, 1, 1, MOMENTS),
+        "valid": torch.zeros(1, 1, 1, 1, dtype=torch.uint8),
+        "flip": torch.zeros(1, dtype=torch.bool),
+        "homography": torch.eye(3).expand(1, 1, spec.length, 3, 3),
+        "origin": torch.zeros(1, 2),
+    }
