@@ -145,7 +145,7 @@ class Video:
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
         reorders = bool(self._stream.codec_context.has_b_frames)
-        for packet in self._packets():
+        for packet in self.packets():
             try:
                 pictures = packet.decode()
             except av.error.InvalidDataError:
@@ -159,7 +159,8 @@ class Video:
                 check_size(picture.height, picture.width)
                 yield picture
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def packets(self) -> Iterator[av.Packet]:
+        """Those of the video, in the file's order; the last is empty and flushes the decoder."""
         packets = self._container.demux(self._stream)
         while True:
             self._check_deadline()
