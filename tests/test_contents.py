@@ -8,6 +8,7 @@ from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.hog import hog_at, hog_maps
 from mme_core.spec import TargetSpec
+from mme_core.window import CodedWindow
 from train.contents import (
     CONTENTS,
     TargetSettings,
@@ -60,6 +61,32 @@ def test_raw_values_are_the_stores_and_flipped_where_the_clip_is():
     np.testing.assert_array_equal(raw.displacement[1], mirrored)
     np.testing.assert_array_equal(raw.hog[1], hog[1][:, :, columns][..., points, :, ::-1])
     np.testing.assert_array_equal(raw.valid[1], valid[1][:, :, columns][..., points])
+
+
+def test_raw_values_are_the_windows():
+    """Crops and flips of stored arrays on the device are those of mme_core.window, exactly."""
+    batch, _ = a_batch(flip=(False, True))
+    raw = stored_to_raw(batch, SPEC)
+    for clip, mirror in enumerate((False, True)):
+        arrays = {name: batch[name][clip].numpy() for name in ("position", "shape", "moments")}
+        coded = CodedWindow(
+            **arrays,
+            valid=batch["valid"][clip].numpy(),
+            pts=np.zeros((n, 2), np.int64),
+            frames=(),
+            homography=None,
+            video="a.mp4",
+            start=0,
+            spec=SPEC,
+        )
+        window = coded.decode().flip() if mirror else coded.decode()
+        for name in ("displacement", "hog", "valid"):
+            np.testing.assert_array_equal(getattr(raw, name)[clip], getattr(window, name))
+        settings = TargetSettings()
+        built = build_targets(batch, SPEC, settings, ["position", "shape"])
+        for name in ("position", "shape"):
+            expected = getattr(window, name).reshape(n * h * w, -1)
+            np.testing.assert_allclose(built[name][0][clip], expected, atol=2e-5)
 
 
 def test_flip_moves_the_tracks_as_a_mirror_does():
