@@ -1,0 +1,147 @@
+"""Data sets of clips for training and for testing, and the step from frames to a model's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mme_core.errors import MMEError, VideoError
+from train import views
+from train.clip_augment import augment_clip
+from train.clips import Source
+from train.finetune_config import AugmentConfig
+from train.sampler import SAMPLE
+
+UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
+
+
+def normalise(frames_BTHW3: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 frames → the model's input [B, 3, T, H, W], ImageNet mean and deviation."""
+    clip = frames_BTHW3.permute(0, 4, 1, 2, 3).to(dtype) / 255
+    mean, std = (
+        torch.tensor(value, device=clip.device, dtype=dtype).view(3, 1, 1, 1)
+        for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
+    return ((clip - mean) / std).contiguous()
+
+
+class TrainClips(Dataset):
+    """Augmented clips; an item is asked for as (epoch, video) and drawn from (seed, epoch, video).
+
+    An item is {"frames": uint8 [crops, T, S, S, 3], "label": int64 [crops]}, or {"failed": reason}.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        frames: int,
+        size: int,
+        sampling: str,
+        stride: int,
+        crops: int,
+        augment: AugmentConfig,
+        seed: int,
+    ) -> None:
+        self.source, self.clip, self.size = source, frames, size
+        self.sampling, self.stride, self.crops = sampling, stride, crops
+        self.augment, self.seed = augment, seed
+
+    def __len__(self) -> int:
+        return len(self.source.ids)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, video = key
+        rng = np.random.default_rng([SAMPLE, self.seed, epoch, video])
+        try:
+            clip = self.source.read(
+                video,
+                lambda frames: views.train_indices(
+                    self.sampling, frames, self.clip, self.stride, rng
+                ),
+            )
+        except UNREADABLE as error:
+            return {"failed": f"{self.source.ids[video]}: {error}"}
+        options = self.augment
+        crops = [
+            augment_clip(
+                clip,
+                self.size,
+                rng,
+                scale=tuple(options.scale),
+                flip=options.flip,
+                rand_augment=options.rand_augment,
+            )
+            for _ in range(self.crops)
+        ]
+        label = torch.full((self.crops,), int(self.source.labels[video]))
+        return {"frames": torch.from_numpy(np.stack(crops)), "label": label}
+
+
+def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """One batch, the crops of a video side by side; "failed" lists the videos it lacks.
+
+    A video that cannot be read gives its place to another of its batch, so that shapes stay as
+    they are. Raises VideoError when no video of the batch can be read.
+    """
+    failed = [item["failed"] for item in items if "failed" in item]
+    good = [item for item in items if "failed" not in item]
+    if not good:
+        raise VideoError(f"no video of a batch can be read: {failed[0]}")
+    good += [good[i % len(good)] for i in range(len(failed))]
+    return {
+        "frames": torch.cat([item["frames"] for item in good]),
+        "label": torch.cat([item["label"] for item in good]),
+        "failed": failed,
+    }
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How a test video is seen: clips × crops views of `frames` frames, `size` pixels square.
+
+    stride counts the source's frames. still: each clip's middle frame, repeated.
+    """
+
+    sampling: str
+    stride: int
+    frames: int
+    size: int
+    clips: int
+    crops: int
+    still: bool = False
+
+    def indices(self, frames: int) -> np.ndarray:
+        """int64 [clips, self.frames] of a video of `frames` frames."""
+        chosen = views.test_indices(self.sampling, frames, self.frames, self.stride, self.clips)
+        return views.still(chosen) if self.still else chosen
+
+
+class TestViews(Dataset):
+    """All views of each video: {"video", "views": uint8 [V, T, S, S, 3]}, or {"video", "failed"}.
+
+    The order of views is clip-major.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    def __init__(self, source: Source, plan: ViewPlan) -> None:
+        self.source, self.plan = source, plan
+
+    def __len__(self) -> int:
+        return len(self.source.ids)
+
+    def __getitem__(self, video: int) -> dict[str, Any]:
+        plan = self.plan
+        try:
+            clips = self.source.read(video, plan.indices)
+        except UNREADABLE as error:
+            return {"video": video, "failed": str(error)}
+        seen = views.test_views(list(clips), plan.size, plan.crops)
+        return {"video": video, "views": torch.from_numpy(seen)}

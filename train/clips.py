@@ -1,0 +1,203 @@
+"""Labelled videos as clips of frames: from video files, or from the frames of a store.
+
+A source offers the frames of each video under the numbers 0 … frames − 1: a file all its raw
+frames, a store every `spec.stride`-th. `step` is the raw frames between two that it offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mme_core.datasets import VideoItem, load_manifest
+from mme_core.errors import UsageError, VideoError
+from mme_core.spec import TUBELET
+from mme_core.store import TargetStore
+from mme_core.video import NO_PTS, Video, read_frames
+from mme_core.window import decode_frames
+from train.finetune_config import LabelledDataConfig
+
+FILE_STRIDE = 4  # of clips from video files, where a recipe says nothing
+
+
+Choose = Callable[[int], np.ndarray]  # frames of a video -> the indices to read, of any shape
+
+
+class Source(Protocol):
+    """ids and labels (−1: none) of the videos, the names of the classes, and their frames."""
+
+    ids: Sequence[str]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    step: int
+
+    def read(self, video: int, choose: Choose) -> np.ndarray:
+        """uint8 [*indices.shape, H, W, 3] RGB of the frames that `choose` picks.
+
+        Raises VideoError or StoreError for a video that cannot be read.
+        """
+
+
+class FileSource:
+    """Frames decoded from video files, at their own size."""
+
+    step = 1
+
+    def __init__(self, items: Sequence[VideoItem], class_names: Sequence[str]) -> None:
+        self.items = items
+        self.ids = [item.id for item in items]
+        self.labels = np.array([item.label for item in items], np.int64)
+        self.class_names = class_names
+
+    def read(self, video: int, choose: Choose) -> np.ndarray:
+        """A packet is taken for a frame; where that does not come out, frames are counted."""
+        path = self.items[video].path
+        pts = packet_pts(path)
+        try:
+            return _read_file(path, choose(len(pts)), pts)
+        except VideoError:
+            count = count_frames(path)
+            if count in (0, len(pts)):
+                raise
+        return _read_file(path, choose(count), None)
+
+
+def _read_file(path: str, indices: np.ndarray, pts: np.ndarray | None) -> np.ndarray:
+    wanted, inverse = np.unique(indices, return_inverse=True)
+    frames = read_frames(path, wanted, None if pts is None else pts[wanted])
+    return frames[inverse.reshape(indices.shape)]
+
+
+def packet_pts(path: str) -> np.ndarray:
+    """Timestamps of the packets in presentation order, int64; without decoding.
+
+    Raises VideoError for a file without a packet of video.
+    """
+    with Video(path) as video:
+        packets = [packet for packet in video.packets() if packet.size]
+        pts = [NO_PTS if packet.pts is None else packet.pts for packet in packets]
+    if not pts:
+        raise VideoError(f"{path}: no frame can be decoded")
+    return np.sort(np.array(pts, np.int64))
+
+
+def count_frames(path: str) -> int:
+    """Frames that can be decoded, by decoding them."""
+    with Video(path) as video:
+        return sum(1 for _ in video)
+
+
+class StoreSource:
+    """The JPEG frames of a store, at canvas size: consecutive tubelets of a clip hold them all."""
+
+    def __init__(self, store: TargetStore) -> None:
+        if store.spec.frames == "none":
+            raise UsageError(
+                f"{store.url}: made with spec.frames=none: use data.frames=video with data.root=… "
+                "(the folder of its videos)"
+            )
+        self.store = store
+        self.ids = list(store.videos["id"])
+        self.labels = np.asarray(store.videos["label"], np.int64)
+        self.class_names = store.class_names
+        self.step = store.spec.stride
+
+    def read(self, video: int, choose: Choose) -> np.ndarray:
+        step = self.store.spec.clip_step
+        count = -(-int(self.store.videos["count"][video]) // step)
+        tubelets, member = np.divmod(choose(TUBELET * count), TUBELET)
+        first, last = int(tubelets.min()), int(tubelets.max())
+        window = self.store.read_coded(video, first * step, last - first + 1)
+        places = (tubelets - first) * TUBELET + member
+        wanted, inverse = np.unique(places, return_inverse=True)
+        frames = decode_frames(tuple(window.frames[place] for place in wanted))
+        return frames[inverse.reshape(places.shape)]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Training and held-out videos; the held-out labels count in the training classes."""
+
+    train: Source
+    val: Source
+
+
+def open_source(
+    data: LabelledDataConfig, store: str | None, *, root: str | None, split: str | None
+) -> Source:
+    """One source from a store, or from the video files of `data.dataset`."""
+    if (store is None) == (data.dataset is None):
+        raise UsageError(
+            "give the labelled videos either as store=… (and val_store=…) or as data.dataset=… "
+            "data.root=…"
+        )
+    if data.dataset is not None:
+        if root is None:
+            raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
+        manifest = load_manifest(data.dataset, root, split)
+        return FileSource(manifest.items, manifest.class_names)
+    opened = TargetStore(store)
+    if data.frames == "store":
+        return StoreSource(opened)
+    table = opened.videos
+    base = Path(root) if root else None
+    items = [
+        VideoItem(id_, str(base / id_) if base else path, int(label))
+        for id_, path, label in zip(table["id"], table["path"], table["label"])
+    ]
+    return FileSource(items, opened.class_names)
+
+
+def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | None) -> Sources:
+    """Both sources of a run. Raises UsageError for videos without labels or of unknown classes."""
+    if store is not None and val_store is None:
+        raise UsageError("val_store is not set: the store of the held-out videos")
+    train = open_source(data, store, root=data.root, split=data.train_split)
+    val_root = data.val_root or data.root
+    val = open_source(data, val_store, root=val_root, split=data.val_split)
+    check_labels(train, "training")
+    relabel(val, train.class_names)
+    check_labels(val, "held-out")
+    return Sources(train, val)
+
+
+def check_labels(source: Source, which: str) -> None:
+    unlabelled = np.flatnonzero(source.labels < 0)
+    if len(unlabelled):
+        raise UsageError(
+            f"{len(unlabelled)} {which} videos have no label, the first is "
+            f"{source.ids[unlabelled[0]]}: leave them out of the data set's list"
+        )
+
+
+def relabel(source: Source, class_names: Sequence[str]) -> None:
+    """Gives the source's labels the numbers of `class_names`; unknown classes are an error."""
+    names = list(source.class_names)
+    used = [names[label] for label in np.unique(source.labels[source.labels >= 0])]
+    unknown = [name for name in used if name not in class_names]
+    if unknown:
+        raise UsageError(
+            f"classes that the model does not know: {', '.join(unknown[:5])}"
+            f"{' …' if len(unknown) > 5 else ''}; it knows {len(class_names)} classes: "
+            f"{', '.join(list(class_names)[:5])}{' …' if len(class_names) > 5 else ''}"
+        )
+    number = {name: list(class_names).index(name) for name in used}
+    source.labels = np.array(
+        [number[names[label]] if label >= 0 else label for label in source.labels], np.int64
+    )
+    source.class_names = class_names
+
+
+def frame_stride(data_stride: int | None, source: Source) -> int:
+    """Frames of the source between two of a clip. Raises UsageError where it is no whole number."""
+    if data_stride is None:
+        return 1 if source.step > 1 else FILE_STRIDE
+    if data_stride < 1 or data_stride % source.step:
+        raise UsageError(
+            f"data.stride={data_stride} must be a multiple of the store's spec.stride={source.step}"
+        )
+    return data_stride // source.step

@@ -1,0 +1,206 @@
+"""`mme evaluate`: multi-view accuracy of a fine-tuned classifier.
+
+    mme evaluate init=runs/finetune val_store=out/val out=runs/eval eval.clips=5 eval.crops=3
+    torchrun --nproc-per-node=8 -m mme_core evaluate … (the same numbers)
+
+OUT then holds evaluation.json, predictions.csv, per_class.csv and confusion.png. The clip, the
+sampling and the classes are those that the classifier was trained with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mme_core.errors import MMEError, UsageError
+from train import config as recipes
+from train import runs
+from train.clip_data import TestViews, ViewPlan, normalise
+from train.clips import Source, check_labels, frame_stride, open_source, relabel
+from train.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.finetune_config import LabelledDataConfig, ViewConfig
+from train.metrics import (
+    Metrics,
+    draw_confusion,
+    measure,
+    write_per_class,
+    write_predictions,
+)
+from train.weights import build_from, read_weights
+
+
+@dataclass
+class EvaluateConfig:
+    init: str = "???"  # a fine-tuned classifier: a run's folder, or a file
+    out: str = "???"
+    val_store: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    eval: ViewConfig = field(default_factory=ViewConfig)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Class probabilities of the videos that were read, averaged over views, and what they say.
+
+    video int64 [V] numbers the source's videos; scores float64 [V, C]; failures (id, reason).
+    """
+
+    video: np.ndarray
+    scores: np.ndarray
+    failures: list[tuple[str, str]]
+    metrics: Metrics
+    plan: ViewPlan
+
+    def __str__(self) -> str:
+        m = self.metrics
+        text = (
+            f"top-1 {m.top1:.2%}, top-5 {m.top5:.2%}, mean class {m.mean_class:.2%} of {m.videos} "
+            f"videos, {self.plan.clips} clips × {self.plan.crops} crops"
+        )
+        if self.plan.still:
+            text += ", each a still frame"
+        if self.failures:
+            text += f"; {len(self.failures)} of {m.asked} not read (coverage {m.coverage:.2%})"
+        return text
+
+
+@torch.inference_mode()
+def score_videos(
+    model: nn.Module,
+    source: Source,
+    plan: ViewPlan,
+    ranks: Ranks,
+    *,
+    batch: int,
+    workers: int,
+    dtype: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
+    """(video int64 [V], scores float64 [V, C], failures): softmax averaged over the views.
+
+    Batches are the same videos whatever the number of processes, which take turns: no video is
+    seen twice, and the numbers agree to the last digit. batch: views of a forward pass, at least.
+    """
+    model.eval()
+    rows: list[tuple[int, np.ndarray]] = []
+    failures: list[tuple[int, str]] = []
+    for items in view_loader(source, plan, ranks, batch=batch, workers=workers):
+        failures += [(item["video"], item["failed"]) for item in items if "failed" in item]
+        read = [item for item in items if "failed" not in item]
+        if not read:
+            continue
+        clip = normalise(torch.cat([item["views"] for item in read]).to(ranks.device))
+        with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
+            logits = model(clip)
+        scores = logits.double().softmax(1).unflatten(0, (len(read), -1)).mean(1).cpu().numpy()
+        rows += [(item["video"], row) for item, row in zip(read, scores)]
+    gathered = ranks.gather((rows, failures))
+    rows = sorted((row for part, _ in gathered for row in part), key=lambda row: row[0])
+    failures = sorted(failure for _, part in gathered for failure in part)
+    if not rows:
+        raise MMEError(f"none of {len(source.ids)} videos can be read: {failures[0][1]}")
+    return np.array([v for v, _ in rows]), np.stack([s for _, s in rows]), failures
+
+
+def view_loader(
+    source: Source, plan: ViewPlan, ranks: Ranks, *, batch: int, workers: int
+) -> DataLoader:
+    """Lists of items of TestViews; this process gets every world-th list."""
+    together = max(1, batch // (plan.clips * plan.crops))
+    starts = range(0, len(source.ids), together)
+    batches = [list(range(s, min(s + together, len(source.ids)))) for s in starts]
+    return DataLoader(
+        TestViews(source, plan),
+        batch_sampler=batches[ranks.rank :: ranks.world],
+        collate_fn=list,
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+
+
+def evaluate(
+    model: nn.Module, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
+) -> Evaluation:
+    """Scores and metrics of labelled videos; `how` as of `score_videos`."""
+    video, scores, failures = score_videos(model, source, plan, ranks, **how)
+    metrics = measure(scores, source.labels[video], asked=len(source.ids))
+    named = [(source.ids[number], reason) for number, reason in failures]
+    return Evaluation(video, scores, named, metrics, plan)
+
+
+def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
+    """evaluation.json, predictions.csv, per_class.csv and confusion.png."""
+    names = list(source.class_names)
+    summary = {
+        **result.metrics.to_dict(),
+        "clips": result.plan.clips,
+        "crops": result.plan.crops,
+        "still": result.plan.still,
+        "not_read": [{"id": video, "reason": reason} for video, reason in result.failures],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(json.dumps(summary, indent=2))
+    ids = [source.ids[video] for video in result.video]
+    labels = source.labels[result.video]
+    write_predictions(out / "predictions.csv", ids, labels, result.scores, names)
+    write_per_class(out / "per_class.csv", result.metrics.confusion, names)
+    draw_confusion(out / "confusion.png", result.metrics.confusion, names)
+
+
+def trained_data(recipe: dict[str, Any], data: LabelledDataConfig) -> tuple[str, int | None]:
+    """(sampling, raw stride) that a classifier was trained with, else what `data` says."""
+    trained = recipe.get("data", {})
+    stride = data.stride if data.stride is not None else trained.get("stride")
+    return trained.get("sampling", data.sampling), stride
+
+
+def main(argv: list[str]) -> int:
+    config = recipes.load(EvaluateConfig, argv, "mme evaluate", __doc__)
+    ranks = connect(config.device)
+    try:
+        weights = read_weights(config.init)
+        model = build_from(weights).to(ranks.device)
+        root = config.data.val_root or config.data.root
+        source = open_source(config.data, config.val_store, root=root, split=config.data.val_split)
+        check_labels(source, "test")
+        if weights.class_names is not None:
+            relabel(source, weights.class_names)
+        elif len(source.class_names) != weights.num_classes:
+            raise UsageError(
+                f"{config.init} has {weights.num_classes} classes, the videos have "
+                f"{len(source.class_names)}"
+            )
+        sampling, stride = trained_data(weights.recipe, config.data)
+        plan = ViewPlan(
+            sampling=sampling,
+            stride=frame_stride(stride, source),
+            frames=weights.frames,
+            size=weights.image_size,
+            clips=config.eval.clips,
+            crops=config.eval.crops,
+            still=config.eval.still,
+        )
+        result = evaluate(
+            model,
+            source,
+            plan,
+            ranks,
+            batch=config.eval.batch,
+            workers=config.data.workers,
+            dtype=autocast_dtype(config.precision, ranks.device),
+        )
+        if ranks.main:
+            runs.write_config(config)
+            write_evaluation(Path(config.out), result, source)
+            print(result)
+        return 0
+    finally:
+        disconnect()

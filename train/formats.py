@@ -1,0 +1,121 @@
+"""Names of the same weights in three families of files; pure functions on state dictionaries.
+
+`mme`       mme_core.model: encoder.*, fc_norm.*, head.*, one bias for q, k and v
+`videomae`  the checkpoints of VideoMAE and of MME's authors: q_bias and v_bias, no bias on k
+`hf`        transformers' VideoMAE: q, k and v apart
+
+A bias on k adds the same number to all scores of a query and cancels in the softmax, so it is zero
+when read and dropped when written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+# parts of a block: name here, name in transformers
+_HF_BLOCK = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+_HF_REST = {
+    "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
+    "encoder.norm": "videomae.layernorm",
+    "fc_norm": "fc_norm",
+    "head": "classifier",
+}
+_OURS = ("encoder.", "fc_norm.", "head.")
+_OFFICIAL_ENCODER = ("patch_embed.", "blocks.", "norm.", "pos_embed")
+
+
+def is_hf(names: Mapping[str, Tensor]) -> bool:
+    return any("embeddings.patch_embeddings.projection" in name for name in names)
+
+
+def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
+    """Ours and the names that have no place here, such as a decoder's; also takes our own files."""
+    renamed, ignored = {}, []
+    for name, tensor in state.items():
+        if name.startswith(_OURS):
+            renamed[name] = tensor
+        elif name.startswith(_OFFICIAL_ENCODER):
+            renamed[f"encoder.{name}"] = tensor
+        else:
+            ignored.append(name)
+    for name in [n for n in renamed if n.endswith(".attn.q_bias")]:
+        block = name.removesuffix("q_bias")
+        q, v = renamed.pop(name), renamed.pop(f"{block}v_bias")
+        renamed[f"{block}qkv.bias"] = torch.cat([q, torch.zeros_like(q), v])
+    return renamed, ignored
+
+
+def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
+    """Ours and the names that have no place here, from any of transformers' VideoMAE models."""
+    names = {theirs: ours for ours, theirs in _HF_REST.items()}
+    parts = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
+    renamed, ignored, attention = {}, [], {}
+    for name, tensor in state.items():
+        full = (
+            name if name.startswith(("videomae.", "fc_norm", "classifier")) else f"videomae.{name}"
+        )
+        module, _, leaf = full.rpartition(".")
+        block = re.fullmatch(r"videomae\.encoder\.layer\.(\d+)\.(.+)", module)
+        if module in names:
+            renamed[f"{names[module]}.{leaf}"] = tensor
+        elif block and block[2] in parts:
+            renamed[f"encoder.blocks.{block[1]}.{parts[block[2]]}.{leaf}"] = tensor
+        elif block and block[2].startswith("attention.attention"):
+            attention.setdefault(int(block[1]), {})[_attention_name(full)] = tensor
+        else:
+            ignored.append(name)
+    for number, parts_of_qkv in attention.items():
+        prefix = f"encoder.blocks.{number}.attn.qkv"
+        weights = [parts_of_qkv[f"{part}.weight"] for part in ("query", "key", "value")]
+        zero = torch.zeros(len(weights[0]), dtype=weights[0].dtype)
+        biases = [parts_of_qkv.get(f"{part}.bias", zero) for part in ("query", "key", "value")]
+        renamed[f"{prefix}.weight"], renamed[f"{prefix}.bias"] = (
+            torch.cat(weights),
+            torch.cat(biases),
+        )
+    return renamed, ignored
+
+
+def to_hf(state: Mapping[str, Tensor]) -> State:
+    """Names of VideoMAEForVideoClassification, or of VideoMAEModel where there is no head.
+
+    q_bias and v_bias are what transformers 4 stores; transformers 5 reads them too.
+    """
+    classifier = "head.weight" in state
+    renamed = {}
+    for name, tensor in state.items():
+        module, _, leaf = name.rpartition(".")
+        block = re.fullmatch(r"encoder\.blocks\.(\d+)\.(.+)", module)
+        if module in _HF_REST:
+            renamed[f"{_HF_REST[module]}.{leaf}"] = tensor
+        elif block and block[2] in _HF_BLOCK:
+            renamed[f"videomae.encoder.layer.{block[1]}.{_HF_BLOCK[block[2]]}.{leaf}"] = tensor
+        elif block:
+            prefix = f"videomae.encoder.layer.{block[1]}.attention.attention"
+            q, k, v = tensor.chunk(3)
+            if leaf == "bias":
+                renamed[f"{prefix}.q_bias"], renamed[f"{prefix}.v_bias"] = q, v
+            else:
+                for part, value in zip(("query", "key", "value"), (q, k, v)):
+                    renamed[f"{prefix}.{part}.weight"] = value
+    if not classifier:
+        renamed = {name.removeprefix("videomae."): tensor for name, tensor in renamed.items()}
+    return {name: tensor.contiguous() for name, tensor in renamed.items()}
+
+
+def _attention_name(name: str) -> str:
+    """`query.weight`, …; the older q_bias and v_bias as query.bias and value.bias."""
+    tail = name.split("attention.attention.")[1]
+    return {"q_bias": "query.bias", "v_bias": "value.bias"}.get(tail, tail)

@@ -1,0 +1,114 @@
+"""What an evaluation says: accuracies, confusion matrix, tables and predictions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+TOP = 5  # classes listed for a video
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracies are fractions of the videos that were read; coverage is read / asked.
+
+    mean_class is the mean over the classes that have videos. confusion int64 [true, predicted].
+    """
+
+    top1: float
+    top5: float
+    mean_class: float
+    videos: int
+    asked: int
+    confusion: np.ndarray
+
+    @property
+    def coverage(self) -> float:
+        return self.videos / self.asked
+
+    def to_dict(self) -> dict[str, float | int]:
+        return {
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class": self.mean_class,
+            "videos": self.videos,
+            "asked": self.asked,
+            "coverage": self.coverage,
+        }
+
+
+def measure(scores_VC: np.ndarray, labels_V: np.ndarray, asked: int) -> Metrics:
+    """Metrics of the videos that were read; ties go to the class with the lower number."""
+    classes = scores_VC.shape[1]
+    ranked = rank(scores_VC)
+    hits = ranked == labels_V[:, None]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels_V, ranked[:, 0]), 1)
+    present = confusion.sum(1) > 0
+    recall = np.diag(confusion)[present] / confusion.sum(1)[present]
+    return Metrics(
+        top1=float(hits[:, 0].mean()),
+        top5=float(hits[:, :TOP].any(1).mean()),
+        mean_class=float(recall.mean()),
+        videos=len(labels_V),
+        asked=asked,
+        confusion=confusion,
+    )
+
+
+def rank(scores_VC: np.ndarray) -> np.ndarray:
+    """Classes from the best score to the worst, int64 [V, C]."""
+    return np.argsort(-scores_VC, axis=1, kind="stable")
+
+
+def write_predictions(
+    path: Path, ids: Sequence[str], labels: np.ndarray, scores_VC: np.ndarray, names: Sequence[str]
+) -> None:
+    """A row a video: id, its label (empty when it has none), its five best classes and scores."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        head = [word for i in range(1, TOP + 1) for word in (f"class_{i}", f"score_{i}")]
+        writer.writerow(["id", "label", *head])
+        for video, label, scores, order in zip(ids, labels, scores_VC, rank(scores_VC)):
+            best = [word for c in order[:TOP] for word in (names[c], f"{scores[c]:.6f}")]
+            writer.writerow([video, names[label] if label >= 0 else "", *best])
+
+
+def write_per_class(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
+    """A row a class: videos, correct, accuracy, and the class it is most often taken for."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "videos", "correct", "accuracy", "most_confused_with"])
+        for c, row in enumerate(confusion):
+            wrong = row.copy()
+            wrong[c] = 0
+            other = names[int(wrong.argmax())] if wrong.any() else ""
+            accuracy = f"{row[c] / row.sum():.4f}" if row.any() else ""
+            writer.writerow([names[c], int(row.sum()), int(row[c]), accuracy, other])
+
+
+def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
+    """The confusion matrix, rows normalised, as a PNG; class names where they can be read."""
+    from matplotlib.figure import Figure
+
+    classes = len(names)
+    side = float(np.clip(1.5 + 0.4 * classes, 4, 16))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if classes <= 60:
+        axes.set_xticks(range(classes), names, rotation=90)
+        axes.set_yticks(range(classes), names)
+    if classes <= 20:
+        for (true, predicted), count in np.ndenumerate(confusion):
+            colour = "white" if share[true, predicted] > 0.5 else "black"
+            axes.text(predicted, true, str(count), ha="center", va="center", color=colour)
+    figure.savefig(path, dpi=110)

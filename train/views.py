@@ -1,0 +1,129 @@
+"""Which frames and which pixels of a video the classifier sees: VideoMAE's published procedure.
+
+A *view* is one clip and one crop of a video. All functions are pure; indices count the frames that
+a source offers (see `train.clips`), so the same code serves video files and stores.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mme_core.errors import UsageError
+
+SAMPLINGS = ("dense", "segment")
+
+
+def train_indices(
+    sampling: str, frames: int, clip: int, stride: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Frames of one random training clip, int64 [clip], of a video of `frames` frames."""
+    if sampling == "segment":
+        return _segment_train(frames, clip, rng)
+    return _dense_train(frames, clip, stride, rng)
+
+
+def test_indices(sampling: str, frames: int, clip: int, stride: int, clips: int) -> np.ndarray:
+    """Frames of the test clips, int64 [clips, clip], of a video of `frames` frames."""
+    if sampling == "segment":
+        return _segment_test(frames, clip, clips)
+    return _dense_test(frames, clip, stride, clips)
+
+
+def _dense_train(frames: int, clip: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """A span of clip · stride frames at a random place, read at `clip` evenly spaced points.
+
+    The spacing is (clip · stride) / (clip − 1), a little more than the stride, as published. A
+    video no longer than the span is read at its own stride and its last frame fills the clip.
+    """
+    span = clip * stride
+    if frames <= span:
+        read = np.linspace(0, frames, num=frames // stride)
+        padded = np.concatenate([read, np.full(clip - len(read), frames)])
+        return np.clip(padded, 0, frames - 1).astype(np.int64)
+    end = int(rng.integers(span, frames))
+    points = np.linspace(end - span, end, num=clip)
+    return np.clip(points, end - span, end - 1).astype(np.int64)
+
+
+def _dense_test(frames: int, clip: int, stride: int, clips: int) -> np.ndarray:
+    """Clips at exactly the stride, their starts evenly spread over the video (one: centred)."""
+    read = np.arange(0, frames, stride)
+    read = np.concatenate([read, np.full(max(clip - len(read), 0), read[-1])])
+    room = len(read) - clip
+    starts = [room // 2] if clips == 1 else [int(i * room / (clips - 1)) for i in range(clips)]
+    return np.stack([read[start : start + clip] for start in starts]).astype(np.int64)
+
+
+def _segment_train(frames: int, clip: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame of each of `clip` equal segments (TSN).
+
+    A video with fewer frames than segments is read at sorted random frames.
+    """
+    duration = frames // clip
+    if duration > 0:
+        return np.arange(clip) * duration + rng.integers(duration, size=clip)
+    return np.sort(rng.integers(frames, size=clip))
+
+
+def _segment_test(frames: int, clip: int, clips: int) -> np.ndarray:
+    """Clip v takes the point v / clips of each segment; SSv2's two clips: its start, its middle."""
+    tick = frames / clip
+    offset = np.arange(clips)[:, None] * tick / clips
+    return (offset + np.arange(clip) * tick).astype(np.int64)
+
+
+def short_side_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) after the resize that makes the shorter side `side`; the longer is cut."""
+    if width < height:
+        return int(side * height / width), side
+    return side, int(side * width / height)
+
+
+def resize_short_side(frames: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [T, H, W, 3] with the shorter side at `side` pixels, bilinear."""
+    height, width = short_side_size(*frames.shape[1:3], side)
+    return resize(frames, height, width)
+
+
+def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [T, H, W, 3] → [T, height, width, 3], bilinear with half-pixel centres."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack(
+        [cv2.resize(f, (width, height), interpolation=cv2.INTER_LINEAR) for f in frames]
+    )
+
+
+def test_crops(height: int, width: int, side: int, crops: int) -> list[tuple[int, int]]:
+    """(top, left) of `crops` squares spread along the longer side of a frame, short side `side`.
+
+    One crop is centred; three are left, centre, right (or top, centre, bottom).
+    """
+    room = max(height, width) - side
+    if crops == 1:
+        places = [round(room / 2)]
+    else:
+        places = [int(i * room / (crops - 1)) for i in range(crops)]
+    return [(place, 0) if height >= width else (0, place) for place in places]
+
+
+def test_views(clips_VTHW3: list[np.ndarray], side: int, crops: int) -> np.ndarray:
+    """All views of a video: uint8 [clips · crops, T, side, side, 3], clip-major."""
+    views = []
+    for clip in clips_VTHW3:
+        resized = resize_short_side(clip, side)
+        for top, left in test_crops(*resized.shape[1:3], side, crops):
+            views.append(resized[:, top : top + side, left : left + side])
+    return np.stack(views)
+
+
+def still(indices: np.ndarray) -> np.ndarray:
+    """The same clips with their middle frame repeated: what is left when motion is taken away."""
+    middle = indices[..., indices.shape[-1] // 2, None]
+    return np.broadcast_to(middle, indices.shape).copy()
+
+
+def check_sampling(sampling: str) -> None:
+    if sampling not in SAMPLINGS:
+        raise UsageError(f"data.sampling={sampling} is not one of {', '.join(SAMPLINGS)}")
