@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
     "convert": ("train.convert", "train", "read VideoMAE's, MME's or transformers' weights"),
+    "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
 }
 
 

@@ -18,7 +18,7 @@ from mme_core.errors import MMEError, UsageError
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB uint8 picture."""
-    coded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    coded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
     path.write_bytes(coded.tobytes())
 
 

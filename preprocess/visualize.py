@@ -1,0 +1,184 @@
+"""`mme visualize STORE --video ID -o out.mp4|gif|png`: look at what a store holds."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mme_core.canvas import plan_canvas
+from mme_core.errors import StoreError, UsageError
+from mme_core.spec import TUBELET
+from mme_core.store import TargetStore
+from mme_core.video import read_frames
+from mme_core.viz.colour import wheel
+from mme_core.viz.film import write_film, write_png
+from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar
+from mme_core.viz.playback import LAYERS, Tracks
+
+_LEGEND = 56  # side of the colour wheel, pixels
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A window of one video with the pictures to draw on: frames [m, H, W, 3] at raw `times`."""
+
+    name: str
+    tracks: Tracks
+    frames: np.ndarray
+    times: tuple[int, ...]
+    first: int
+    fps: float
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="mme visualize",
+        description="Draw the trajectories, the flow and the HOG of a stored video.",
+        epilog="The legend's hue is the direction; grey cells and points without a dot have no "
+        "valid trajectory.",
+    )
+    parser.add_argument("store", metavar="STORE", help="path or URL of a target store")
+    parser.add_argument("--video", metavar="ID", help="id of a video (default: the first one)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="mp4 or gif: a film; png: a sheet"
+    )
+    parser.add_argument("--start", type=int, default=0, help="first tubelet (default: 0)")
+    parser.add_argument("--tubelets", type=int, default=8, help="tubelets shown (default: 8)")
+    parser.add_argument(
+        "--layer", choices=[*LAYERS, "all"], default="all", help="what to draw (default: all)"
+    )
+    parser.add_argument("--scale", type=int, help="enlargement (default: until it is readable)")
+    parser.add_argument(
+        "--source",
+        choices=["auto", "video", "store"],
+        default="auto",
+        help="frames below: every raw frame of the video file, or the two a tubelet that the "
+        "store keeps (default: the file where it is there)",
+    )
+    parser.add_argument("--root", type=Path, help="where the video files are now, if they moved")
+    parser.add_argument("--fps", type=float, help="pictures a second (default: the video's own)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Writes the picture or film; returns 0. Raises UsageError, StoreError, VideoError."""
+    args = parse(argv)
+    if args.output.suffix.lower() not in (".mp4", ".gif", ".png"):
+        raise UsageError(f"--output {args.output}: the ending must be .mp4, .gif or .png")
+    if args.tubelets < 1 or args.start < 0:
+        raise UsageError("--tubelets must be at least 1 and --start at least 0")
+    if args.scale is not None and args.scale < 1:
+        raise UsageError("--scale must be at least 1")
+    store = TargetStore(args.store)
+    clip = load_clip(
+        store, args.video, args.start, args.tubelets, args.source, args.root, store_name=args.store
+    )
+    layers = list(LAYERS) if args.layer == "all" else [args.layer]
+    scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    if args.output.suffix.lower() == ".png":
+        write_png(args.output, contact_sheet(clip, layers, scale))
+        count = 1
+    else:
+        count = write_film(args.output, film(clip, layers, scale), args.fps or clip.fps)
+    print(f"{args.output}: {count} picture{'s' * (count > 1)} of {clip.name}")
+    return 0
+
+
+def load_clip(
+    store: TargetStore,
+    video: str | None,
+    start: int,
+    tubelets: int,
+    source: str,
+    root: Path | None,
+    store_name: str,
+) -> Clip:
+    """Reads a window and the frames below it."""
+    index = find_video(store, video, store_name)
+    row = store.videos[index]
+    last = int(row["count"]) - 1
+    if start > last:
+        raise UsageError(f"--start {start}: the tubelets of {row['id']} are 0 … {last}")
+    step = store.spec.clip_step
+    window = store.read(index, start, min(tubelets, (last - start) // step + 1))
+    tracks = Tracks(window.points, window.displacement, window.hog, window.valid, store.spec)
+    first, fps = start * store.spec.hop, float(row["fps"]) or 25.0
+    path = root / row["id"] if root else Path(row["path"])
+    if _reads_file(source, path, window.frames is not None, store_name):
+        count = min(len(window.valid) * tracks.every, int(row["frames"]) - first)
+        images = read_frames(path, range(first, first + count))
+        canvas = plan_canvas(*images.shape[1:3], store.spec)
+        frames = np.stack([canvas.crop(canvas.resize(image)) for image in images])
+        return Clip(str(row["id"]), tracks, frames, tuple(range(count)), first, fps)
+    times = [
+        tubelet * tracks.every + frame * store.spec.stride
+        for tubelet in range(len(window.valid))
+        for frame in range(TUBELET)
+    ]
+    slow = fps / store.spec.stride
+    return Clip(str(row["id"]), tracks, window.frames, tuple(times), first, slow)
+
+
+def _reads_file(source: str, path: Path, kept: bool, store_name: str) -> bool:
+    """Whether to draw on the video file's frames; an error where what is asked for is not there."""
+    if source == "store" and not kept:
+        raise StoreError(f"{store_name} keeps no frames (spec.frames=none): take --source video")
+    if source == "store" or (source == "auto" and kept and not path.is_file()):
+        return False
+    if not path.is_file():
+        without = " or take --source store" if kept else f"; {store_name} keeps no frames"
+        raise StoreError(f"{path} is not there: name the videos' folder with --root{without}")
+    return True
+
+
+def find_video(store: TargetStore, video: str | None, store_name: str) -> int:
+    """Number of the video with this id. Raises UsageError that offers the nearest ids."""
+    ids = [str(name) for name in store.videos["id"]]
+    if not ids:
+        raise StoreError(f"{store_name} holds no video yet")
+    if video is None:
+        return 0
+    if video in ids:
+        return ids.index(video)
+    near = [name for name in ids if video in name][:3] or difflib.get_close_matches(video, ids)
+    offer = f"near it: {', '.join(near)}" if near else f"the first ids: {', '.join(ids[:3])}"
+    raise UsageError(f"--video {video}: not in {store_name}; {offer}")
+
+
+def film(clip: Clip, layers: list[str], scale: int) -> Iterator[np.ndarray]:
+    """One picture a frame: the layers side by side (four: two by two) over the legend."""
+    limit = clip.tracks.limit
+    for frame, time in zip(clip.frames, clip.times):
+        pictures = [LAYERS[name](clip.tracks, frame, time, limit, scale) for name in layers]
+        body = grid(pictures, 2 if len(pictures) == 4 else len(pictures))
+        yield with_legend(body, f"{clip.name} · raw frame {clip.first + time}", limit)
+
+
+def contact_sheet(clip: Clip, layers: list[str], scale: int) -> np.ndarray:
+    """A column a tubelet at its second frame; a row a layer, or rows of four for one layer."""
+    limit, stride = clip.tracks.limit, clip.tracks.spec.stride
+    shown = [
+        (frame, time)
+        for frame, time in zip(clip.frames, clip.times)
+        if time % clip.tracks.every == stride
+    ]
+    rows = [
+        [LAYERS[name](clip.tracks, frame, time, limit, scale) for frame, time in shown]
+        for name in layers
+    ]
+    body = grid(rows[0], 4) if len(rows) == 1 else below([beside(row) for row in rows])
+    frames = ", ".join(str(clip.first + time) for _, time in shown)
+    return with_legend(body, f"{clip.name} · raw frames {frames}", limit)
+
+
+def with_legend(body: np.ndarray, text: str, limit: float) -> np.ndarray:
+    """The picture over its caption, the colour wheel and what a full colour means."""
+    note = f"{text} · full colour: {limit:.1f} px a raw frame and more"
+    bar = text_bar(note, max(body.shape[1] - _LEGEND - 8, 160))
+    return below([body, beside([wheel(_LEGEND), bar], gap=8)])

@@ -1,0 +1,47 @@
+"""Fixtures that several test modules use."""
+
+from pathlib import Path
+
+import pytest
+
+
+def write_store(url: Path, paths: list[Path], spec) -> Path:
+    """A store of one shard with the targets of these video files, named by CLASS/NAME."""
+    from mme_core.extract import stream_tubelets
+    from mme_core.shards import ShardWriter
+    from mme_core.store import open_or_create_store
+
+    names = sorted({path.parent.name for path in paths})
+    open_or_create_store(url, spec, "folder", None, names)
+    with ShardWriter(url, 0, spec) as writer:
+        for path in paths:
+            writer.begin_video()
+            stream = stream_tubelets(path, spec)
+            for tubelet in stream:
+                writer.append(tubelet)
+            about = stream.summary
+            writer.end_video(
+                {
+                    "id": f"{path.parent.name}/{path.name}",
+                    "path": str(path),
+                    "label": names.index(path.parent.name),
+                    "fps": about.fps,
+                    "height": about.height,
+                    "width": about.width,
+                    "frames": about.frames,
+                    "warnings": list(about.warnings),
+                }
+            )
+    return url
+
+
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory) -> Path:
+    """A store of six small demo videos (72 frames, a class each)."""
+    from mme_core.datasets import demo
+    from mme_core.spec import TargetSpec
+
+    root = tmp_path_factory.mktemp("demo")
+    items = demo.load(str(root / "videos"), None, videos=6).items
+    spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast")
+    return write_store(root / "store", [Path(item.path) for item in items], spec)
