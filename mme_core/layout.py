@@ -13,7 +13,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import zstd
+from numcodecs import blosc, zstd
 
 from mme_core.spec import TUBELET, TargetSpec
 
@@ -27,6 +27,9 @@ FRAME_FILE = 1 << 24
 INDEX_ENTRY = 16  # bytes a chunk in a file's index: offset and size, uint64
 MISSING = 2**64 - 1  # offset of a chunk that was never written
 
+# Blosc's own threads write blocks in the order in which they finish, and do not survive a fork.
+blosc.use_threads = False
+
 
 @dataclass(frozen=True)
 class ArrayLayout:
@@ -36,8 +39,9 @@ class ArrayLayout:
     dtype        of its elements, little-endian
     row          shape of one row
     chunk, file  rows in a chunk and in a file
-    order        axes of a chunk in the order in which they are stored; () as they are
-    level        of zstd; None: not compressed
+    packing      "zstd"; "bits": axes in another `order`, then Blosc's bit shuffle and zstd;
+                 "none": not compressed
+    order        with "bits": axes of a chunk in the order in which they are stored
     """
 
     name: str
@@ -45,8 +49,8 @@ class ArrayLayout:
     row: tuple[int, ...]
     chunk: int
     file: int
+    packing: str = "zstd"
     order: tuple[int, ...] = ()
-    level: int | None = None
 
     @property
     def index_size(self) -> int:
@@ -59,9 +63,13 @@ class ArrayLayout:
 
     def zarr_options(self) -> dict[str, Any]:
         """Arguments for `zarr.create_array`, all but the store."""
-        from zarr.codecs import Crc32cCodec, TransposeCodec, ZstdCodec
+        from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
-        packers = [] if self.level is None else [ZstdCodec(level=self.level)]
+        packers = {
+            "zstd": [ZstdCodec(level=1)],
+            "bits": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
+            "none": [],
+        }[self.packing]
         return {
             "shape": (0, *self.row),
             "shards": (self.file, *self.row),
@@ -82,26 +90,20 @@ def layouts(spec: TargetSpec) -> dict[str, ArrayLayout]:
     P, K, L, bins = spec.patches, spec.points, spec.length, spec.hog_bins
     int8, float32, int64 = np.dtype("int8"), np.dtype("<f4"), np.dtype("<i8")
     uint8 = np.dtype("uint8")
-    large = {"chunk": CHUNK_TUBELETS, "file": FILE_TUBELETS, "level": 3}
-    small = {"chunk": 16 * CHUNK_TUBELETS, "file": SMALL_FILE_TUBELETS, "level": 3}
+    large = {"chunk": CHUNK_TUBELETS, "file": FILE_TUBELETS}
+    small = {"chunk": 16 * CHUNK_TUBELETS, "file": SMALL_FILE_TUBELETS}
     arrays = [
         ArrayLayout("position", int8, (P, P, K, L, 2), **large),
         ArrayLayout("shape", int8, (P, P, K, L, bins), **large),
-        ArrayLayout("moments", float32, (P, P, 6), **large),
+        ArrayLayout("moments", float32, (P, P, 6), **large, packing="bits", order=(3, 0, 1, 2)),
         ArrayLayout("valid", uint8, (P, P), **small),
         ArrayLayout("pts", int64, (TUBELET,), **small),
     ]
     if spec.frames != "none":
+        frames = {name: TUBELET * count for name, count in small.items()}
         arrays += [
-            ArrayLayout("frames", uint8, (), FRAME_CHUNK, FRAME_FILE),
-            ArrayLayout(
-                "frame_ends",
-                int64,
-                (),
-                TUBELET * small["chunk"],
-                TUBELET * small["file"],
-                level=small["level"],
-            ),
+            ArrayLayout("frames", uint8, (), FRAME_CHUNK, FRAME_FILE, packing="none"),
+            ArrayLayout("frame_ends", int64, (), **frames),
         ]
     if spec.camera != "none":
         arrays.append(ArrayLayout("homography", float32, (L, 3, 3), **small))
@@ -118,9 +120,10 @@ def decode_chunk(layout: ArrayLayout, data: np.ndarray) -> np.ndarray:
     body: bytes | np.ndarray = _checked(data)
     shape = (layout.chunk, *layout.row)
     size = math.prod(shape) * layout.dtype.itemsize
-    if layout.level is not None:
+    if layout.packing != "none":
+        unpack = zstd.decompress if layout.packing == "zstd" else blosc.decompress
         try:
-            body = zstd.decompress(body)
+            body = unpack(body)
         except RuntimeError as error:
             raise ValueError(str(error)) from error
     if len(body) != size:

@@ -64,6 +64,7 @@ class ShardWriter:
             for name, layout in layouts(spec).items()
         }
         self._rows: list[dict[str, Any]] = []
+        self._quarantined: list[dict[str, Any]] = []
         self._tubelets = 0
         self._frame_bytes = 0
         self._video: tuple[int, int] | None = None  # tubelets and frame bytes before it
@@ -124,6 +125,13 @@ class ShardWriter:
         for array in self._arrays.values():
             array.rewind()
 
+    def quarantine(self, row: Mapping[str, Any]) -> None:
+        """Notes a video that the shard answers for but does not hold: id, path, label, reason.
+
+        So the ledger can be made again from the shards.
+        """
+        self._quarantined.append(dict(row))
+
     def _append_patches(self, name: str, values: np.ndarray) -> None:
         padded = np.zeros((1, *self._arrays[name].layout.row), self._arrays[name].layout.dtype)
         padded[0, : values.shape[0], : values.shape[1]] = values
@@ -147,9 +155,10 @@ class ShardWriter:
             "tubelets": self._tubelets,
             "frame_bytes": self._frame_bytes,
             "videos": self._rows,
+            "quarantined": self._quarantined,
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        text = json.dumps(group, ensure_ascii=False, indent=1)
+        text = json.dumps(group, indent=1)  # in ASCII: a file's name need not be valid UTF-8
         self._place.write(f"{self._folder}/zarr.json", text.encode())
         if self._place.local is not None:
             self._rename()

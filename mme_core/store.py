@@ -201,7 +201,7 @@ def open_or_create_store(
             "class_names": list(class_names),
             "made_by": _versions(),
         }
-        place.write(STORE, json.dumps(about, indent=2, ensure_ascii=False).encode())
+        place.write(STORE, json.dumps(about, indent=2).encode())
         return
     there = read_store_file(place)
     differences = [f"spec.{text}" for text in spec.differences(there["spec"])]
