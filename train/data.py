@@ -1,0 +1,247 @@
+"""Samples of pre-training: one augmented clip of one video, with its stored targets and its mask.
+
+A sample is a dict of tensors; n tubelets (n = frames / 2), h × w patches, K points, L steps:
+
+    frames      uint8 [2n, H, W, 3], RGB, flipped already where `flip` is set
+    position    int8 [n, h, w, K, L, 2]         as stored, cropped, not flipped: that happens on
+    shape       int8 [n, h, w, K, L, bins]      the device (train.contents)
+    moments     float32 [n, h, w, 6]
+    valid       uint8 [n, h, w], bit k: trajectory k
+    flip        bool []
+    mask        bool [n·h·w] by time, row and column of the clip as the model sees it; True: hidden
+    homography  float32 [n, L, 3, 3] and origin float32 [2], the crop's corner (x, y) in pixels,
+                where the store has camera motion
+    video, start, label    int64 []: row of the store's table, first tubelet, class (−1: none)
+
+With zoom, `displacement` float32 [n, h, w, K, L, 2] and `hog` float32 [n, h, w, K, L, bins], in
+pixels of the zoomed crop, take the place of position, shape and moments. With several crops every
+tensor has a leading axis for them. docs/data.md tells how a sample is made.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from mme_core.canvas import plan_canvas
+from mme_core.masking import make_mask
+from mme_core.spec import TUBELET
+from mme_core.store import TargetStore
+from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
+from mme_core.video import read_frames
+from mme_core.window import CodedWindow
+from train import augment
+from train import data_checks as checks
+from train.augment import View
+from train.contents import stored_to_raw
+from train.sampler import SAMPLE
+
+Sample = dict[str, Tensor]
+
+
+class ClipDataset(Dataset):
+    """Item i is a clip of the store's video i; item (epoch, i) is the one that epoch draws.
+
+    What is drawn is a function of (seed, epoch, i) alone, so it does not depend on the number of
+    workers, their order, or a resume.
+
+    store       TargetStore, or its path or URL
+    frames      T, an even number
+    image_size  side of the crop that the model sees, pixels
+    source      "store": its JPEG frames; "video": decoded from the video files, the same frames
+    root        folder of the video files, for source="video"
+    crops       crops of one window, each with its own flip and mask (repeated augmentation)
+    crop        "random" or "center"
+    zoom        smallest and largest side of the crop in patches; () is no zoom
+    flip        mirror half of the samples
+    mask        kind of mask (mme_core.masking.MASKS); mask_ratio: share of patches hidden
+    training    False, for held-out clips: the middle window and crop, no flip, no zoom, and in
+                every epoch the same mask
+
+    Raises UsageError or StoreError, naming the field, for arguments the store cannot serve.
+    """
+
+    def __init__(
+        self,
+        store: TargetStore | str | os.PathLike[str],
+        *,
+        frames: int = 16,
+        image_size: int = 224,
+        source: str = "store",
+        root: str | os.PathLike[str] | None = None,
+        crops: int = 1,
+        crop: str = "random",
+        zoom: Sequence[int] = (),
+        flip: bool = True,
+        mask: str = "tube",
+        mask_ratio: float = 0.7,
+        seed: int = 0,
+        training: bool = True,
+    ) -> None:
+        self.store = store if isinstance(store, TargetStore) else TargetStore(store)
+        self.spec = self.store.spec
+        self.source, self.root = source, Path(root or ".")
+        self.crops, self.crop, self.flip = crops, crop, flip
+        self.zoom = tuple(zoom) if training else ()
+        self.mask, self.mask_ratio = mask, mask_ratio
+        self.seed, self.training = seed, training
+        self.tubelets, self.side = frames // TUBELET, image_size // self.spec.patch
+        checks.check_sizes(frames, image_size, self.spec.patch)
+        checks.check_choices(crops, crop, zoom)
+        checks.check_mask(mask, mask_ratio, (self.tubelets, self.side, self.side))
+        checks.check_frames(self.store, source, self.root)
+        checks.check_canvases(self.store, self.sizes[0], image_size, self.zoom)
+        checks.check_lengths(self.store, frames)
+
+    def __len__(self) -> int:
+        return len(self.store.videos)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Smallest and largest side of a crop, patches."""
+        return self.zoom or (self.side, self.side)
+
+    @property
+    def shards(self) -> np.ndarray:
+        """The shard of every video, int64 [videos], for `ClipSampler(shards=…)`."""
+        return self.store.videos["shard"]
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, video = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= video < len(self):
+            raise IndexError(f"video {video} of {len(self)}")
+        rng = np.random.default_rng([SAMPLE, self.seed, epoch if self.training else 0, video])
+        row = self.store.videos[video]
+        starts = max(row["count"] - (self.tubelets - 1) * self.spec.clip_step, 1)
+        start = int(rng.integers(starts)) if self.training else (starts - 1) // 2
+        stored = self.source == "store"
+        window = self.store.read_coded(video, start, self.tubelets, frames=stored)
+        canvases = window.decode_frames() if stored else self._from_file(row, window)
+        samples = [self._crop(rng, window, canvases) for _ in range(self.crops)]
+        for sample in samples:
+            sample |= {
+                "video": torch.tensor(video),
+                "start": torch.tensor(start),
+                "label": torch.tensor(row["label"]),
+            }
+        return samples[0] if self.crops == 1 else default_collate(samples)
+
+    def _crop(
+        self, rng: np.random.Generator, window: CodedWindow, canvases: Sequence[np.ndarray]
+    ) -> Sample:
+        view = self._view(rng, window.hp, window.wp)
+        patch, side = self.spec.patch, self.side
+        images = np.empty((len(canvases), patch * side, patch * side, 3), np.uint8)
+        for canvas, image in zip(canvases, images):
+            augment.crop_image(canvas, view, patch, image)
+        arrays = self._zoomed(window, view) if self.zoom else _cropped(window, view)
+        sample = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        sample["frames"] = torch.from_numpy(images)
+        sample["flip"] = torch.tensor(view.flip)
+        sample["mask"] = torch.from_numpy(self._mask(rng, sample).ravel())
+        return sample
+
+    def _view(self, rng: np.random.Generator, hp: int, wp: int) -> View:
+        if not self.training:
+            return augment.centre_view(hp, wp, self.side)
+        view = augment.draw_view(rng, hp, wp, self.sizes, self.flip)
+        if self.crop == "random":
+            return view
+        centre = augment.centre_view(hp, wp, view.size)
+        return View(centre.top, centre.left, view.size, view.flip)
+
+    def _zoomed(self, window: CodedWindow, view: View) -> dict[str, np.ndarray]:
+        spec, side, grid = self.spec, self.side, self.spec.grid
+        displacement = decode_displacement(window.position, window.moments, spec)
+        hog = decode_hog(window.shape, window.moments, spec)
+        valid = unpack_valid(window.valid, spec.points)
+        arrays = {
+            "displacement": augment.zoom_field(displacement, view, side, grid)
+            * np.float32(side / view.size),
+            "hog": augment.zoom_field(hog, view, side, grid),
+            "valid": pack_valid(augment.zoom_valid(valid, view, side, grid)),
+        }
+        if window.homography is not None:
+            moved = augment.zoom_homography(window.homography, view, side, spec.patch)
+            arrays |= {"homography": moved, "origin": np.zeros(2, np.float32)}
+        return arrays
+
+    def _mask(self, rng: np.random.Generator, sample: Sample) -> np.ndarray:
+        motion = None
+        if self.mask == "motion":
+            batch = {name: value[None] for name, value in sample.items()}
+            raw = stored_to_raw(batch, self.spec, camera="homography" in sample)
+            motion = raw.displacement[0].norm(dim=-1).mean((0, 3, 4)).numpy()
+        shape = (self.tubelets, self.side, self.side)
+        return make_mask(self.mask, shape, self.mask_ratio, rng, motion)
+
+    def _from_file(self, row: dict, window: CodedWindow) -> list[np.ndarray]:
+        """The window's frames from the video file, as stage 1 saw them: a list of canvases."""
+        spec = self.spec
+        last = (row["count"] - 1 - window.start) // spec.clip_step
+        real = min(self.tubelets, last + 1)
+        first = (window.start + np.arange(real) * spec.clip_step) * spec.hop
+        raw = (first[:, None] + [0, spec.stride]).ravel()
+        images = read_frames(self.root / row["path"], raw, window.pts[:real].ravel())
+        canvas = plan_canvas(*images.shape[1:3], spec)
+        canvases = [canvas.crop(canvas.resize(image)) for image in images]
+        return canvases + canvases[-1:] * (TUBELET * (self.tubelets - real))
+
+
+def _cropped(window: CodedWindow, view: View) -> dict[str, np.ndarray]:
+    names = ("position", "shape", "moments", "valid")
+    arrays = {name: augment.crop_patches(getattr(window, name), view) for name in names}
+    if window.homography is not None:
+        corner = np.array([view.left, view.top], np.float32) * window.spec.patch
+        arrays |= {"homography": window.homography, "origin": corner}
+    return arrays
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """A batch with a leading axis B; the crops of a video lie side by side in it."""
+    batch = default_collate(samples)
+    if batch["flip"].ndim == 1:
+        return batch
+    return {name: value.flatten(0, 1) for name, value in batch.items()}
+
+
+def make_loader(
+    dataset: ClipDataset, sampler: Sampler, *, workers: int = 0, prefetch: int = 4
+) -> DataLoader:
+    """Batches of `dataset` as `sampler` (a ClipSampler) asks for them, pinned where there is CUDA.
+
+    Workers are started once and live as long as the loader. They are forked from a clean process,
+    not from this one, whose threads (CUDA, BLAS, file systems) would not survive that. A script
+    that has workers must therefore be importable: its work under `if __name__ == "__main__":`.
+    workers=0 loads in this process.
+    """
+    options = {}
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["train.data"])
+        options = {
+            "multiprocessing_context": context,
+            "persistent_workers": True,
+            "prefetch_factor": prefetch,
+            "worker_init_fn": _start_worker,
+        }
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        **options,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # as many processes as cores are busy already

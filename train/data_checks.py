@@ -1,0 +1,90 @@
+"""Can a store serve these arguments? Each check raises UsageError and names the recipe's key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mme_core.errors import UsageError
+from mme_core.masking import MASKS, hidden_per_tubelet
+from mme_core.spec import TUBELET
+from mme_core.store import TargetStore
+
+
+def check_sizes(frames: int, image_size: int, patch: int) -> None:
+    if frames < TUBELET or frames % TUBELET:
+        raise UsageError(
+            f"model.frames={frames} must be an even number, at least {TUBELET}: a tubelet has "
+            f"{TUBELET} frames"
+        )
+    if image_size < patch or image_size % patch:
+        raise UsageError(
+            f"model.image_size={image_size} must be a multiple of the store's spec.patch={patch}"
+        )
+
+
+def check_choices(crops: int, crop: str, zoom: Sequence[int]) -> None:
+    if crop not in ("random", "center"):
+        raise UsageError(f"data.crop={crop} is not one of random, center")
+    if crops < 1:
+        raise UsageError(f"data.crops={crops} must be at least 1")
+    if zoom and not (len(zoom) == 2 and 1 <= zoom[0] <= zoom[1]):
+        raise UsageError(
+            f"data.zoom={list(zoom)} must be the smallest and the largest side of a crop in "
+            "patches, such as [10, 16]"
+        )
+
+
+def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
+    if kind not in MASKS:
+        raise UsageError(f"mask.kind={kind} is not one of {', '.join(MASKS)}")
+    hidden_per_tubelet(shape, ratio)
+
+
+def check_frames(store: TargetStore, source: str, root: Path) -> None:
+    """Are there frames to read, in the store or in the folder of the videos?"""
+    if source not in ("store", "video"):
+        raise UsageError(f"data.frames={source} is not one of store, video")
+    if source == "store" and store.spec.frames == "none":
+        raise UsageError(
+            f"{store.url} holds no frames (spec.frames=none): use data.frames=video with "
+            "data.root=… (the folder of its videos), or make it with spec.frames=jpeg"
+        )
+    if source == "video":
+        path = root / store.videos[0]["path"]
+        if not path.is_file():
+            raise UsageError(
+                f"{path}: no such file; set data.root to the folder of the videos of {store.url}"
+            )
+
+
+def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Sequence[int]) -> None:
+    """Is there room for the smallest crop, `smallest` patches, on every video's canvas?"""
+    table, spec = store.videos, store.spec
+    short = np.minimum(table["hp"], table["wp"])
+    video = int(short.argmin())
+    if short[video] >= smallest:
+        return
+    row = table[video]
+    key = f"data.zoom={list(zoom)}" if zoom else f"model.image_size={image_size}"
+    raise UsageError(
+        f"{key} needs {smallest}×{smallest} patches, and the canvas of {row['id']} has "
+        f"{row['hp']}×{row['wp']} (spec.short_side={spec.short_side}, "
+        f"spec.long_side={spec.long_side} in {store.url}): use at most "
+        f"{'side ' if zoom else 'model.image_size='}"
+        f"{short[video] if zoom else short[video] * spec.patch}, or a store of larger canvases"
+    )
+
+
+def check_lengths(store: TargetStore, frames: int) -> None:
+    """Is a video as long as a clip? Shorter ones are padded, but not all of them."""
+    needed = (frames // TUBELET - 1) * store.spec.clip_step + 1
+    longest = int(store.videos["count"].max())
+    if longest < needed:
+        raise UsageError(
+            f"model.frames={frames} takes {needed} tubelets of the time line, and the longest of "
+            f"the {len(store.videos)} videos in {store.url} has {longest}: lower model.frames, or "
+            "make the store with a smaller spec.stride"
+        )
