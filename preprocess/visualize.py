@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         store, args.video, args.start, args.tubelets, args.source, args.root, store_name=args.store
     )
     layers = list(LAYERS) if args.layer == "all" else [args.layer]
-    scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256)
+    scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     if args.output.suffix.lower() == ".png":
         write_png(args.output, contact_sheet(clip, layers, scale))
