@@ -15,6 +15,7 @@ from mme_core.errors import MMEError, UsageError
 # name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
+    "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
     "convert": ("train.convert", "train", "read VideoMAE's, MME's or transformers' weights"),

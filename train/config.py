@@ -78,6 +78,7 @@ class MaskConfig:
 @dataclass
 class ModelConfig:
     size: str = "base"
+    depth: int | None = None  # encoder blocks, instead of the size's own
     frames: int = 16
     image_size: int = 224
     patch: int = 16
@@ -176,7 +177,7 @@ def load(schema: type[Config], argv: Sequence[str], prog: str, description: str)
     )
     parser.add_argument("words", nargs="*", metavar="key=value", help="overrides the recipes")
     arguments = parser.parse_intermixed_args(argv)
-    layers = [(f"{path}: ", _read_yaml(path)) for path in arguments.config]
+    layers = [(f"{path}: ", read_yaml(path)) for path in arguments.config]
     layers += [("", _read_words(arguments.words))]
     return merge(schema, layers)
 
@@ -255,7 +256,7 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         _check_keys(value, config[name], known, f"{key}.")
 
 
-def _read_yaml(name: str) -> dict[str, Any]:
+def read_yaml(name: str) -> dict[str, Any]:
     path = Path(name) if Path(name).exists() else RECIPES / name
     if not path.is_file():
         raise UsageError(f"--config {name}: no such file, here or among the recipes in {RECIPES}")

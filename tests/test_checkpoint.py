@@ -1,0 +1,101 @@
+"""Checkpoints: complete or absent, verified when read, refused when of another model."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mme_core.errors import MMEError, UsageError
+from train import checkpoint
+
+
+def state(step):
+    return {"step": step, "model": {"weight": torch.full((1000,), float(step))}}
+
+
+def test_the_last_n_are_kept_and_the_newest_is_read(tmp_path):
+    for step in (1, 2, 30):
+        checkpoint.save(tmp_path, step, state(step), keep=2)
+    names = [path.name for path in checkpoint.checkpoints(tmp_path)]
+    assert names == ["step-00000030.pt", "step-00000002.pt"]
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 30
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert checkpoint.load_last(tmp_path, pytest.fail) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, damage):
+    checkpoint.save(tmp_path, 1, state(1), keep=2)
+    path = checkpoint.save(tmp_path, 2, state(2), keep=2)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes({"flip": content, "cut": content[:2000], "empty": b""}[damage])
+    warnings = []
+    assert checkpoint.load_last(tmp_path, warnings.append)["step"] == 1
+    assert len(warnings) == 1 and "step-00000002.pt: damaged" in warnings[0]
+    checkpoint.checkpoints(tmp_path)[1].write_bytes(b"")
+    with pytest.raises(MMEError, match="every checkpoint is damaged"):
+        checkpoint.load_last(tmp_path, warnings.append)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, state(1), keep=1)
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(MMEError, match=r"step-00000002.pt: cannot be written .*No space left"):
+        checkpoint.save(tmp_path, 2, state(2), keep=1)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001.pt"]
+
+
+def test_a_write_that_fails_midway_names_the_cause(tmp_path, monkeypatch):
+    def save(_state, file):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 (as torch raises it)
+
+    monkeypatch.setattr(checkpoint.torch, "save", save)
+    with pytest.raises(MMEError, match="No space left on device"):
+        checkpoint.save(tmp_path, 2, state(2), keep=1)
+
+
+def test_code_in_a_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "bad.pt"
+    torch.save({"model": nn.Linear(1, 1)}, path)
+    with pytest.raises(MMEError, match="refused"):
+        checkpoint.read(path)
+
+
+def test_weights_of_another_model_are_refused_and_nothing_is_loaded():
+    model = nn.Linear(3, 2)
+    before = model.weight.clone()
+    good = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    cases = {
+        "has no bias": {"weight": good["weight"]},
+        r"weight is \[4, 3\] there and \[2, 3\]": {**good, "weight": torch.ones(4, 3)},
+        "this recipe has no extra": {**good, "extra": torch.ones(1)},
+    }
+    for message, weights in cases.items():
+        with pytest.raises(UsageError, match=message):
+            checkpoint.load_weights(model, weights, "a.pt")
+    assert torch.equal(model.weight, before)
+    checkpoint.load_weights(model, good, "a.pt")
+    assert model.weight.eq(1).all()
+
+
+def test_random_generators_go_on_where_they_were(tmp_path):
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    checkpoint.save(tmp_path, 1, {"rng": [checkpoint.rng_state()]}, keep=1)
+    first = draw()
+    assert draw() != first
+    checkpoint.set_rng_state(checkpoint.load_last(tmp_path, pytest.fail)["rng"][0])
+    assert draw() == first

@@ -1,0 +1,109 @@
+"""Recipes: layers, unknown keys, types, choices, and what ships with the package."""
+
+import dataclasses
+
+import pytest
+
+from mme_core.errors import UsageError
+from train.config import RECIPES, PretrainConfig, differences, load, merge, to_dict, to_yaml
+
+WORDS = ["store=s", "out=o"]
+
+
+def read(*argv):
+    return load(PretrainConfig, [*argv], "mme pretrain", "")
+
+
+def test_later_layers_win_and_lists_are_replaced(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("optim: {lr: 1.0, epochs: 3}\nloss: {contents: [pixel, hog]}\n")
+    second.write_text("optim: {lr: 2.0}\nloss: {contents: [position]}\n")
+    config = read("--config", str(first), "--config", str(second), *WORDS, "optim.steps=7")
+    assert (config.optim.lr, config.optim.epochs, config.optim.steps) == (2.0, 3, 7)
+    assert config.loss.contents == ["position"]
+
+
+def test_words_and_files_may_come_in_any_order(tmp_path):
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text("seed: 5\n")
+    assert read(*WORDS, "--config", str(recipe), "seed=6").seed == 6
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optim.lrr=1", "optim.lrr is not a key of this recipe; the nearest is optim.lr"),
+        ("optm.lr=1", "optm is not a key"),
+        ("optim=1", "optim holds further keys, such as optim.lr"),
+        ("optim.lr=much", "optim.lr"),
+        ("optim.steps=1.5", "optim.steps"),
+        ("precision=int8", "precision=int8 is not one of"),
+        ("norm.kind=batch", "norm.kind=batch is not one of patch, step"),
+        ("seed", "'seed' is not of the form key=value"),
+    ],
+)
+def test_a_wrong_word_is_an_error_that_names_it(word, message):
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
+        read(*WORDS, word)
+
+
+def test_the_file_of_a_wrong_key_is_named(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("data: {batchsize: 3}\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml: data\.batchsize .* data\.batch_size"):
+        read("--config", str(recipe), *WORDS)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "\xff: {"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"mine\.yaml"):
+        read("--config", str(recipe), *WORDS)
+
+
+def test_missing_values_and_files_are_named():
+    with pytest.raises(UsageError, match="out is not set"):
+        read("store=s")
+    with pytest.raises(UsageError, match="no such file"):
+        read("--config", "nowhere.yaml", *WORDS)
+
+
+def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
+    config = read(*WORDS, "loss.weights.position=2", "data.zoom=[10,16]", "optim.clip=0.5")
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert read("--config", str(path)) == config
+
+
+def test_differences_name_nested_keys():
+    a, b = read(*WORDS), read(*WORDS, "optim.lr=1", "loss.weights.shape=2")
+    assert differences(to_dict(a), to_dict(a)) == []
+    assert [line.split(":")[0] for line in differences(to_dict(a), to_dict(b))] == [
+        "loss.weights",
+        "optim.lr",
+        "loss.weights.shape",
+    ]
+
+
+def test_every_pretraining_recipe_is_valid_and_opens_with_its_command():
+    overlays = {"release.yaml", "plus.yaml"}
+    recipes = sorted((RECIPES / "pretrain").glob("*.yaml")) + [RECIPES / "tiny.yaml"]
+    assert len(recipes) >= 9
+    for path in recipes:
+        head = path.read_text().split("\n\n")[0]
+        assert head.startswith("#") and "mme pretrain" in head, path
+        for word in ("Hardware", "Time", "Result"):
+            assert word in head, (path, word)
+        read("--config", str(path), *WORDS)
+        if path.name not in overlays:
+            for overlay in overlays:
+                read("--config", str(path), "--config", f"pretrain/{overlay}", *WORDS)
+
+
+def test_any_dataclass_is_a_schema():
+    @dataclasses.dataclass
+    class Other:
+        name: str = "a"
+
+    assert merge(Other, [("", {"name": "b"})]).name == "b"

@@ -1,0 +1,79 @@
+"""Learning-rate rule, schedule, parameter groups, and the step that is skipped."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from train.config import OptimConfig
+from train.optim import WARMUP_START, guarded_step, make_optimizer, make_schedule, scaled_lr
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(2)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 2))
+
+
+def test_the_rate_follows_the_batch():
+    assert scaled_lr(1.5e-4, 1024) == pytest.approx(6e-4)
+
+
+def test_norms_biases_and_mask_tokens_do_not_decay():
+    model = Small()
+    optimizer = make_optimizer(model, OptimConfig(), lr=0.1)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert {name for name, p in model.named_parameters() if decay[id(p)]} == {"linear.weight"}
+    assert decay[id(model.linear.weight)] == 0.05
+    assert optimizer.defaults["betas"] == (0.9, 0.95)
+
+
+def test_warm_up_is_linear_then_half_a_cosine():
+    optimizer = make_optimizer(Small(), OptimConfig(), lr=1.0)
+    schedule = make_schedule(optimizer, steps=110, warmup_steps=10, min_lr=0.1)
+
+    def rate(step):
+        schedule.step_update(step)
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert len(rates) == 1
+        return rates.pop()
+
+    assert rate(0) == pytest.approx(WARMUP_START)
+    assert rate(5) == pytest.approx((1 + WARMUP_START) / 2)
+    assert rate(10) == pytest.approx(1.0)
+    assert rate(35) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+    assert rate(110) == pytest.approx(0.1)
+
+
+def step(model, optimizer, scale, clip=None):
+    optimizer.zero_grad()
+    loss = scale * model.linear(torch.ones(1, 3)).sum()
+    loss.backward()
+    off = torch.amp.GradScaler(enabled=False)
+    return guarded_step(optimizer, off, list(model.parameters()), loss.detach(), clip)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_the_next_one_works():
+    model = Small()
+    optimizer = make_optimizer(model, OptimConfig(), lr=0.1)
+    step(model, optimizer, 1.0)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    counts = [s["step"].item() for s in optimizer.state.values()]
+    norm = step(model, optimizer, float("nan"))
+    assert not torch.isfinite(norm)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert [s["step"].item() for s in optimizer.state.values()] == counts
+    step(model, optimizer, 1.0)
+    assert not torch.equal(model.linear.weight, before["linear.weight"])
+
+
+def test_clipping_bounds_the_gradient_and_reports_the_norm_before():
+    model = Small()
+    optimizer = make_optimizer(model, OptimConfig(), lr=0.1)
+    norm = step(model, optimizer, 100.0, clip=0.5)
+    after = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
+    assert norm > 100
+    assert after == pytest.approx(0.5, rel=1e-3)

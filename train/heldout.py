@@ -1,0 +1,186 @@
+"""On videos the model does not train on: loss, the best constant's loss, kNN accuracy, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mme_core.model import PretrainingModel, take_tokens
+from mme_core.store import TargetStore
+from train.clip_data import normalise
+from train.config import PretrainConfig
+from train.data import ClipDataset, collate, make_loader
+from train.distributed import Ranks
+from train.knn import knn_accuracy
+from train.logging import RunLog
+from train.objective import Objective, Question
+from train.panels import draw_panels
+from train.runs import check_same_spec
+from train.sampler import ClipSampler
+
+Batch = Mapping[str, Tensor]
+PICTURES = "pictures"
+
+
+class HeldOut:
+    """The check-ups of a run on its held-out store.
+
+    sizes  {content: D}
+    The held-out clips are the middle ones of the videos, with the same masks every time; which
+    videos, where the store has more than `eval.clips`, depends on the seed alone.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        store: TargetStore,
+        objective: Objective,
+        sizes: Mapping[str, int],
+        ranks: Ranks,
+    ) -> None:
+        val = TargetStore(config.val_store)
+        check_same_spec(store, val)
+        self.config, self.objective, self.sizes, self.ranks = config, objective, sizes, ranks
+        self.val = clip_dataset(val, config, training=False)
+        self.train = clip_dataset(store, config, training=False)
+        self.knn = config.eval.knn if _same_classes(store, val) else 0
+
+    def __call__(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
+        """Losses and accuracy as a row of metrics; the main process draws the panels."""
+        batches = self._batches(self.val, self.config.eval.clips)
+        row = held_out_loss(model, self.objective, self.sizes, batches, self.ranks)
+        if self.knn:
+            row["knn"] = self._knn_accuracy(model)
+        if self.ranks.main and self.config.eval.panels and "position" in self.sizes:
+            self._draw(model, step, log)
+        return {name: round(value, 6) for name, value in row.items()}
+
+    def _batches(self, data: ClipDataset, clips: int) -> Iterator[dict[str, Tensor]]:
+        """This process' part of the first `clips` clips in an order drawn once."""
+        sampler = ClipSampler(
+            len(data),
+            self.config.data.batch_size,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            seed=self.config.seed,
+            endless=False,
+        )
+        batches = -(-clips // (self.config.data.batch_size * self.ranks.world))
+        loader = make_loader(data, sampler, workers=self.config.data.workers)
+        return (to_device(batch, self.ranks.device) for batch in islice(loader, batches))
+
+    def _knn_accuracy(self, model: PretrainingModel) -> float:
+        train = self._features(model, self.train, self.config.eval.knn_videos)
+        val = self._features(model, self.val, self.config.eval.clips)
+        return knn_accuracy(*train, *val, k=self.knn)
+
+    @torch.no_grad()
+    def _features(
+        self, model: PretrainingModel, data: ClipDataset, clips: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean tokens [M, width] and labels [M] of all processes' clips, on the CPU."""
+        mine = [(torch.empty(0, model.encoder.width), torch.empty(0, dtype=torch.int64))]
+        model.eval()
+        for batch in self._batches(data, clips):
+            with self.objective.autocast():
+                tokens = model.encode(normalise(batch["frames"]))
+            mine.append((tokens.float().mean(1).cpu(), batch["label"].cpu()))
+        model.train()
+        parts = [part for rank in self.ranks.gather(mine) for part in rank]
+        features, labels = (torch.cat(column) for column in zip(*parts))
+        return features, labels
+
+    def _draw(self, model: PretrainingModel, step: int, log: RunLog) -> None:
+        order = ClipSampler(len(self.val), 1, seed=self.config.seed, endless=False).order(0)
+        videos = order[: self.config.eval.panels].tolist()
+        batch = to_device(collate([self.val[video] for video in videos]), self.ranks.device)
+        names = [self.val.store.videos[video]["id"] for video in videos]
+        folder = Path(self.config.out) / PICTURES
+        draw_panels(model, self.objective, batch, names, folder, step)
+        log.say(f"pictures of predicted trajectories in {folder}")
+
+
+def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> ClipDataset:
+    """The clips of a store as the recipe wants them; held out: one unchanged crop of a video."""
+    return ClipDataset(
+        store,
+        frames=config.model.frames,
+        image_size=config.model.image_size,
+        source=config.data.frames,
+        root=config.data.root,
+        crops=config.data.crops if training else 1,
+        crop=config.data.crop,
+        zoom=config.data.zoom,
+        flip=config.data.flip,
+        mask=config.mask.kind,
+        mask_ratio=config.mask.ratio,
+        seed=config.seed,
+        training=training,
+    )
+
+
+def _same_classes(store: TargetStore, val: TargetStore) -> bool:
+    labelled = all(np.all(s.videos["label"] >= 0) for s in (store, val))
+    return labelled and len(store.class_names) > 1 and store.class_names == val.class_names
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: PretrainingModel,
+    objective: Objective,
+    sizes: Mapping[str, int],
+    batches: Iterable[Batch],
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Losses over all processes' batches, each clip counted once.
+
+    sizes  {content: D}
+    Returns val_loss and val_CONTENT, and constant_loss and constant_CONTENT: the loss of the one
+    vector that is best on these very patches, which a model that ignores its input cannot beat.
+    """
+    # rows of a content: Σ w, Σ w·t, Σ w·t² of each of its D numbers; Σ clips·loss in the last place
+    sums = {
+        name: torch.zeros(3 * size + 1, dtype=torch.float64, device=objective.device)
+        for name, size in sizes.items()
+    }
+    clips = torch.zeros((), dtype=torch.float64, device=objective.device)
+    model.eval()
+    for batch in batches:
+        question = objective.ask(batch)
+        # .forward is not compiled: the last batch is smaller and would be compiled anew
+        predictions = objective.predict(model.forward, question)
+        _, terms = objective.loss(predictions, question)
+        count = len(question.clip)
+        clips += count
+        for name, total in sums.items():
+            total[:-1] += _target_sums(objective, question, name)
+            total[-1] += terms[name] * count
+    model.train()
+    everyone = ranks.sum(clips) * objective.hidden
+    losses = {"val_loss": 0.0, "constant_loss": 0.0}
+    for name, total in sums.items():
+        weight, first, second = ranks.sum(total)[:-1].reshape(3, -1)
+        spread = (second - first.square() / weight.clamp_min(1)).sum()
+        constant = float(spread / (everyone * sizes[name]))
+        value = float(total[-1] / clips)
+        losses |= {f"val_{name}": value, f"constant_{name}": constant}
+        losses["val_loss"] += objective.weights[name] * value
+        losses["constant_loss"] += objective.weights[name] * constant
+    return losses
+
+
+def _target_sums(objective: Objective, question: Question, name: str) -> Tensor:
+    target, valid = (take_tokens(x, question.hidden) for x in question.targets[name])
+    weight = valid.double() if objective.mask_invalid else torch.ones_like(valid).double()
+    target, weight = torch.broadcast_tensors(target.double(), weight)
+    powers = (weight, weight * target, weight * target.square())
+    return torch.stack([power.sum((0, 1)) for power in powers]).flatten()

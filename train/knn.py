@@ -1,0 +1,27 @@
+"""k-nearest-neighbour accuracy of frozen features: a probe that needs no training of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TEMPERATURE = 0.07  # of the votes' weights, as in instance discrimination and DINO
+
+
+def knn_accuracy(
+    train_ND: Tensor, train_labels_N: Tensor, test_MD: Tensor, test_labels_M: Tensor, k: int
+) -> float:
+    """Share of test rows whose label wins among their k nearest training rows.
+
+    Features float [., D] are centred on the training mean and compared by cosine; a neighbour's
+    vote weighs exp(similarity / 0.07). Labels are int64, from 0.
+    """
+    mean = train_ND.float().mean(0)
+    train, test = (F.normalize(x.float() - mean, dim=1) for x in (train_ND, test_MD))
+    classes = int(torch.max(train_labels_N.max(), test_labels_M.max())) + 1
+    similarity, index = (test @ train.T).topk(min(k, len(train)), dim=1)
+    votes = torch.zeros(len(test), classes, device=test.device)
+    weight = ((similarity - similarity[:, :1]) / TEMPERATURE).exp()
+    votes.scatter_add_(1, train_labels_N[index], weight)
+    return float((votes.argmax(1) == test_labels_M).float().mean())

@@ -1,0 +1,125 @@
+"""From a batch of the loader to the loss: what is asked of the model, and how far off it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mme_core.losses import reconstruction_loss
+from mme_core.masking import hidden_count
+from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
+from mme_core.spec import TUBELET, TargetSpec
+from train.clip_data import normalise
+from train.config import PretrainConfig
+from train.contents import (
+    TargetSettings,
+    build_targets,
+    content_weights,
+    shuffle_frames,
+)
+
+
+class Question(NamedTuple):
+    """What is asked of the model for one batch, on its device."""
+
+    clip: Tensor  # float [B, 3, T, H, W]
+    mask: Tensor  # bool [B, N], True = hidden
+    hidden: Tensor  # int64 [B, M], indices of the hidden tokens
+    targets: dict[str, tuple[Tensor, Tensor]]  # {content: (target, valid)}, all tokens
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a recipe on batches of a store's clips.
+
+    weights     {content: factor}
+    hidden      M, tokens that every clip hides
+    mask_invalid  invalid trajectories do not count
+    shuffle     Figure 3: the frames in random order
+    dtype       of autocast; float32: none
+    """
+
+    spec: TargetSpec
+    settings: TargetSettings
+    weights: Mapping[str, float]
+    hidden: int
+    mask_invalid: bool
+    shuffle: bool
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(
+        cls, config: PretrainConfig, spec: TargetSpec, device: torch.device, dtype: torch.dtype
+    ) -> Objective:
+        side = config.model.image_size // config.model.patch
+        return cls(
+            spec=spec,
+            settings=TargetSettings(
+                norm=config.norm.kind,
+                floor=config.norm.floor,
+                camera=config.norm.camera,
+                length=config.target.length,
+                merge=config.target.merge,
+            ),
+            weights=content_weights(config.loss.contents, config.loss.weights),
+            hidden=hidden_count((config.model.frames // TUBELET, side, side), config.mask.ratio),
+            mask_invalid=config.loss.mask_invalid,
+            shuffle=config.data.shuffle_frames,
+            device=device,
+            dtype=dtype,
+        )
+
+    @torch.no_grad()
+    def ask(self, batch: Mapping[str, Tensor]) -> Question:
+        """Targets and the model's input of a batch that is on the device."""
+        frames = batch["frames"]
+        if self.shuffle:
+            frames = shuffle_frames(frames)
+            batch = {**batch, "frames": frames}
+        targets = build_targets(batch, self.spec, self.settings, list(self.weights))
+        hidden = split_tokens(batch["mask"], self.hidden)[1]
+        return Question(normalise(frames), batch["mask"], hidden, targets)
+
+    def predict(self, model: nn.Module, question: Question) -> dict[str, Tensor]:
+        """{content: [B, M, D]} for the hidden tokens."""
+        with self.autocast():
+            return model(question.clip, question.mask, self.hidden)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        )
+
+    def loss(
+        self, predictions: Mapping[str, Tensor], question: Question
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and each content's own loss (equation 1)."""
+        return reconstruction_loss(
+            predictions,
+            question.targets,
+            question.hidden,
+            self.weights,
+            mask_invalid=self.mask_invalid,
+        )
+
+
+def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> PretrainingModel:
+    """The recipe's model, with a head for each content {name: numbers of a token}."""
+    return build_pretraining_model(
+        config.model.size,
+        depth=config.model.depth,
+        decoder=config.decoder.kind,
+        decoder_depth=config.decoder.depth,
+        decoder_width=config.decoder.width,
+        decoder_heads=config.decoder.heads,
+        head_layers=config.decoder.head_layers,
+        heads=sizes,
+        frames=config.model.frames,
+        image_size=config.model.image_size,
+        patch=config.model.patch,
+    )

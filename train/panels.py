@@ -1,0 +1,100 @@
+"""Pictures of what a model predicts: the paper's Figure 4."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mme_core.targets import EPSILON
+from mme_core.viz import figure4
+from train.contents import TargetSettings, build_targets
+from train.objective import Objective
+
+
+@torch.no_grad()
+def draw_panels(
+    model: nn.Module,
+    objective: Objective,
+    batch: Mapping[str, Tensor],
+    names: Sequence[str],
+    folder: Path,
+    step: int,
+) -> list[Path]:
+    """The paper's Figure 4 of the clips of `batch`, which is on the device.
+
+    Written as FOLDER/step-NNNNNNNN-I.png, for as many clips as there are names.
+
+    The model predicts normalised trajectories: to draw them in pixels, the true mean and deviation
+    of each masked patch are used, and the caption says so.
+    """
+    model.eval()
+    question = objective.ask(batch)
+    predicted = objective.predict(model.forward, question)["position"].float()
+    model.train()
+    raw = dataclasses.replace(objective.settings, norm="none")
+    true, _ = build_targets(batch, objective.spec, raw, ["position"])["position"]
+    every = torch.zeros_like(true)
+    every.scatter_(1, question.hidden[..., None].expand_as(predicted), predicted)
+    drawn = to_pixels(every, true, objective.settings, objective.spec.points)
+
+    grid, points = batch["valid"].shape, objective.spec.points  # [B, n, h, w]
+    kept = 1 if objective.settings.merge != "none" else points
+
+    def per_point(values_BND: Tensor) -> np.ndarray:
+        """[B, n, h, w, K, L, 2]; a merged trajectory is drawn at every point of its patch."""
+        values = values_BND.reshape(*grid, kept, -1, 2)
+        return values.expand(*grid, points, -1, 2).cpu().numpy()
+
+    true, drawn = per_point(true), per_point(drawn)
+    valid = per_point(question.targets["position"][1]).all((-2, -1))
+    frames = batch["frames"].cpu().numpy()
+    mask = batch["mask"].reshape(grid).cpu().numpy()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, name in enumerate(names):
+        caption = f"{name}, step {step}; {_note(objective.settings)}"
+        picture = figure4(
+            frames[i], mask[i], true[i], drawn[i], objective.spec, caption, valid=valid[i]
+        )
+        paths.append(folder / f"step-{step:08d}-{i}.png")
+        cv2.imwrite(str(paths[-1]), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return paths
+
+
+def _note(settings: TargetSettings) -> str:
+    """What a picture must say about how its predictions became pixels."""
+    uses = {
+        "patch": "mean and deviation of each masked patch",
+        "step": "mean and deviation of each step of a masked patch",
+        "length": "length of each masked trajectory",
+    }
+    drawn = f"the true {uses[settings.norm]} used" if settings.norm in uses else "no true ones used"
+    camera = ", motion less the camera's" if settings.camera else ""
+    return f"predictions in pixels: {drawn}{camera}"
+
+
+def to_pixels(
+    normalised: Tensor, displacement: Tensor, settings: TargetSettings, points: int
+) -> Tensor:
+    """Normalised positions [..., D] in pixels, by the moments of the true `displacement` [..., D].
+
+    Undoes `train.contents`' normalisation; D = [K, L, 2].
+    """
+    kept = 1 if settings.merge != "none" else points
+    shape = (*displacement.shape[:-1], kept, -1, 2)
+    true, value = displacement.reshape(shape), normalised.reshape(shape)
+    dims = {"patch": (-3, -2, -1), "step": (-3,)}
+    if settings.norm in dims:
+        centre = true.mean(dims[settings.norm], keepdim=True)
+        deviation = (true - centre).square().mean(dims[settings.norm], keepdim=True).sqrt()
+        value = value * (deviation.clamp_min(settings.floor) + EPSILON) + centre
+    elif settings.norm == "length":
+        travelled = true.norm(dim=-1).sum(-1)[..., None, None]
+        value = value * (travelled.clamp_min(settings.floor) + EPSILON)
+    return value.reshape(displacement.shape)

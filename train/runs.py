@@ -1,0 +1,109 @@
+"""Before a run starts: does the store fit the recipe, and is its folder free or its own?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mme_core.errors import StoreError, UsageError
+from mme_core.spec import TargetSpec
+from mme_core.store import TargetStore
+from train import config as recipes
+from train.config import DataConfig, PretrainConfig
+from train.distributed import Ranks
+
+CONFIG = "config.yaml"
+
+# A run may go on with other values of these: they do not change what it learns. The sampler checks
+# that batch_size × processes × accumulate stays the same.
+FREE = (
+    "out",
+    "device",
+    "resume",
+    "compile",
+    "nonfinite_budget",
+    "data.batch_size",
+    "data.workers",
+    "data.stage",
+    "optim.accumulate",
+    "checkpoint.",
+    "eval.",
+    "log.",
+)
+
+
+def check_spec(store: TargetStore, config: PretrainConfig) -> None:
+    """Raises StoreError naming the field of a store's specification that the recipe cannot use.
+
+    `ClipDataset` and `content_sizes` check what else they need of it: canvas, frames, length,
+    camera, and that a video is as long as a clip.
+    """
+    for field, key, wanted in (
+        ("stride", "data.stride", config.data.stride),
+        ("patch", "model.patch", config.model.patch),
+        ("points", "target.points", config.target.points),
+    ):
+        value = getattr(store.spec, field)
+        if wanted not in (None, value):
+            raise StoreError(
+                f"{store.url}: spec.{field}={value} does not fit the recipe's {key}={wanted}: "
+                f"change {key}, or make a store with spec.{field}={wanted}"
+            )
+
+
+def check_same_spec(store: TargetStore, val: TargetStore) -> None:
+    """Raises StoreError naming the first field in which the held-out store differs."""
+    differing = val.spec.differences(store.spec)
+    if differing:
+        raise StoreError(f"{val.url} is made otherwise than {store.url}: spec.{differing[0]}")
+
+
+def check_folder(config: PretrainConfig) -> None:
+    """Raises UsageError where `out` holds a run of another recipe, naming what differs."""
+    path = Path(config.out) / CONFIG
+    if not path.exists():
+        return
+    if config.resume == "force":
+        return
+    theirs = recipes.merge(type(config), [(f"{path}: ", recipes.read_yaml(str(path)))])
+    changed = [
+        line
+        for line in recipes.differences(recipes.to_dict(config), recipes.to_dict(theirs))
+        if not line.startswith(FREE)
+    ]
+    if changed:
+        raise UsageError(
+            f"out={config.out} holds another run ({'; '.join(changed[:3])}): choose another out=…, "
+            "or go on with it all the same by resume=force"
+        )
+
+
+def write_config(config: PretrainConfig) -> None:
+    """The resolved recipe beside the run's output."""
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{CONFIG}.tmp"
+    aside.write_text(recipes.to_yaml(config))
+    aside.replace(folder / CONFIG)
+
+
+def begin(config: PretrainConfig, ranks: Ranks) -> None:
+    """Every process has read what the folder held before the main one writes into it."""
+    ranks.gather(None)
+    if ranks.main:
+        write_config(config)
+
+
+def videos_per_batch(data: DataConfig) -> int:
+    """Videos of a process' micro-batch: its clips are data.crops of each."""
+    if data.crops < 1 or data.batch_size % data.crops:
+        raise UsageError(
+            f"data.crops={data.crops} must divide data.batch_size={data.batch_size}, which counts "
+            "clips"
+        )
+    return data.batch_size // data.crops
+
+
+def spec_differences(theirs: Mapping[str, Any], ours: TargetSpec) -> list[str]:
+    return ours.differences(TargetSpec.from_dict(theirs))
