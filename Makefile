@@ -68,5 +68,5 @@ bench: $(STAMP)  ## every benchmark, or one: make bench BENCH=benchmarks/workers
 	@for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
 
-notebook: $(STAMP)  ## run the notebook into a copy beside it, inspect_targets.run.ipynb
-	$(BIN)/jupyter execute --output=inspect_targets.run notebooks/inspect_targets.ipynb
+notebook: $(STAMP)  ## run the notebook into a copy beside it, inspect_targets_run.ipynb
+	$(BIN)/jupyter execute --output=inspect_targets_run notebooks/inspect_targets.ipynb
