@@ -1,0 +1,253 @@
+"""Copies of a store's shards on a local disk, for stores on slow or far ones.
+
+    python -m train.staging STORE FOLDER [--limit-gb N]        copies, and ends
+
+With `data.stage=FOLDER` a run does this beside its training (`open_staged`): a clip is read from
+the copy of its shard as soon as that is complete, else from the store. Every epoch reads all
+videos once, so no shard is worth more than another, and one that makes room for the next would be
+gone when its turn comes again. So copies are made until the disk's share is full, and stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from mme_core.chunks import ChunkReader, shard_name
+from mme_core.errors import MMEError, UsageError
+from mme_core.places import Place
+from mme_core.store import TargetStore
+
+KEEP_FREE = 0.05  # of the local disk's capacity, never filled
+_STAMP = "copied-from"  # in a copy: the stamp of the shard it was made from
+
+
+class StagedPlace(Place):
+    """A store's files, read from the copies below `copies` where they are, else from the store."""
+
+    def __init__(self, url: str, copies: Path) -> None:
+        super().__init__(url)
+        self.copies = Place(copies)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "copies": self.copies}
+
+    def read_tail(self, name: str, size: int) -> bytes:
+        try:
+            return self.copies.read_tail(name, size)
+        except FileNotFoundError:
+            return super().read_tail(name, size)
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        try:
+            return self.copies.read_range(name, start, end)
+        except FileNotFoundError:
+            return super().read_range(name, start, end)
+
+
+class StagedStore(TargetStore):
+    """A TargetStore that reads clips from local copies where they exist."""
+
+    def __init__(self, url: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+        super().__init__(url)
+        copies = copies_folder(self.url, folder)
+        _remove_stale(Place(self.url), copies)
+        self._reader = ChunkReader(StagedPlace(self.url, copies))
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What a call of `copy_shards` left on the local disk; size in bytes."""
+
+    shards: int
+    of: int
+    size: int
+
+
+def open_staged(
+    url: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    limit_gb: float | None = None,
+) -> TargetStore:
+    """The store, read from `folder` as far as it is copied; a process of its own goes on copying.
+
+    That process ends with this one. Where several processes of a machine ask for the same copies,
+    one of them makes them. Raises StoreError as TargetStore does, and UsageError where `folder`
+    cannot be written to.
+    """
+    store = StagedStore(url, folder)
+    _prepare(copies_folder(store.url, folder))
+    command = [sys.executable, "-m", "train.staging", store.url, os.fspath(folder)]
+    command += ["--quiet", "--with", str(os.getpid())]
+    if limit_gb is not None:
+        command += ["--limit-gb", str(limit_gb)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    atexit.register(process.terminate)
+    return store
+
+
+def copies_folder(url: str, folder: str | os.PathLike[str]) -> Path:
+    """Where the copies of one store lie below `folder`, laid out as in the store."""
+    place = Place(url)
+    full = str(place.local.resolve()) if place.local else place.url
+    return Path(folder) / f"{Path(full).name}-{hashlib.sha256(full.encode()).hexdigest()[:12]}"
+
+
+def copy_shards(
+    url: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    limit_gb: float | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+    report: Callable[[Staged], None] = lambda staged: None,
+) -> Staged | None:
+    """Copies a store's shards, in their order, until all are there or the limit is reached.
+
+    limit_gb  of all copies of this store together, 10⁹ bytes; 5 % of the disk stay free besides
+    go_on     asked before every file; where it says no, the copy ends
+    report    called after every shard
+
+    A copy appears complete or not at all. Returns None where another process is at it. Raises
+    StoreError for a store that cannot be read and UsageError for a folder that cannot be written.
+    """
+    store = TargetStore(url)
+    source, copies = Place(store.url), copies_folder(store.url, folder)
+    _prepare(copies)
+    with _lock(copies / "lock") as mine:
+        if not mine:
+            return None
+        for partial in (copies / "shards").glob(".*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        _remove_stale(source, copies)
+        numbers = sorted({int(number) for number in store.videos["shard"]})
+        kept = [n for n in numbers if (copies / shard_name(n)).exists()]
+        staged = Staged(len(kept), len(numbers), sum(_size(copies / shard_name(n)) for n in kept))
+        for number in numbers:
+            if number in kept:
+                continue
+            room = _room(copies, staged.size, limit_gb)
+            size = _copy(store.url, source, shard_name(number), copies, room, go_on)
+            if size is None:
+                break
+            staged = Staged(staged.shards + 1, staged.of, staged.size + size)
+            report(staged)
+        return staged
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.staging", description="copy a store's shards to a local disk"
+    )
+    parser.add_argument("store", help="path or URL")
+    parser.add_argument("folder", help="on the local disk; a run reads it with data.stage=FOLDER")
+    parser.add_argument("--limit-gb", type=float, metavar="N", help="of all copies together")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--with", type=int, metavar="PID", help="end when this process has ended")
+    options = vars(parser.parse_args(argv))
+
+    def say(staged: Staged) -> None:
+        if not options["quiet"]:
+            print(f"{staged.shards} of {staged.of} shards, {staged.size / 1e9:.2f} GB", flush=True)
+
+    def go_on() -> bool:
+        return options["with"] is None or os.getppid() == options["with"]
+
+    try:
+        staged = copy_shards(options["store"], options["folder"], options["limit_gb"], go_on, say)
+    except MMEError as error:
+        print(f"staging: {error}; clips are read from the store itself", file=sys.stderr)
+        return 1
+    if staged and staged.shards < staged.of and go_on() and not options["quiet"]:
+        print("the limit is reached; the other shards are read from the store itself")
+    return 0
+
+
+def _prepare(copies: Path) -> None:
+    try:
+        (copies / "shards").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"data.stage: cannot write to {copies.parent}: {error.strerror}; name a folder on a "
+            "local disk"
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Whether this process is the only one here; the system frees the lock when it dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _remove_stale(source: Place, copies: Path) -> None:
+    """Removes copies of shards that were written anew or removed since."""
+    names = [f"shards/{path.name}" for path in sorted((copies / "shards").glob("[0-9]*.zarr"))]
+    for name, stamp in zip(names, source.stamps([f"{name}/zarr.json" for name in names])):
+        with contextlib.suppress(FileNotFoundError):  # another process may do the same
+            if (copies / name / _STAMP).read_text() != stamp:
+                # Renamed first: a reader finds all of a copy, or none and reads the store.
+                aside = copies / "shards" / f".old-{uuid.uuid4().hex}"
+                (copies / name).rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _room(copies: Path, used: int, limit_gb: float | None) -> float:
+    """Bytes that may still be written."""
+    disk = shutil.disk_usage(copies)
+    free = disk.free - KEEP_FREE * disk.total
+    return free if limit_gb is None else min(free, limit_gb * 1e9 - used)
+
+
+def _copy(
+    url: str, source: Place, name: str, copies: Path, room: float, go_on: Callable[[], bool]
+) -> int | None:
+    """Copies one shard; its bytes, or None where there is no room, or no wish to go on."""
+    stamp = source.stamps([f"{name}/zarr.json"])[0]
+    fs, root = fsspec.core.url_to_fs(url)
+    folder = f"{root.rstrip('/')}/{name}"
+    files = fs.find(folder, detail=True)
+    size = sum(int(about["size"]) for about in files.values())
+    if size > room:
+        return None
+    partial = copies / "shards" / f".partial-{uuid.uuid4().hex}"
+    try:
+        for path in files:
+            if not go_on():
+                return None
+            target = partial / path[len(folder) + 1 :]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(path, str(target))
+        (partial / _STAMP).write_text(stamp)
+        partial.rename(copies / name)
+    except OSError as error:
+        raise MMEError(f"copying {url}/{name} to {copies}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return size
+
+
+def _size(folder: Path) -> int:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != _STAMP)
+    return sum(path.stat().st_size for path in files)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
