@@ -1,0 +1,290 @@
+"""`mme flows`: the motion-trajectory targets of a data set (stage 1).
+
+    mme flows --dataset folder --root videos --store store [--workers 8] [spec.stride=2 ...]
+
+Every video ends up stored or, with its reason, quarantined in STORE/ledger.jsonl. Run again, it
+goes on where it stopped, and adds what is new in the data set.
+
+Exit status: 0 done; 1 the run could not go on; 2 wrong arguments; 3 more videos than --max-failures
+are quarantined; 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from mme_core.datasets import LOADERS, Manifest, VideoItem, load_manifest
+from mme_core.errors import UsageError
+from mme_core.flow import flow_function
+from mme_core.places import Place
+from mme_core.shards import remove_leftovers
+from mme_core.spec import TargetSpec
+from mme_core.store import STORE, open_or_create_store
+from mme_core.store_index import load_table
+from preprocess.isolate import ShardResult
+from preprocess.ledger import LEDGER, Ledger
+from preprocess.lock import StoreLock
+from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
+from preprocess.pool import run_ray, run_serial
+from preprocess.progress import Display
+from preprocess.summary import describe_spec, estimate, run_line, summarise
+from preprocess.worker import QUARANTINED, Outcome, ShardJob
+
+TOO_MANY_FAILURES = 3
+
+
+def parser() -> argparse.ArgumentParser:
+    description, _, epilog = __doc__.partition("\n\n")
+    arguments = argparse.ArgumentParser(
+        "mme flows",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = arguments.add_argument
+    add(
+        "spec",
+        nargs="*",
+        metavar="spec.FIELD=VALUE",
+        help="what the targets are, such as spec.stride=2; docs/store.md lists the fields",
+    )
+    add("--dataset", required=True, help=f"one of {', '.join(LOADERS)}")
+    add("--root", help="folder of the videos; `demo` is made there")
+    add("--split", help="a split of the data set, such as train (default: everything)")
+    add(
+        "--list",
+        metavar="FILE",
+        help="`csv`: the file of 'path label' lines (default: ROOT/SPLIT.csv)",
+    )
+    add("--store", required=True, help="folder or fsspec URL for the targets")
+    add("--workers", type=_positive, help="processes (default: one a core; on a cluster all cores)")
+    add(
+        "--videos-per-shard",
+        type=_positive,
+        help="videos in a shard (default: up to 64, fewer in a small data set)",
+    )
+    add("--address", help="Ray cluster, such as `auto` (default: this machine alone)")
+    add("--serial", action="store_true", help="one video after the other, without Ray")
+    add(
+        "--gpus-per-task",
+        type=float,
+        default=0,
+        metavar="G",
+        help="for a flow plug-in that needs one",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=1800,
+        metavar="S",
+        help="wall clock a video may take, seconds (default: 1800)",
+    )
+    add("--limit", type=int, metavar="N", help="only the first N videos")
+    add("--fraction", type=float, metavar="F", help="only a random part of the videos")
+    add("--seed", type=int, default=0, help="of --fraction (default: 0)")
+    add(
+        "--max-failures", type=int, metavar="N", help="stop when more than N videos are quarantined"
+    )
+    add("--retry-quarantined", action="store_true", help="try quarantined videos again")
+    add(
+        "--demo-videos",
+        type=_positive,
+        default=100,
+        metavar="N",
+        help="`demo`: how many (default: 100)",
+    )
+    add("--demo-seed", type=int, default=0, help="`demo`: another set of videos (default: 0)")
+    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; see the module."""
+    arguments = parser().parse_intermixed_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be valid UTF-8
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
+    console = Console()
+    spec = TargetSpec.from_overrides(arguments.spec)
+    _check(arguments, spec)
+    manifest = _manifest(arguments, console)
+    items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
+    place = Place(_absolute(arguments.store))
+    is_new = not place.exists(STORE)
+    if arguments.dry_run:
+        _prepare(arguments, manifest, items, spec, place, console, is_new)
+        return 0
+    with StoreLock(place):
+        open_or_create_store(
+            place.url, spec, manifest.dataset, manifest.split, manifest.class_names
+        )
+        remove_leftovers(place.url)
+        try:
+            return _run(arguments, manifest, items, spec, place, console, is_new)
+        finally:
+            remove_leftovers(place.url)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    manifest: Manifest,
+    items: Sequence[VideoItem],
+    spec: TargetSpec,
+    place: Place,
+    console: Console,
+    is_new: bool,
+) -> int:
+    ledger, todo, shards = _prepare(arguments, manifest, items, spec, place, console, is_new)
+    failures = _Failures(arguments.max_failures, ledger, {item.id for item in items})
+    jobs = (
+        ShardJob(shard.number, shard.items, spec, place.url, manifest.root, arguments.timeout)
+        for shard in shards
+    )
+    finished: list[int] = []
+    if todo and not failures.too_many:
+        with Display(todo, console) as display, closing(_pool(arguments, jobs, display)) as results:
+            for result in results:
+                ledger.add(result.number, result.outcomes)
+                finished.append(result.number)
+                display.finish(result)
+                failures.count(result.outcomes)
+                if failures.too_many:
+                    break
+    if ledger.stale:
+        ledger.save()
+    load_table(place, spec.hash)  # writes its cache
+    _say(console, *summarise(ledger, failures.wanted))
+    if finished:
+        _say(console, run_line(display.frames, display.seconds, finished, place))
+    if failures.too_many:
+        print(f"mme flows: {failures} (see {place.at(LEDGER)})", file=sys.stderr)
+        return TOO_MANY_FAILURES
+    return 0
+
+
+class _Failures:
+    """Counts the quarantined videos among those wanted."""
+
+    def __init__(self, most: int | None, ledger: Ledger, wanted: set[str]) -> None:
+        self.wanted = wanted
+        self._most = most
+        self._ids = {row.id for row in ledger if row.id in wanted and row.status == QUARANTINED}
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        for row in outcomes:
+            change = self._ids.add if row.status == QUARANTINED else self._ids.discard
+            change(row.id)
+
+    @property
+    def too_many(self) -> bool:
+        return self._most is not None and len(self._ids) > self._most
+
+    def __str__(self) -> str:
+        return f"{len(self._ids)} videos are quarantined, more than --max-failures {self._most}"
+
+
+def _prepare(
+    arguments: argparse.Namespace,
+    manifest: Manifest,
+    items: Sequence[VideoItem],
+    spec: TargetSpec,
+    place: Place,
+    console: Console,
+    is_new: bool,
+) -> tuple[Ledger, int, Iterator[Shard]]:
+    """The ledger, how many videos are to be done, and their shards; says what will be done."""
+    ledger = Ledger(place) if is_new else Ledger.load(place, spec.hash, manifest.root)
+    retried = arguments.retry_quarantined
+    done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
+    todo = sum(item.id not in done for item in items)
+    size = arguments.videos_per_shard or default_videos_per_shard(len(items))
+    workers = 1 if arguments.serial else arguments.workers or _cores()
+    names = len(manifest.class_names)
+    split = f", split '{manifest.split}'" if manifest.split else ""
+    _say(
+        console,
+        f"data set     {manifest.dataset} in {manifest.root}{split}: {len(manifest.items)} videos"
+        f"{f', {len(items)} of them chosen' if len(items) < len(manifest.items) else ''}, "
+        f"{names} classes",
+        *(f"             {note}" for note in manifest.notes),
+        f"store        {place.url}{' (new)' if is_new else ''}",
+        f"targets      {describe_spec(spec)}",
+        f"to do        {todo} videos in {-(-todo // size)} shards of {size}, "
+        + (f"Ray at {arguments.address}" if arguments.address else f"workers: {workers}"),
+    )
+    if todo and (guess := estimate(ledger, todo, workers)):
+        _say(console, f"             {guess}")
+    return ledger, todo, plan_shards(items, done, ledger.shards, size)
+
+
+def _pool(
+    arguments: argparse.Namespace, jobs: Iterator[ShardJob], display: Display
+) -> Generator[ShardResult]:
+    if arguments.serial:
+        return run_serial(jobs, display.note)
+    workers = arguments.workers or (None if arguments.address else _cores())
+    return run_ray(jobs, display.note, workers, arguments.address, arguments.gpus_per_task)
+
+
+def _check(arguments: argparse.Namespace, spec: TargetSpec) -> None:
+    if arguments.limit is not None and arguments.fraction is not None:
+        raise UsageError("--limit and --fraction exclude each other")
+    if arguments.serial and (arguments.workers or arguments.address or arguments.gpus_per_task):
+        raise UsageError("--serial uses no Ray: leave out --workers, --address, --gpus-per-task")
+    if arguments.timeout <= 0:
+        raise UsageError(f"--timeout {arguments.timeout:g} must be above 0")
+    if ":" not in spec.flow:  # a plug-in may need what only the workers have, such as a GPU
+        flow_function(spec.flow)
+
+
+def _manifest(arguments: argparse.Namespace, console: Console) -> Manifest:
+    options: dict[str, Any] = {}
+    root = arguments.root
+    if arguments.list and arguments.dataset != "csv":
+        raise UsageError("--list belongs to --dataset csv")
+    if arguments.list:
+        options["list_file"] = arguments.list
+        root = root or Path(arguments.list).parent
+    if arguments.dataset == "demo":
+
+        def report(made: int, total: int) -> None:
+            if made == 1:
+                _say(console, f"making {total} demo videos in {root}")
+
+        options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
+        options |= {"generate": not arguments.dry_run, "report": report}
+    return load_manifest(arguments.dataset, root or "", arguments.split, **options)
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _absolute(store: str) -> str:
+    return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)

@@ -1,0 +1,161 @@
+"""Shards written in a child process, so that no video can take the worker down.
+
+A decoder that crashes takes only the child, and one that hangs is killed; the video that was being
+read is tried once more and then quarantined, and the shard is written again without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from mme_core.errors import MMEError
+from preprocess.worker import ERRORS, THREADS, Outcome, ShardJob
+
+GRACE = 1.5  # the worker gives up by itself at the time limit, unless it hangs
+GRACE_S = 15.0
+_GPUS = "CUDA_VISIBLE_DEVICES"
+START_S = 300.0  # for imports, on a slow shared disk
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A finished shard: what became of its videos."""
+
+    number: int
+    outcomes: tuple[Outcome, ...]
+
+
+class _LostError(Exception):
+    """The child died or was killed; `video` is the one it was at, "" between two videos."""
+
+    def __init__(self, video: str, reason: str) -> None:
+        super().__init__(reason)
+        self.video = video
+
+
+class Isolated:
+    """Writes shards in a child process, which lives until the end of the block."""
+
+    def __init__(self) -> None:
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def write(self, job: ShardJob, report: Callable[[Outcome], None]) -> ShardResult:
+        """Writes one shard; raises MMEError when the run cannot go on."""
+        if self._child is not None and self._child.gpus != os.environ.get(_GPUS):
+            self.stop()  # Ray has given this worker other GPUs
+        suspects: dict[str, int] = {}
+        while True:
+            if self._child is None:
+                self._child = _Child()
+            try:
+                return ShardResult(job.number, self._child.write(job, report))
+            except _LostError as lost:
+                self.stop()
+                suspects[lost.video] = suspects.get(lost.video, 0) + 1
+                if suspects[lost.video] < 2 and not isinstance(lost, _HungError):
+                    continue
+                if not lost.video:
+                    raise MMEError(f"the worker's process died twice: {lost}") from lost
+                job = dataclasses.replace(job, poison={**job.poison, lost.video: str(lost)})
+            except BaseException:
+                self.stop()  # it would go on writing
+                raise
+
+
+class _HungError(_LostError):
+    """The child was killed at a video's time limit."""
+
+
+class _Child:
+    def __init__(self) -> None:
+        self.gpus = os.environ.get(_GPUS)
+        mine, theirs = socket.socketpair()
+        # -P: the current folder may hold modules of the same names
+        command = [sys.executable, "-P", "-m", "preprocess.worker"]
+        command += [str(theirs.fileno()), str(os.getpid())]
+        environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": _import_path()}
+        with theirs:
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        self._socket = mine
+        self._lines = mine.makefile("rw")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):  # a job that was never sent
+            self._lines.close()
+        self._socket.close()
+
+    def write(self, job: ShardJob, report: Callable[[Outcome], None]) -> tuple[Outcome, ...]:
+        limit = job.timeout * GRACE + GRACE_S
+        outcomes: list[Outcome] = []
+        video = ""
+        self._send(job.to_json(), video)
+        while True:
+            message = self._receive(limit if video else max(START_S, limit), video, job.timeout)
+            match message:
+                case {"begin": video}:
+                    pass
+                case {"outcome": values}:
+                    video = ""
+                    outcomes.append(Outcome(**values))
+                    report(outcomes[-1])
+                case {"error": [kind, text]}:
+                    raise ERRORS[kind](text)
+                case {"done": _}:
+                    return tuple(outcomes)
+
+    def _send(self, text: str, video: str) -> None:
+        try:
+            self._lines.write(text + "\n")
+            self._lines.flush()
+        except OSError:
+            raise self._died(video) from None
+
+    def _receive(self, limit: float, video: str, timeout: float) -> dict[str, Any]:
+        self._socket.settimeout(limit)
+        try:
+            line = self._lines.readline()
+        except TimeoutError:
+            reason = f"took longer than {timeout:g} s and could not be interrupted"
+            raise _HungError(video, reason) from None
+        except OSError:
+            line = ""
+        if not line.endswith("\n"):
+            raise self._died(video)
+        return json.loads(line)
+
+    def _died(self, video: str) -> _LostError:
+        code = self._process.wait()
+        how = f"with exit status {code}"
+        if code < 0:
+            how = f"by {signal.Signals(-code).name}"
+            how += " (out of memory?)" if -code == signal.SIGKILL else ""
+        return _LostError(video, f"the decoding process ended {how}")
+
+
+def _import_path() -> str:
+    """What this process can import, the child can."""
+    return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

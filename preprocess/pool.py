@@ -1,0 +1,174 @@
+"""Running shards: one after the other in this process, or as Ray tasks. Yields finished shards.
+
+Ray carries only jobs (ids and paths) and small rows; videos and targets go between the workers and
+the disks. A node that is lost takes its tasks with it, and Ray starts them again elsewhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from mme_core.errors import MMEError, UsageError
+from preprocess.isolate import Isolated, ShardResult
+from preprocess.worker import Outcome, ShardJob
+
+if TYPE_CHECKING:
+    import ray
+
+# called with the outcomes of a shard that is being written: all of them so far
+Report = Callable[[int, list[Outcome]], None]
+
+RETRIES = 20  # of a task whose node or worker was lost; poison videos are found by `Isolated`
+TICK_S = 0.5
+
+
+def run_serial(jobs: Iterable[ShardJob], report: Report) -> Iterator[ShardResult]:
+    """One shard after the other; closing the iterator ends the child process."""
+    with Isolated() as isolated:
+        for job in jobs:
+            outcomes: list[Outcome] = []
+
+            def note(outcome: Outcome, number: int = job.number, known: list = outcomes) -> None:
+                known.append(outcome)
+                report(number, known)
+
+            yield isolated.write(job, note)
+
+
+def run_ray(
+    jobs: Iterable[ShardJob],
+    report: Report,
+    workers: int | None,
+    address: str | None,
+    gpus_per_task: float,
+) -> Iterator[ShardResult]:
+    """Shards as Ray tasks, in the order in which they finish.
+
+    workers   tasks at once; None: as many as there are cores
+    address   of a cluster; None: a Ray of its own on this machine, ended with the iterator
+
+    Closing the iterator cancels what is running.
+    """
+    import ray
+
+    _connect(ray, workers, address, gpus_per_task)
+    task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    waiting = iter(jobs)
+    running: dict[ray.ObjectRef, int] = {}
+    try:
+        while True:
+            room = _window(ray, workers, address) - len(running)
+            for job in itertools.islice(waiting, max(room, 0)):
+                running[task.remote(job, board)] = job.number
+            if not running:
+                return
+            finished, _ = ray.wait(list(running), timeout=TICK_S)
+            for reference in finished:
+                del running[reference]
+                yield _result(ray, reference)
+            _relay(ray, board, report, running)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+
+
+def _connect(ray: Any, workers: int | None, address: str | None, gpus_per_task: float) -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {
+            "address": "local",
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "object_store_memory": 128 * 2**20,
+        }
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options, logging_level="ERROR", log_to_driver=True)
+    except ConnectionError as error:
+        raise UsageError(
+            f"no Ray cluster at --address {address}: start one with `ray start --head`, "
+            "or leave --address out"
+        ) from error
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own, with another exit status
+    if gpus_per_task > ray.cluster_resources().get("GPU", 0) and address is None:
+        there = ray.cluster_resources().get("GPU", 0)
+        ray.shutdown()
+        raise UsageError(f"--gpus-per-task {gpus_per_task:g}: this machine has {there:g} GPUs")
+
+
+def _window(ray: Any, workers: int | None, address: str | None) -> int:
+    """Tasks in flight: those that run, and as many in the queue so that no worker waits.
+
+    Asked each time, because the nodes of a cluster come and go. On a cluster `workers` is a bound
+    on what runs, so there it bounds the queue too.
+    """
+    if address is not None and workers is not None:
+        return workers
+    return 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+
+def _result(ray: Any, reference: ray.ObjectRef) -> ShardResult:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MMEError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise MMEError(f"a Ray worker was lost too often: {error}; run again to go on") from error
+
+
+_isolated: Isolated | None = None  # of this Ray worker: it serves many tasks
+
+
+def _write_shard(job: ShardJob, board: Any) -> ShardResult:
+    """The Ray task."""
+    global _isolated
+    if _isolated is None:
+        _isolated = Isolated()
+        atexit.register(_isolated.stop)
+    outcomes: list[Outcome] = []
+    last = 0.0
+
+    def note(outcome: Outcome) -> None:
+        nonlocal last
+        outcomes.append(outcome)
+        if time.monotonic() - last > TICK_S:
+            last = time.monotonic()
+            board.write.remote(job.number, outcomes)
+
+    return _isolated.write(job, note)
+
+
+class _Board:
+    """Actor on which tasks write how far they are; the driver looks at it for its display only."""
+
+    def __init__(self) -> None:
+        self._news: dict[int, list[Outcome]] = {}
+
+    def write(self, number: int, outcomes: list[Outcome]) -> None:
+        self._news[number] = outcomes
+
+    def take(self) -> dict[int, list[Outcome]]:
+        news, self._news = self._news, {}
+        return news
+
+
+def _relay(ray: Any, board: Any, report: Report, running: dict[Any, int]) -> None:
+    try:
+        news = ray.get(board.take.remote(), timeout=TICK_S)
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+        return
+    still = set(running.values())
+    for number, outcomes in news.items():
+        if number in still:
+            report(number, outcomes)

@@ -1,0 +1,100 @@
+"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from preprocess.isolate import ShardResult
+from preprocess.worker import QUARANTINED, Outcome
+
+LINE_S = 10.0  # between two plain lines
+
+
+class Display:
+    """Counts what is finished and what the shards being written report."""
+
+    def __init__(self, videos: int, console: Console) -> None:
+        self._videos, self._console = videos, console
+        self._started = self._printed = time.monotonic()
+        self._finished = (0, 0, 0)  # videos, frames, failed
+        self._live: dict[int, tuple[int, int, int]] = {}
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                BarColumn(), TextColumn("{task.description}"), console=console, transient=True
+            )
+            self._task = self._bar.add_task("", total=videos)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+            self._show()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def frames(self) -> int:
+        """Decoded in this run, of finished shards."""
+        return self._finished[1]
+
+    def note(self, number: int, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes so far of a shard that is being written."""
+        self._live[number] = _count(outcomes)
+        self._show()
+
+    def finish(self, result: ShardResult) -> None:
+        self._live.pop(result.number, None)
+        self._finished = _add(self._finished, _count(result.outcomes))
+        self._show()
+
+    def line(self) -> str:
+        """Such as `12/36 videos · 210 frames/s · 1 failed · 0:42 left`."""
+        videos, frames, failed = self._finished
+        for count in self._live.values():
+            videos, frames, failed = _add((videos, frames, failed), count)
+        left = "?" if not videos else _clock(self.seconds * (self._videos - videos) / videos)
+        rate = frames / max(self.seconds, 1e-3)
+        return (
+            f"{videos}/{self._videos} videos · {rate:.0f} frames/s · {failed} failed · {left} left"
+        )
+
+    def _show(self) -> None:
+        if self._bar:
+            done = self._finished[0] + sum(count[0] for count in self._live.values())
+            self._bar.update(self._task, completed=done, description=self.line())
+        elif time.monotonic() - self._printed > LINE_S:
+            self._printed = time.monotonic()
+            self._console.print(self.line(), highlight=False, soft_wrap=True)
+
+
+def _count(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
+    failed = sum(row.status == QUARANTINED for row in outcomes)
+    return len(outcomes), sum(row.frames for row in outcomes), failed
+
+
+def _add(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
