@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
+    "probe": ("train.probe", "train", "linear, attentive and kNN probes of an encoder"),
+    "features": ("train.features", "train", "embeddings of a data set's clips"),
     "convert": ("train.convert", "train", "read VideoMAE's, MME's or transformers' weights"),
     "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
 }

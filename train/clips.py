@@ -15,8 +15,10 @@ import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
+from mme_core.places import Place
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
+from mme_core.store_index import read_attributes
 from mme_core.video import NO_PTS, Video, read_frames
 from mme_core.window import decode_frames
 from train.finetune_config import LabelledDataConfig
@@ -35,6 +37,9 @@ class Source(Protocol):
     class_names: Sequence[str]
     step: int
 
+    def missing(self) -> list[tuple[str, str]]:
+        """(id, reason) of videos of the data set that were left out before."""
+
     def read(self, video: int, choose: Choose) -> np.ndarray:
         """uint8 [*indices.shape, H, W, 3] RGB of the frames that `choose` picks.
 
@@ -52,6 +57,9 @@ class FileSource:
         self.ids = [item.id for item in items]
         self.labels = np.array([item.label for item in items], np.int64)
         self.class_names = class_names
+
+    def missing(self) -> list[tuple[str, str]]:
+        return []
 
     def read(self, video: int, choose: Choose) -> np.ndarray:
         """A packet is taken for a frame; where that does not come out, frames are counted."""
@@ -106,6 +114,13 @@ class StoreSource:
         self.class_names = store.class_names
         self.step = store.spec.stride
 
+    def missing(self) -> list[tuple[str, str]]:
+        """The videos that stage 1 quarantined."""
+        place = Place(self.store.url)
+        shards = [read_attributes(place, n) for n in np.unique(self.store.videos["shard"])]
+        rows = [row for shard in shards if shard for row in shard["quarantined"]]
+        return [(row["id"], row["reason"]) for row in rows]
+
     def read(self, video: int, choose: Choose) -> np.ndarray:
         step = self.store.spec.clip_step
         count = -(-int(self.store.videos["count"][video]) // step)
@@ -144,9 +159,9 @@ def open_source(
     if data.frames == "store":
         return StoreSource(opened)
     table = opened.videos
-    base = Path(root) if root else None
+    base = Path(root or ".")
     items = [
-        VideoItem(id_, str(base / id_) if base else path, int(label))
+        VideoItem(id_, str(base / path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
     return FileSource(items, opened.class_names)

@@ -83,7 +83,7 @@ def score_videos(
     batch: int,
     workers: int,
     dtype: torch.dtype,
-) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """(video int64 [V], scores float64 [V, C], failures): softmax averaged over the views.
 
     Batches are the same videos whatever the number of processes, which take turns: no video is
@@ -102,12 +102,27 @@ def score_videos(
             logits = model(clip)
         scores = logits.double().softmax(1).unflatten(0, (len(read), -1)).mean(1).cpu().numpy()
         rows += [(item["video"], row) for item, row in zip(read, scores)]
+    return gather_videos(ranks, rows, failures, source)
+
+
+def gather_videos(
+    ranks: Ranks,
+    rows: list[tuple[int, np.ndarray]],
+    failures: list[tuple[int, str]],
+    source: Source,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """All processes' rows (video, values) in the source's order, on every process.
+
+    Returns (video int64 [V], values [V, …], failures (id, reason)). Raises MMEError where no video
+    could be read.
+    """
     gathered = ranks.gather((rows, failures))
     rows = sorted((row for part, _ in gathered for row in part), key=lambda row: row[0])
     failures = sorted(failure for _, part in gathered for failure in part)
     if not rows:
         raise MMEError(f"none of {len(source.ids)} videos can be read: {failures[0][1]}")
-    return np.array([v for v, _ in rows]), np.stack([s for _, s in rows]), failures
+    named = [(source.ids[video], reason) for video, reason in failures]
+    return np.array([video for video, _ in rows]), np.stack([v for _, v in rows]), named
 
 
 def view_loader(
@@ -131,8 +146,8 @@ def evaluate(
 ) -> Evaluation:
     """Scores and metrics of labelled videos; `how` as of `score_videos`."""
     video, scores, failures = score_videos(model, source, plan, ranks, **how)
-    metrics = measure(scores, source.labels[video], asked=len(source.ids))
-    named = [(source.ids[number], reason) for number, reason in failures]
+    named = source.missing() + failures
+    metrics = measure(scores, source.labels[video], asked=len(video) + len(named))
     return Evaluation(video, scores, named, metrics, plan)
 
 

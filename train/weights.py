@@ -20,6 +20,7 @@ from mme_core.errors import UsageError
 from mme_core.model import SIZES, Classifier, build_classifier, sinusoid_table
 from mme_core.spec import TUBELET
 from train import formats
+from train.checkpoint import checkpoints
 
 _NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of wrappers; any number, in any order
@@ -95,7 +96,7 @@ class LoadReport:
 
 
 def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> Weights:
-    """Reads our checkpoints, VideoMAE's, MME's, transformers' files or folders, safetensors.
+    """Reads our files and runs' folders, VideoMAE's and MME's checkpoints, transformers' folders.
 
     frames and image_size tell what clip the weights are for where the file does not. Raises
     UsageError for files that are missing, unreadable, unsafe to load or hold no encoder.
@@ -238,7 +239,9 @@ def _weight_file(path: Path) -> Path:
     for name in _HF_FILES:
         if (path / name).exists():
             return path / name
-    raise UsageError(f"{path}: a folder without {' or '.join(_HF_FILES)}")
+    if written := checkpoints(path):
+        return written[0]
+    raise UsageError(f"{path}: a folder without {', '.join(_HF_FILES)} or the checkpoints of a run")
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

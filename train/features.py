@@ -1,0 +1,167 @@
+"""`mme features`: embeddings of a data set's clips, to a Zarr group or an npz file.
+
+    mme features init=runs/pretrain store=out/k400 out=features.zarr view.clips=5
+    mme features init=weights.safetensors data.dataset=folder data.root=DIR out=features.npz
+
+The file holds `features` float32 [videos, views, width] (mean over tokens), `label` int64 [videos],
+and the ids, the class names and what could not be read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+from mme_core.errors import UsageError
+from train import config as recipes
+from train.backbone import Backbone, backbone_from, model_config, random_backbone
+from train.clip_data import ViewPlan, normalise
+from train.clips import Source, frame_stride, open_source
+from train.config import ModelConfig
+from train.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.evaluate import gather_videos, trained_data, view_loader
+from train.finetune_config import LabelledDataConfig, ViewConfig
+from train.weights import read_weights
+
+SUFFIXES = (".zarr", ".npz")
+
+
+@dataclass
+class FeaturesConfig:
+    init: str = "???"  # weights (see `mme convert`), or "none" for random ones of model.*
+    out: str = "???"  # NAME.zarr or NAME.npz
+    store: str | None = None
+    split: str | None = None  # of data.dataset
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    view: ViewConfig = field(default_factory=lambda: ViewConfig(clips=1, crops=1))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features of the videos that were read.
+
+    video int64 [V] numbers the source's videos; pooled float32 [V, views, D]; failures (id, reason)
+    """
+
+    video: np.ndarray
+    pooled: np.ndarray
+    failures: list[tuple[str, str]]
+
+
+@torch.inference_mode()
+def stream_tokens(
+    backbone: Backbone,
+    source: Source,
+    plan: ViewPlan,
+    ranks: Ranks,
+    *,
+    batch: int,
+    workers: int,
+    dtype: torch.dtype,
+) -> Iterator[tuple[int, torch.Tensor | None, torch.Tensor | str]]:
+    """(video, tokens [views, N, D], pooled [views, D]) of this process' videos, on the device.
+
+    A video that cannot be read comes as (video, None, reason).
+    """
+    for items in view_loader(source, plan, ranks, batch=batch, workers=workers):
+        read = [item for item in items if "failed" not in item]
+        for item in items:
+            if "failed" in item:
+                yield item["video"], None, item["failed"]
+        if not read:
+            continue
+        clip = normalise(torch.cat([item["views"] for item in read]).to(ranks.device))
+        with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
+            tokens = backbone.tokens(clip)
+        tokens = tokens.float()
+        pooled = backbone.pool(tokens)
+        views = len(clip) // len(read)
+        for number, item in enumerate(read):
+            part = slice(number * views, (number + 1) * views)
+            yield item["video"], tokens[part], pooled[part]
+
+
+def extract(
+    backbone: Backbone, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
+) -> Features:
+    """Pooled features of all videos, in the source's order, on every process."""
+    rows, failures = [], []
+    for video, tokens, value in stream_tokens(backbone, source, plan, ranks, **how):
+        if tokens is None:
+            failures.append((video, value))
+        else:
+            rows.append((video, value.cpu().numpy()))
+    video, pooled, named = gather_videos(ranks, rows, failures, source)
+    return Features(video, pooled.astype(np.float32), named)
+
+
+def write_features(path: Path, features: Features, source: Source) -> None:
+    """A Zarr group (ids and names in its attributes) or an npz file (as arrays of text)."""
+    ids = [source.ids[video] for video in features.video]
+    labels = source.labels[features.video]
+    about = {"ids": ids, "class_names": list(source.class_names), "not_read": features.failures}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        texts = {name: np.array(values, dtype=str) for name, values in about.items()}
+        np.savez(path, features=features.pooled, label=labels, **texts)
+        return
+    group = zarr.open_group(path, mode="w")
+    group.create_array("features", data=features.pooled)
+    group.create_array("label", data=labels)
+    group.attrs.update(json.loads(json.dumps(about)))
+
+
+def main(argv: list[str]) -> int:
+    config = recipes.load(FeaturesConfig, argv, "mme features", __doc__)
+    out = Path(config.out)
+    if out.suffix not in SUFFIXES:
+        raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
+    ranks = connect(config.device)
+    try:
+        recipe = {}
+        if config.init == "none":
+            model, backbone = config.model, random_backbone(config.model, config.seed)
+        else:
+            weights = read_weights(config.init)
+            recipe = weights.recipe
+            model, backbone = model_config(weights), backbone_from(weights)
+        source = open_source(config.data, config.store, root=config.data.root, split=config.split)
+        sampling, stride = trained_data(recipe, config.data)
+        features = extract(
+            backbone.to(ranks.device),
+            source,
+            ViewPlan(
+                sampling=sampling,
+                stride=frame_stride(stride, source),
+                frames=model.frames,
+                size=model.image_size,
+                clips=config.view.clips,
+                crops=config.view.crops,
+                still=config.view.still,
+            ),
+            ranks,
+            batch=config.view.batch,
+            workers=config.data.workers,
+            dtype=autocast_dtype(config.precision, ranks.device),
+        )
+        if ranks.main:
+            write_features(out, features, source)
+            videos, views, width = features.pooled.shape
+            print(
+                f"{out}: {videos} videos × {views} views × {width} numbers; "
+                f"{len(features.failures)} videos could not be read"
+            )
+        return 0
+    finally:
+        disconnect()

@@ -1,0 +1,120 @@
+"""Frozen features of a labelled set: pooled ones in memory, tokens in a file on disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mme_core.errors import MMEError
+from train.backbone import Backbone
+from train.clip_data import ViewPlan
+from train.clips import Source
+from train.distributed import Ranks
+from train.evaluate import gather_videos
+from train.features import stream_tokens
+
+
+class TokenFile:
+    """float16 [videos, N, D] on disk: the tokens of a data set seldom fit in memory.
+
+    Row = number of the video in its source. It is sparse where videos could not be read, and gone
+    after `close`.
+    """
+
+    def __init__(self, path: Path, backbone: Backbone) -> None:
+        self.path = path
+        self.shape = (backbone.encoder.tokens, backbone.encoder.width)
+        self.array: np.ndarray | None = None
+
+    def create(self, videos: int) -> None:
+        """Makes room. Raises MMEError where the disk has too little."""
+        needed = videos * math.prod(self.shape) * 2
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise MMEError(
+                f"the tokens of {videos} videos for the attentive probe take {needed / 1e9:.1f} GB "
+                f"in {self.path.parent}, which has {free / 1e9:.1f} GB left; choose another out=…, "
+                "or probes=[linear,knn]"
+            )
+        with self.path.open("wb") as file:
+            os.truncate(file.fileno(), needed)
+
+    def open(self, videos: int) -> np.ndarray:
+        shape = (videos, *self.shape)
+        self.array = np.memmap(self.path, np.float16, mode="r+", shape=shape)
+        return self.array
+
+    def close(self) -> None:
+        self.array = None
+        self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The rows of a TokenFile that were filled."""
+
+    file: TokenFile
+    rows: np.ndarray
+
+    def read(self, index: Tensor) -> Tensor:
+        """float32 [len(index), N, D]."""
+        return torch.from_numpy(self.file.array[self.rows[index.numpy()]].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class FrozenSet:
+    """pooled float32 [V, D] and labels int64 [V] on the device; tokens where they were asked for.
+
+    failures: (id, reason) of the videos that could not be read.
+    """
+
+    pooled: Tensor
+    labels: Tensor
+    tokens: Tokens | None
+    failures: list[tuple[str, str]]
+
+    def close(self) -> None:
+        if self.tokens is not None:
+            self.tokens.file.close()
+
+
+def extract_set(
+    backbone: Backbone,
+    source: Source,
+    plan: ViewPlan,
+    ranks: Ranks,
+    *,
+    tokens: TokenFile | None,
+    **how: Any,
+) -> FrozenSet:
+    """Runs the encoder once over all videos. Views are averaged, tokens too."""
+    videos = len(source.ids)
+    if tokens is not None and ranks.main:
+        tokens.create(videos)
+    ranks.gather(None)  # the file is there
+    array = None if tokens is None else tokens.open(videos)
+    rows: list[tuple[int, np.ndarray]] = []
+    failures: list[tuple[int, str]] = []
+    for video, found, value in stream_tokens(backbone, source, plan, ranks, **how):
+        if found is None:
+            failures.append((video, value))
+            continue
+        rows.append((video, value.mean(0).cpu().numpy()))
+        if array is not None:
+            array[video] = found.mean(0).cpu().numpy()
+    read, pooled, named = gather_videos(ranks, rows, failures, source)
+    return FrozenSet(
+        pooled=torch.from_numpy(pooled).to(ranks.device),
+        labels=torch.from_numpy(source.labels[read]).to(ranks.device),
+        tokens=None if tokens is None else Tokens(tokens, read),
+        failures=named,
+    )

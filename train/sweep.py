@@ -1,0 +1,157 @@
+"""Probes trained for many learning rates and weight decays at once, as one batched computation.
+
+Parameters have a leading axis of trials; trial s learns with its own rate and decay. The loss is
+the sum over the trials, so that their gradients do not meet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+_MLP_RATIO = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    lr: float
+    weight_decay: float
+
+
+def trials(lrs: Sequence[float], weight_decays: Sequence[float]) -> list[Trial]:
+    return [Trial(lr, decay) for lr, decay in itertools.product(lrs, weight_decays)]
+
+
+class LinearProbes(nn.Module):
+    """Batch norm without affine, then S linear heads. Features [B, D] → scores [S, B, C]."""
+
+    def __init__(self, count: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.weight = nn.Parameter(0.01 * torch.randn(count, width, classes))
+        self.bias = nn.Parameter(torch.zeros(count, 1, classes))
+
+    def forward(self, features_BD: Tensor) -> Tensor:
+        return self.norm(features_BD) @ self.weight + self.bias
+
+
+class AttentiveProbes(nn.Module):
+    """S attentive heads: one learned query attends to the tokens; MLP; linear (as in V-JEPA).
+
+    Tokens [B, N, D] → scores [S, B, C]. With a single query its key projection folds into it:
+    q · (W x) = (Wᵀ q) · x, so each of the A attention heads holds one vector of the tokens' width,
+    and values are projected after they have been averaged. Nothing is computed per token but the
+    scores and the average.
+    """
+
+    def __init__(self, count: int, width: int, classes: int, heads: int) -> None:
+        super().__init__()
+        hidden = _MLP_RATIO * width
+
+        def weight(*shape: int, fan_in: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(count, *shape) / math.sqrt(fan_in))
+
+        self.query = nn.Parameter(0.02 * torch.randn(count, heads, width))
+        self.value = weight(heads, width, width // heads, fan_in=width)
+        self.value_bias = nn.Parameter(torch.zeros(count, 1, width))
+        self.hidden, self.hidden_bias = (
+            weight(width, hidden, fan_in=width),
+            nn.Parameter(torch.zeros(count, 1, hidden)),
+        )
+        self.out, self.out_bias = (
+            weight(hidden, width, fan_in=hidden),
+            nn.Parameter(torch.zeros(count, 1, width)),
+        )
+        self.head = nn.Parameter(0.01 * torch.randn(count, width, classes))
+        self.head_bias = nn.Parameter(torch.zeros(count, 1, classes))
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        tokens = F.layer_norm(tokens_BND, tokens_BND.shape[-1:])
+        scores = torch.einsum("bnd,sad->sban", tokens, self.query)
+        mean = torch.einsum("sban,bnd->sbad", scores.softmax(-1), tokens)
+        x = torch.einsum("sbad,sadv->sbav", mean, self.value).flatten(2) + self.value_bias
+        hidden = F.gelu(F.layer_norm(x, x.shape[-1:]) @ self.hidden + self.hidden_bias)
+        x = x + hidden @ self.out + self.out_bias
+        return F.layer_norm(x, x.shape[-1:]) @ self.head + self.head_bias
+
+
+class SweepAdamW:
+    """AdamW whose rate and decay differ along the first axis of every parameter.
+
+    Decay applies to matrices only, as elsewhere: to parameters whose second last axis is not 1.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], chosen: Sequence[Trial]) -> None:
+        self.parameters = list(parameters)
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+        device = self.parameters[0].device
+        self.lr = torch.tensor([trial.lr for trial in chosen], device=device)
+        self.decay = torch.tensor([trial.weight_decay for trial in chosen], device=device)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        """One step at `scale` times the trials' rates; clears the gradients."""
+        self.steps += 1
+        for p, first, second in zip(self.parameters, self.first, self.second):
+            shape = (-1,) + (1,) * (p.ndim - 1)
+            lr = (self.lr * scale).view(shape)
+            if p.shape[-2] != 1:
+                p.mul_(1 - lr * self.decay.view(shape))
+            first.lerp_(p.grad, 1 - BETAS[0])
+            second.lerp_(p.grad.square(), 1 - BETAS[1])
+            mean = first / (1 - BETAS[0] ** self.steps)
+            deviation = (second / (1 - BETAS[1] ** self.steps)).sqrt() + EPSILON
+            p.sub_(lr * mean / deviation)
+            p.grad = None
+
+
+def train_probes(
+    probes: nn.Module,
+    read: Callable[[Tensor], Tensor],
+    labels_N: Tensor,
+    chosen: Sequence[Trial],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> nn.Module:
+    """Trains all trials on the same batches: AdamW, cosine to 0. Returns the probes.
+
+    read(indices) gives the inputs of those rows, on the probes' device, where labels are too.
+    """
+    order = torch.Generator().manual_seed(seed)
+    optimizer = SweepAdamW(list(probes.parameters()), chosen)
+    size = min(batch_size, len(labels_N))
+    per_epoch = len(labels_N) // size
+    probes.train()
+    for step in range(epochs * per_epoch):
+        if step % per_epoch == 0:
+            rows = torch.randperm(len(labels_N), generator=order)
+        index = rows[step % per_epoch * size :][:size]
+        scores = probes(read(index))
+        target = labels_N[index.to(labels_N.device)].expand(len(scores), -1)
+        loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="sum") / size
+        loss.backward()
+        optimizer.step(0.5 * (1 + math.cos(math.pi * step / (epochs * per_epoch))))
+    return probes.eval()
+
+
+@torch.inference_mode()
+def accuracies(
+    probes: nn.Module, read: Callable[[Tensor], Tensor], labels_N: Tensor, batch_size: int
+) -> Tensor:
+    """Top-1 of each trial, float64 [S]."""
+    hits = 0
+    for index in torch.arange(len(labels_N)).split(batch_size):
+        found = probes(read(index)).argmax(-1) == labels_N[index.to(labels_N.device)]
+        hits = hits + found.sum(1)
+    return hits.double().cpu() / len(labels_N)
