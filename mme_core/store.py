@@ -168,7 +168,9 @@ def read_store_file(place: Place) -> dict[str, Any]:
         spec = TargetSpec.from_dict(about["spec"])
         stored_hash = about["spec_hash"]
         about = {name: about[name] for name in ("dataset", "split", "class_names", "made_by")}
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except UsageError as error:
+        raise StoreError(f"{place.at(STORE)} is damaged: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{place.at(STORE)} is damaged: {error!r}") from error
     if stored_hash != spec.hash:
         raise StoreError(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,10 @@ class VideoTable:
             return cls.from_rows([])
         return cls({name: np.concatenate([t[name] for t in tables]) for name in COLUMNS})
 
+    def part(self, start: int, stop: int) -> VideoTable:
+        """Rows start … stop − 1."""
+        return VideoTable({name: column[start:stop] for name, column in self._columns.items()})
+
     def __len__(self) -> int:
         return len(self._columns["id"])
 
@@ -92,9 +98,7 @@ class VideoTable:
 
 def _column(values: list[Any], kind: str) -> np.ndarray:
     if kind in ("text", "list"):
-        column = np.empty(len(values), object)
-        column[:] = values
-        return column
+        return np.fromiter(values, object, len(values))
     return np.array(values, kind)
 
 
@@ -104,8 +108,8 @@ def _plain(value: Any) -> Any:
 
 def shard_numbers(place: Place) -> list[int]:
     """Numbers of all folders named like a shard; on an object store some may be unfinished."""
-    names = [name.removesuffix(".zarr") for name in place.names("shards") if name[-5:] == ".zarr"]
-    return sorted(int(name) for name in names if name.isdecimal())
+    names = [name for name in place.names("shards") if re.fullmatch(r"\d{5,}\.zarr", name)]
+    return sorted(int(name.removesuffix(".zarr")) for name in names)
 
 
 def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
@@ -140,9 +144,18 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
     stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
     finished = {number: stamp for number, stamp in zip(numbers, stamps) if stamp}
     cached_stamps, cached = _read_cache(place)
-    if cached_stamps == finished and cached is not None:
+    if cached_stamps == finished:
         return cached
-    table = VideoTable.join([_read_shard(place, number, spec_hash) for number in finished])
+    bounds = np.searchsorted(cached["shard"], [numbers, np.add(numbers, 1)])
+    known = {
+        number: cached.part(low, high)
+        for number, low, high in zip(numbers, *bounds)
+        if number in cached_stamps and cached_stamps[number] == finished.get(number)
+    }
+    with ThreadPoolExecutor(1 if place.local is not None else 16) as pool:
+        new = [number for number in finished if number not in known]
+        known |= zip(new, pool.map(lambda number: _read_shard(place, number, spec_hash), new))
+    table = VideoTable.join([known[number] for number in finished])
     _write_cache(place, finished, table)
     return table
 
@@ -160,14 +173,14 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
     return VideoTable.from_rows({**row, "shard": number} for row in attributes["videos"])
 
 
-def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable | None]:
+def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
     """What index.npz holds; nothing where it is missing or cannot be read: it is only a cache."""
     try:
         with np.load(io.BytesIO(place.read(INDEX)), allow_pickle=False) as file:
             stamps = {int(number): stamp for number, stamp in json.loads(file["stamps"].tobytes())}
             return stamps, VideoTable({name: _unpack(file, name) for name in COLUMNS})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return {}, None
+        return {}, VideoTable.from_rows([])
 
 
 def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> None:
