@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
     "probe": ("train.probe", "train", "linear, attentive and kNN probes of an encoder"),
     "features": ("train.features", "train", "embeddings of a data set's clips"),
+    "predict": ("train.predict", "train", "the best classes of video files"),
+    "export": ("train.export", "train", "weights for transformers, as an encoder, as ONNX"),
     "convert": ("train.convert", "train", "read VideoMAE's, MME's or transformers' weights"),
     "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
 }

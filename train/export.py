@@ -1,0 +1,157 @@
+"""`mme export`: weights out, for use without this package.
+
+mme export runs/finetune --to videomae-hf -o out/hf       a folder that transformers loads
+mme export runs/pretrain --to encoder -o encoder.safetensors
+mme export runs/finetune --to onnx -o classifier.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from mme_core.errors import MMEError, UsageError
+from mme_core.model import SIZES, sinusoid_table
+from mme_core.spec import TUBELET
+from train.convert import save_weights
+from train.formats import to_hf
+from train.weights import Weights, build_from, read_weights
+
+ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
+
+
+def export_hf(weights: Weights, folder: Path) -> str:
+    """config.json, model.safetensors and preprocessor_config.json.
+
+    A classifier becomes VideoMAEForVideoClassification, a pre-trained encoder VideoMAEModel. Raises
+    UsageError for interpolated positions: transformers makes its own table.
+    """
+    table = weights.tensors.get("encoder.pos_embed")
+    if table is not None and not torch.allclose(table, sinusoid_table(*table.shape[1:]), atol=1e-5):
+        raise UsageError(
+            f"{weights.path}: its positions were interpolated from another resolution, and "
+            "transformers' VideoMAE only knows its own fixed table; use --to encoder or --to onnx"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(to_hf(weights.tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", _hf_config(weights))
+    _write_json(folder / "preprocessor_config.json", _hf_preprocessor(weights))
+    return f"{folder}: {_hf_config(weights)['architectures'][0]}.from_pretrained('{folder}')"
+
+
+def export_encoder(weights: Weights, path: Path) -> str:
+    """encoder.* alone, as one safetensors file; docs/downstream.md shows how to load it."""
+    tensors = {n: t for n, t in weights.tensors.items() if n.startswith("encoder.")}
+    save_weights(path, tensors, frames=weights.frames, image_size=weights.image_size)
+    return f"{path}: {len(tensors)} tensors, size {weights.size}"
+
+
+def export_onnx(weights: Weights, path: Path) -> str:
+    """The classifier: `clip` float32 [batch, 3, T, H, W], normalised → `logits` [batch, classes].
+
+    Runs the file in onnxruntime and raises MMEError where its logits differ from torch's.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"--to onnx needs {package}: pip install 'mme[export]'")
+    import onnxruntime
+
+    model = build_from(weights)
+    size = (3, weights.frames, weights.image_size, weights.image_size)
+    clip = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.onnx.export(
+        model,
+        (clip,),
+        path,
+        input_names=["clip"],
+        output_names=["logits"],
+        dynamic_shapes={"clip": {0: torch.export.Dim("batch", min=1)}},
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    three = torch.cat([clip, clip[:1]])  # another batch size than the one traced
+    (got,) = session.run(None, {"clip": three.numpy()})
+    with torch.inference_mode():
+        error = (torch.from_numpy(got) - model(three)).abs().max().item()
+    if not error < ONNX_TOLERANCE:
+        raise MMEError(f"{path}: onnxruntime's logits differ from torch's by {error:.2g}")
+    return f"{path}: logits equal torch's within {error:.1e}"
+
+
+TARGETS = {"videomae-hf": export_hf, "encoder": export_encoder, "onnx": export_onnx}
+
+
+def _hf_config(weights: Weights) -> dict[str, Any]:
+    width, _, heads = SIZES[weights.size]
+    classifier = weights.num_classes is not None
+    names = weights.class_names or [f"LABEL_{i}" for i in range(weights.num_classes or 0)]
+    config = {
+        "model_type": "videomae",
+        "architectures": ["VideoMAEForVideoClassification" if classifier else "VideoMAEModel"],
+        "image_size": weights.image_size,
+        "patch_size": weights.patch,
+        "num_channels": 3,
+        "num_frames": weights.frames,
+        "tubelet_size": TUBELET,
+        "hidden_size": width,
+        "num_hidden_layers": weights.depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        # without mean pooling transformers applies the encoder's last norm, as pre-training does
+        "use_mean_pooling": classifier,
+    }
+    if classifier:
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+    return config
+
+
+def _hf_preprocessor(weights: Weights) -> dict[str, Any]:
+    side = weights.image_size
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": side},
+        "resample": 2,  # bilinear
+        "do_center_crop": True,
+        "crop_size": {"height": side, "width": side},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_DEFAULT_MEAN),
+        "image_std": list(IMAGENET_DEFAULT_STD),
+    }
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mme export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", type=Path, help="a run's folder, or a file of weights")
+    parser.add_argument("--to", choices=TARGETS, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file, or folder (hf)")
+    parser.add_argument("--frames", type=int, default=16, help="of the clip, if not in the file")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
+    arguments = parser.parse_args(argv)
+    weights = read_weights(arguments.weights, arguments.frames, arguments.image_size)
+    print(TARGETS[arguments.to](weights, arguments.output))
+    return 0

@@ -1,0 +1,104 @@
+"""`mme predict`: the best classes of video files, with scores and a picture.
+
+mme predict VIDEO.mp4 --weights runs/finetune -o prediction.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mme_core.datasets import VideoItem
+from mme_core.errors import UsageError
+from mme_core.model import Classifier
+from train.clip_data import ViewPlan, normalise
+from train.clips import FileSource, frame_stride
+from train.distributed import connect
+from train.evaluate import trained_data
+from train.finetune_config import LabelledDataConfig
+from train.metrics import TOP, rank
+from train.views import test_views
+from train.weights import Weights, build_from, read_weights
+
+SHOWN = 8  # frames of the picture
+
+
+def predict(
+    model: Classifier, weights: Weights, video: Path, clips: int, crops: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(scores float64 [C], frames uint8 [T, H, W, 3] of the middle clip) of a file.
+
+    Raises VideoError where it cannot be read.
+    """
+    source = FileSource([VideoItem(video.name, str(video))], weights.class_names or ())
+    sampling, stride = trained_data(weights.recipe, LabelledDataConfig())
+    plan = ViewPlan(
+        sampling=sampling,
+        stride=frame_stride(stride, source),
+        frames=weights.frames,
+        size=weights.image_size,
+        clips=clips,
+        crops=crops,
+    )
+    frames = source.read(0, plan.indices)
+    views = torch.from_numpy(test_views(list(frames), plan.size, plan.crops))
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        scores = model(normalise(views.to(device))).double().softmax(1).mean(0)
+    return scores.cpu().numpy(), frames[len(frames) // 2]
+
+
+def draw(path: Path, video: Path, frames_THW3: np.ndarray, best: list[tuple[str, float]]) -> None:
+    """The clip's frames above the bars of its best classes, as a PNG."""
+    from matplotlib.figure import Figure
+
+    chosen = np.linspace(0, len(frames_THW3) - 1, min(SHOWN, len(frames_THW3))).round().astype(int)
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    top.suptitle(video.name)
+    for axes, index in zip(top.subplots(1, len(chosen)), chosen):
+        axes.imshow(frames_THW3[index])
+        axes.set_axis_off()
+    axes = bottom.subplots()
+    names, scores = zip(*reversed(best))
+    bars = axes.barh(names, scores)
+    axes.bar_label(bars, [f"{score:.1%}" for score in scores], padding=3)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("score")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mme predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    parser.add_argument("--weights", required=True, help="a fine-tuned run's folder, or a file")
+    parser.add_argument("-o", "--output", type=Path, help="picture.png, or a folder for several")
+    parser.add_argument("--clips", type=int, default=5)
+    parser.add_argument("--crops", type=int, default=3)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    arguments = parser.parse_args(argv)
+    if arguments.clips < 1 or arguments.crops < 1:
+        raise UsageError("--clips and --crops must be at least 1")
+    weights = read_weights(arguments.weights)
+    model = build_from(weights).to(connect(arguments.device).device)
+    names = weights.class_names or [str(number) for number in range(weights.num_classes)]
+    several = len(arguments.videos) > 1
+    for video in arguments.videos:
+        scores, frames = predict(model, weights, video, arguments.clips, arguments.crops)
+        order = rank(scores[None])[0][:TOP]
+        best = [(names[number], float(scores[number])) for number in order]
+        print(video)
+        for name, score in best:
+            print(f"  {score:6.1%}  {name}")
+        if arguments.output:
+            output = arguments.output / f"{video.stem}.png" if several else arguments.output
+            draw(output, video, frames, best)
+    return 0
