@@ -74,10 +74,14 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._finish()
-        else:
+        if kind is not None:
             self._discard()
+            return
+        try:
+            self._finish()
+        except BaseException:  # a full disk, most likely: give the space back
+            self._discard()
+            raise
 
     def begin_video(self) -> None:
         if self._video is not None:
@@ -145,7 +149,6 @@ class ShardWriter:
 
     def _finish(self) -> None:
         if self._video is not None:
-            self._discard()
             raise ValueError("the shard ends inside a video")
         for array in self._arrays.values():
             array.finish()

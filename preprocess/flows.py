@@ -12,11 +12,13 @@ are quarantined; 130 and 143 interrupted.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,45 +117,64 @@ def main(argv: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    console = Console()
     spec = TargetSpec.from_overrides(arguments.spec)
     _check(arguments, spec)
-    manifest = _manifest(arguments, console)
+    manifest = _manifest(arguments)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
     place = Place(_absolute(arguments.store))
-    is_new = not place.exists(STORE)
+    work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), Console())
     if arguments.dry_run:
-        _prepare(arguments, manifest, items, spec, place, console, is_new)
+        if not work.is_new:
+            work.open_store()
+        _prepare(work)
         return 0
     with StoreLock(place):
-        open_or_create_store(
-            place.url, spec, manifest.dataset, manifest.split, manifest.class_names
-        )
+        work.open_store()
         remove_leftovers(place.url)
         try:
-            return _run(arguments, manifest, items, spec, place, console, is_new)
+            return _run(work)
         finally:
             remove_leftovers(place.url)
 
 
-def _run(
-    arguments: argparse.Namespace,
-    manifest: Manifest,
-    items: Sequence[VideoItem],
-    spec: TargetSpec,
-    place: Place,
-    console: Console,
-    is_new: bool,
-) -> int:
-    ledger, todo, shards = _prepare(arguments, manifest, items, spec, place, console, is_new)
-    failures = _Failures(arguments.max_failures, ledger, {item.id for item in items})
+@dataclass(frozen=True)
+class _Work:
+    """What was asked for."""
+
+    arguments: argparse.Namespace
+    manifest: Manifest
+    items: Sequence[VideoItem]  # of the manifest, those chosen
+    spec: TargetSpec
+    place: Place
+    is_new: bool
+    console: Console
+
+    def open_store(self) -> None:
+        """Makes the store, or checks that it was made the same way."""
+        about = self.manifest
+        open_or_create_store(
+            self.place.url, self.spec, about.dataset, about.split, about.class_names
+        )
+
+    def say(self, *lines: str) -> None:
+        for line in lines:
+            self.console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _run(work: _Work) -> int:
+    ledger, todo, shards = _prepare(work)
+    failures = _Failures(work.arguments.max_failures, ledger, {item.id for item in work.items})
+    root, timeout = work.manifest.root, work.arguments.timeout
     jobs = (
-        ShardJob(shard.number, shard.items, spec, place.url, manifest.root, arguments.timeout)
+        ShardJob(shard.number, shard.items, work.spec, work.place.url, root, timeout)
         for shard in shards
     )
     finished: list[int] = []
     if todo and not failures.too_many:
-        with Display(todo, console) as display, closing(_pool(arguments, jobs, display)) as results:
+        with (
+            Display(todo, work.console) as display,
+            closing(_pool(work.arguments, jobs, display)) as results,
+        ):
             for result in results:
                 ledger.add(result.number, result.outcomes)
                 finished.append(result.number)
@@ -163,12 +184,12 @@ def _run(
                     break
     if ledger.stale:
         ledger.save()
-    load_table(place, spec.hash)  # writes its cache
-    _say(console, *summarise(ledger, failures.wanted))
+    load_table(work.place, work.spec.hash)  # writes its cache
+    work.say(*summarise(ledger, failures.wanted))
     if finished:
-        _say(console, run_line(display.frames, display.seconds, finished, place))
+        work.say(run_line(display.frames, display.seconds, finished, work.place))
     if failures.too_many:
-        print(f"mme flows: {failures} (see {place.at(LEDGER)})", file=sys.stderr)
+        print(f"mme flows: {failures} (see {work.place.at(LEDGER)})", file=sys.stderr)
         return TOO_MANY_FAILURES
     return 0
 
@@ -194,37 +215,28 @@ class _Failures:
         return f"{len(self._ids)} videos are quarantined, more than --max-failures {self._most}"
 
 
-def _prepare(
-    arguments: argparse.Namespace,
-    manifest: Manifest,
-    items: Sequence[VideoItem],
-    spec: TargetSpec,
-    place: Place,
-    console: Console,
-    is_new: bool,
-) -> tuple[Ledger, int, Iterator[Shard]]:
+def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
     """The ledger, how many videos are to be done, and their shards; says what will be done."""
-    ledger = Ledger(place) if is_new else Ledger.load(place, spec.hash, manifest.root)
+    arguments, manifest, items, place = work.arguments, work.manifest, work.items, work.place
+    ledger = Ledger(place) if work.is_new else Ledger.load(place, work.spec.hash, manifest.root)
     retried = arguments.retry_quarantined
     done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
     todo = sum(item.id not in done for item in items)
     size = arguments.videos_per_shard or default_videos_per_shard(len(items))
     workers = 1 if arguments.serial else arguments.workers or _cores()
-    names = len(manifest.class_names)
     split = f", split '{manifest.split}'" if manifest.split else ""
-    _say(
-        console,
+    chosen = f", {len(items)} of them chosen" if len(items) < len(manifest.items) else ""
+    where = f"Ray at {arguments.address}" if arguments.address else f"workers: {workers}"
+    work.say(
         f"data set     {manifest.dataset} in {manifest.root}{split}: {len(manifest.items)} videos"
-        f"{f', {len(items)} of them chosen' if len(items) < len(manifest.items) else ''}, "
-        f"{names} classes",
+        f"{chosen}, {len(manifest.class_names)} classes",
         *(f"             {note}" for note in manifest.notes),
-        f"store        {place.url}{' (new)' if is_new else ''}",
-        f"targets      {describe_spec(spec)}",
-        f"to do        {todo} videos in {-(-todo // size)} shards of {size}, "
-        + (f"Ray at {arguments.address}" if arguments.address else f"workers: {workers}"),
+        f"store        {place.url}{' (new)' if work.is_new else ''}",
+        f"targets      {describe_spec(work.spec)}",
+        f"to do        {todo} videos in {math.ceil(todo / size)} shards of {size}, {where}",
     )
     if todo and (guess := estimate(ledger, todo, workers)):
-        _say(console, f"             {guess}")
+        work.say(f"             {guess}")
     return ledger, todo, plan_shards(items, done, ledger.shards, size)
 
 
@@ -248,7 +260,7 @@ def _check(arguments: argparse.Namespace, spec: TargetSpec) -> None:
         flow_function(spec.flow)
 
 
-def _manifest(arguments: argparse.Namespace, console: Console) -> Manifest:
+def _manifest(arguments: argparse.Namespace) -> Manifest:
     options: dict[str, Any] = {}
     root = arguments.root
     if arguments.list and arguments.dataset != "csv":
@@ -257,19 +269,14 @@ def _manifest(arguments: argparse.Namespace, console: Console) -> Manifest:
         options["list_file"] = arguments.list
         root = root or Path(arguments.list).parent
     if arguments.dataset == "demo":
-
-        def report(made: int, total: int) -> None:
-            if made == 1:
-                _say(console, f"making {total} demo videos in {root}")
-
         options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
-        options |= {"generate": not arguments.dry_run, "report": report}
+        options |= {"generate": not arguments.dry_run, "report": _report_making}
     return load_manifest(arguments.dataset, root or "", arguments.split, **options)
 
 
-def _say(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+def _report_making(made: int, total: int) -> None:
+    if made == 1:
+        print(f"making {total} demo videos", flush=True)
 
 
 def _positive(text: str) -> int:

@@ -48,7 +48,8 @@ class StoreLock:
                     f"{holder['host']}; wait for it. If that run is dead, it is noticed within "
                     f"{DEAD_S:.0f} s, or remove {self._place.at(LOCK)}"
                 )
-            self._place.remove(LOCK)
+            if _read(self._place) == holder:  # or somebody else was faster
+                self._place.remove(LOCK)
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
         return self

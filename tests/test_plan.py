@@ -1,0 +1,44 @@
+"""Shards: a function of the manifest, whatever stopped the run before."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mme_core.datasets import VideoItem
+from preprocess.plan import MOST_PER_SHARD, choose, default_videos_per_shard, plan_shards
+
+
+def items(count):
+    return [VideoItem(f"{number:04d}.mp4", f"/{number}") for number in range(count)]
+
+
+@given(st.data(), st.integers(0, 40), st.integers(1, 7))
+def test_a_stopped_run_ends_as_one_that_was_not(data, count, size):
+    whole = list(plan_shards(items(count), (), (), size))
+    finished = data.draw(st.sets(st.sampled_from(whole))) if whole else set()
+    done = {item.id for shard in finished for item in shard.items}
+    rest = plan_shards(items(count), done, {shard.number for shard in finished}, size)
+    assert sorted([*finished, *rest], key=lambda shard: shard.number) == whole
+
+
+def test_new_videos_go_into_new_shards():
+    old = [VideoItem(name, "") for name in ("b", "d", "f")]
+    grown = sorted([*old, VideoItem("a", ""), VideoItem("c", "")], key=lambda item: item.id)
+    before = list(plan_shards(old, (), (), 2))
+    after = list(plan_shards(grown, {item.id for item in old}, {0, 1}, 2))
+    assert [shard.number for shard in before] == [0, 1]
+    assert [(s.number, [i.id for i in s.items]) for s in after] == [(2, ["a", "c"])]
+
+
+def test_fractions_are_nested_and_in_order():
+    all_items = items(50)
+    some = choose(all_items, None, 0.2, seed=3)
+    more = choose(all_items, None, 0.5, seed=3)
+    assert (len(some), len(more)) == (10, 25)
+    assert set(some) < set(more)
+    assert some == sorted(some, key=lambda item: item.id)
+    assert choose(all_items, None, 0.2, seed=4) != some
+    assert choose(all_items, 3, None, seed=0) == all_items[:3]
+
+
+def test_videos_per_shard():
+    assert [default_videos_per_shard(n) for n in (1, 32, 33, 10**6)] == [1, 1, 2, MOST_PER_SHARD]
