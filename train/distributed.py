@@ -6,6 +6,7 @@ The same command runs alone and under torchrun, which describes the process in t
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 from mme_core.errors import UsageError
 
 STOPPED = 75  # exit status of a run that saved and stopped for a signal (EX_TEMPFAIL: try again)
+# Buffers are constant tables, not worth sending at each step; torch 2.14 renamed the switch.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+BUFFER_SWITCH = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # the second is Slurm's usual warning
 
 
@@ -63,7 +68,7 @@ class Ranks:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
-            model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+            model, device_ids=ids, gradient_as_bucket_view=True, **{BUFFER_SWITCH: False}
         )
 
 
