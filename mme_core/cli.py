@@ -6,6 +6,7 @@ Stage 1 must run without torch and stage 2 without Ray, so nothing is imported a
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from mme_core.errors import MMEError, UsageError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
     "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
+    "info": ("preprocess.info", "preprocess", "say what a store holds"),
+    "verify": ("preprocess.verify", "preprocess", "read all of a store, report every damage"),
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
     "probe": ("train.probe", "train", "linear, attentive and kNN probes of an encoder"),
@@ -47,6 +50,8 @@ def _run(name: str, argv: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command and returns its exit status: 2 for wrong usage, 1 for other errors."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())

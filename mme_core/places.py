@@ -112,6 +112,13 @@ class Place:
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
+    def size(self, folder: str) -> int:
+        """Bytes of all files below a folder."""
+        if self.local is not None:
+            return sum(p.stat().st_size for p in (self.local / folder).rglob("*") if p.is_file())
+        fs, root = self._remote()
+        return fs.du(f"{root}/{folder}")
+
     def stamps(self, names: list[str]) -> list[str]:
         """For each file a text that changes when it is written anew; "" where it is missing."""
         with ThreadPoolExecutor(1 if self.local is not None else 16) as pool:

@@ -89,7 +89,9 @@ class VideoTable:
         if self._rows_by_id is None:
             self._rows_by_id = {text: number for number, text in enumerate(self["id"])}
         if video_id not in self._rows_by_id:
-            raise StoreError(f"no video '{video_id}' in the store; `mme info STORE` lists some")
+            raise StoreError(
+                f"no video '{video_id}' in the store; `mme info STORE --videos 20` lists some"
+            )
         return self._rows_by_id[video_id]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""`mme verify`: reads every chunk of a store and says what is wrong, and where.
+
+Checked: checksums, shapes and codings of the arrays, the tables against the arrays and against the
+specification, the specification's hash, value ranges, JPEG files, duplicate ids, the index and the
+ledger against the shards, and what killed writers left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.progress import track
+
+from mme_core.chunks import shard_name
+from mme_core.errors import StoreError, UsageError
+from mme_core.places import Place
+from mme_core.shards import leftovers
+from mme_core.store import read_store_file
+from mme_core.store_index import COLUMNS, load_table, shard_numbers
+from preprocess.verify_shard import ShardReport, check_shard
+
+LEDGER = "ledger.jsonl"
+
+
+@dataclass
+class Report:
+    """problems make the exit status 1; notes do not."""
+
+    shards: int = 0
+    videos: int = 0
+    tubelets: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_store(
+    url: str, *, deep: bool = False, workers: int = 1, progress: bool = False
+) -> Report:
+    """Checks a store. `deep` decodes every JPEG file, not one a video.
+
+    Raises StoreError where there is no store.
+    """
+    place = Place(url)
+    about = read_store_file(place)
+    spec, classes = about["spec"], len(about["class_names"])
+    left = leftovers(url)
+    numbers = [number for number in shard_numbers(place) if shard_name(number) not in left]
+    jobs = [(url, number, spec, classes, deep) for number in numbers]
+    reports = _map(jobs, workers)
+    if progress:
+        reports = track(reports, "verifying", total=len(jobs))
+    report = Report(shards=len(numbers))
+    checked: list[ShardReport] = []
+    for one in reports:
+        report.problems += one.problems
+        report.tubelets += one.tubelets
+        report.videos += len(one.ids)
+        checked.append(one)
+    report.problems += _duplicates(checked)
+    report.problems += _check_index(place, spec.hash, checked)
+    report.problems += _check_ledger(place, checked)
+    report.notes += [
+        f"{place.at(name)}: left by a writer that was killed, or one that is at work; readers do "
+        "not see it, and `mme flows` removes it"
+        for name in left
+    ]
+    if not numbers:
+        report.problems.append(f"{place.url} has no finished shard")
+    return report
+
+
+def _map(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[ShardReport]:
+    if workers == 1:
+        yield from (check_shard(*job) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(check_shard, *zip(*jobs))
+
+
+def _duplicates(reports: Iterable[ShardReport]) -> Iterator[str]:
+    places: dict[str, list[str]] = {}
+    for report in reports:
+        for name in report.ids:
+            places.setdefault(name, []).append(shard_name(report.number))
+    for name, found in places.items():
+        if len(found) > 1:
+            yield f"video '{name}' is stored {len(found)} times, in {', '.join(found)}"
+
+
+def _check_index(place: Place, spec_hash: str, reports: list[ShardReport]) -> Iterator[str]:
+    """The table that readers get must be that of the shards."""
+    if any(report.problems for report in reports):
+        return  # it cannot be built from damaged tables
+    try:
+        table = load_table(place, spec_hash)
+    except StoreError as error:
+        yield str(error)
+        return
+    rows = [row | {"shard": report.number} for report in reports for row in report.rows]
+    same = len(rows) == len(table) and all(
+        {name: row[name] for name in COLUMNS} == stored for row, stored in zip(rows, table)
+    )
+    if not same:
+        yield f"{place.at('index.npz')} is not what the shards say; remove it, it is made again"
+
+
+def _check_ledger(place: Place, reports: Iterable[ShardReport]) -> Iterator[str]:
+    """Every video that the ledger calls stored must be in a shard."""
+    stored = {name for report in reports for name in report.ids}
+    try:
+        lines = place.read(LEDGER).splitlines()
+    except FileNotFoundError:
+        return
+    lost = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if row["status"] == "ok" and row["id"] not in stored:
+                lost.append(row["id"])
+        except (ValueError, KeyError, TypeError):
+            yield f"{place.at(LEDGER)}, line {number} is torn; `mme flows` writes it anew"
+    if lost:
+        yield (
+            f"{place.at(LEDGER)} calls {len(lost)} videos stored that are in no shard "
+            f"({', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}); run `mme flows` again"
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "mme verify", description="Reads all of a store and reports every damage with its place."
+    )
+    parser.add_argument("store", help="path or fsspec URL")
+    parser.add_argument("--deep", action="store_true", help="decode every JPEG, not one a video")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        raise UsageError(f"--workers {args.workers} must be at least 1")
+    report = verify_store(
+        args.store, deep=args.deep, workers=args.workers, progress=sys.stderr.isatty()
+    )
+    for note in report.notes:
+        print(f"note: {note}")
+    for problem in report.problems:
+        print(problem)
+    found = len(report.problems)
+    verdict = f"{found} problem{'s' * (found > 1)}" if found else "no problem"
+    print(
+        f"{args.store}: {report.videos} videos, {report.tubelets} tubelets, {report.shards} "
+        f"shards: {verdict} found"
+    )
+    return 1 if found else 0

@@ -1,0 +1,259 @@
+"""All checks of one shard, for `mme verify`. Nothing here stops at the first problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import zarr
+from zarr.storage import MemoryStore
+
+from mme_core.canvas import plan_canvas
+from mme_core.chunks import ChunkReader, shard_name
+from mme_core.errors import MMEError, StoreError
+from mme_core.layout import ArrayLayout, layouts
+from mme_core.places import Place
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store_index import COLUMNS, read_attributes
+
+_KINDS = {"text": str, "int64": int, "float64": (int, float), "list": list}
+_METADATA = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value")
+
+
+@dataclass
+class ShardReport:
+    """Its problems as lines, the ids and rows of its table, and its number of tubelets."""
+
+    number: int
+    problems: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tubelets: int = 0
+
+
+def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: bool) -> ShardReport:
+    """Reads all of a shard. `classes`: number of class names; `deep`: decode every JPEG."""
+    place, report = Place(url), ShardReport(number)
+    where = place.at(shard_name(number))
+    try:
+        attributes = read_attributes(place, number)
+        if attributes is None:
+            raise StoreError(f"{where} has no zarr.json")
+        if attributes["spec_hash"] != spec.hash:
+            raise StoreError(f"{where} was made with another specification than store.json's")
+        rows, sizes = attributes["videos"], (attributes["tubelets"], attributes["frame_bytes"])
+        table = _check_table(rows, sizes[0], spec, classes)
+        report.problems += [f"{where}: {text}" for text in table]
+        report.rows, report.tubelets = rows, sizes[0]
+        report.ids = [str(row["id"]) for row in rows]
+    except StoreError as error:
+        report.problems.append(str(error))
+        return report
+    except (KeyError, TypeError) as error:
+        report.problems.append(f"{where}/zarr.json is damaged ({error!r}); remake the shard")
+        return report
+    if report.problems:
+        return report  # the arrays cannot be judged by a table that is wrong
+    check = _ArrayChecks(place, number, spec, rows, sizes)
+    found = [*check.files(), *check.metadata(), *check.values(), *check.jpegs(deep)]
+    report.problems += dict.fromkeys(found)
+    return report
+
+
+def _check_table(
+    rows: list[dict[str, Any]], tubelets: int, spec: TargetSpec, classes: int
+) -> Iterator[str]:
+    """Rows must follow each other without a gap, and agree with the specification."""
+    first, seen = 0, set()
+    for place, row in enumerate(rows):
+        wrong = [
+            name
+            for name, kind in COLUMNS.items()
+            if name != "shard" and not isinstance(row.get(name), _KINDS[kind])
+        ]
+        if wrong:
+            yield f"row {place} of the table: {', '.join(wrong)} missing or of the wrong type"
+            return
+        name = f"video '{row['id']}'"
+        if row["id"] in seen:
+            yield f"{name} is in the table twice"
+        seen.add(row["id"])
+        if row["first"] != first:
+            yield f"{name} starts at tubelet {row['first']}, not at {first}"
+        first = row["first"] + row["count"]
+        expected = (row["frames"] - 1 - spec.stride) // spec.hop + 1
+        if row["count"] < 1 or row["count"] != expected:
+            yield f"{name} has {row['count']} tubelets; {row['frames']} frames make {expected}"
+        if row["label"] < -1 or (classes and row["label"] >= classes):
+            yield f"{name} has label {row['label']}, but there are {classes} classes"
+        try:
+            canvas = plan_canvas(row["height"], row["width"], spec)
+        except (MMEError, ZeroDivisionError) as error:
+            yield f"{name}: {row['width']}×{row['height']} frames have no canvas: {error}"
+            continue
+        if (canvas.hp, canvas.wp) != (row["hp"], row["wp"]):
+            yield (
+                f"{name} has {row['hp']}×{row['wp']} patches; {row['width']}×{row['height']} "
+                f"frames make {canvas.hp}×{canvas.wp}"
+            )
+    if first != tubelets:
+        yield f"the table ends at tubelet {first}, the shard at {tubelets}"
+
+
+class _ArrayChecks:
+    def __init__(
+        self,
+        place: Place,
+        number: int,
+        spec: TargetSpec,
+        rows: list[dict[str, Any]],
+        sizes: tuple[int, int],
+    ) -> None:
+        self.place, self.number, self.spec, self.rows = place, number, spec, rows
+        self.where = place.at(shard_name(number))
+        self.tubelets, self.frame_bytes = sizes
+        self.layouts = layouts(spec)
+        self.reader = ChunkReader(place)
+        counts = [row["count"] for row in rows]
+        self.hp = np.repeat([row["hp"] for row in rows], counts).astype(int)
+        self.wp = np.repeat([row["wp"] for row in rows], counts).astype(int)
+
+    def length(self, name: str) -> int:
+        """Rows that an array must have."""
+        special = {"frames": self.frame_bytes, "frame_ends": TUBELET * self.tubelets}
+        return special.get(name, self.tubelets)
+
+    def files(self) -> Iterator[str]:
+        """Files that should not be there; those that should are read later."""
+        folder = shard_name(self.number)
+        expected = {"zarr.json", *self.layouts}
+        for name in set(self.place.names(folder)) - expected:
+            yield f"{self.where}/{name} does not belong there; remove it"
+        for name, layout in self.layouts.items():
+            files = -(-self.length(name) // layout.file)
+            expected = {"zarr.json", *(layout.key(f).split("/")[1] for f in range(files))}
+            for extra in sorted(set(self.place.names(f"{folder}/{name}")) - expected):
+                yield f"{self.where}/{name}/{extra} does not belong there; remove it"
+
+    def metadata(self) -> Iterator[str]:
+        """What other readers of Zarr go by must be how the arrays are written."""
+        for name, layout in self.layouts.items():
+            file = f"{shard_name(self.number)}/{name}/zarr.json"
+            try:
+                found = json.loads(self.place.read(file))
+            except (OSError, ValueError) as error:
+                yield f"{self.place.at(file)} cannot be read ({error}); remake the shard"
+                continue
+            expected = _metadata(layout, self.length(name))
+            for key in _METADATA:
+                if found.get(key) != expected[key]:
+                    yield (
+                        f"{self.place.at(file)}: {key} is {found.get(key)}, and should be "
+                        f"{expected[key]}; remake the shard"
+                    )
+
+    def values(self) -> Iterator[str]:
+        """Reads every chunk, and looks at what is in it."""
+        self._last_end = 0
+        for name, layout in self.layouts.items():
+            for start in range(0, self.length(name), layout.file):
+                stop = min(start + layout.file, self.length(name))
+                yield from self._check_rows(layout, start, stop, layout.file)
+
+    def _check_rows(self, layout: ArrayLayout, start: int, stop: int, size: int) -> Iterator[str]:
+        """A file at once, and where that fails each chunk alone."""
+        try:
+            rows = self.reader.rows(self.number, layout, start, stop)
+        except StoreError as error:
+            if size == layout.chunk:
+                yield str(error)
+                return
+            for low in range(start, stop, layout.chunk):
+                high = min(low + layout.chunk, stop)
+                yield from self._check_rows(layout, low, high, layout.chunk)
+            return
+        check = self._checks().get(layout.name)
+        for problem in check(rows, start) if check else ():
+            yield f"{self.where}: array '{layout.name}', rows {start}–{stop - 1}: {problem}"
+
+    def _checks(self) -> dict[str, Callable[[np.ndarray, int], Iterator[str]]]:
+        return {
+            "position": self._check_patches,
+            "shape": self._check_patches,
+            "moments": self._check_moments,
+            "valid": self._check_valid,
+            "homography": _check_finite,
+            "frame_ends": self._check_ends,
+        }
+
+    def _check_patches(self, rows: np.ndarray, start: int) -> Iterator[str]:
+        """Nothing outside of the canvas."""
+        P = self.spec.patches
+        hp, wp = (size[start : start + len(rows), None] for size in (self.hp, self.wp))
+        row, column = np.arange(P) >= hp, np.arange(P) >= wp
+        outside = row[:, :, None] | column[:, None, :]
+        if rows[outside].any():
+            yield "values outside of the video's patches"
+
+    def _check_moments(self, rows: np.ndarray, start: int) -> Iterator[str]:
+        yield from self._check_patches(rows, start)
+        yield from _check_finite(rows, start)
+
+    def _check_valid(self, rows: np.ndarray, start: int) -> Iterator[str]:
+        yield from self._check_patches(rows, start)
+        if (rows >= 1 << self.spec.points).any():
+            yield f"a bit beyond the {self.spec.points} points"
+
+    def _check_ends(self, rows: np.ndarray, start: int) -> Iterator[str]:
+        if (np.diff(rows, prepend=self._last_end) <= 0).any():
+            yield "the ends of the frames do not increase"
+        self._last_end = rows[-1]
+        if start + len(rows) == TUBELET * self.tubelets and rows[-1] != self.frame_bytes:
+            yield f"the last frame ends at byte {rows[-1]} of {self.frame_bytes}"
+
+    def jpegs(self, deep: bool) -> Iterator[str]:
+        """The first frame of every video, or all of them, must be images of its canvas."""
+        if "frames" not in self.layouts:
+            return
+        for row in self.rows:
+            first = TUBELET * row["first"]
+            count = TUBELET * row["count"] if deep else 1
+            size = (self.spec.patch * row["hp"], self.spec.patch * row["wp"], 3)
+            for frame in range(first, first + count):
+                try:
+                    image = self._decode(frame)
+                except StoreError as error:
+                    yield str(error)  # found before: said once
+                    continue
+                if image is None or image.shape != size:
+                    found = "no image" if image is None else "×".join(map(str, image.shape))
+                    yield (
+                        f"{self.where}: frame {frame - first} of video '{row['id']}' is {found}, "
+                        f"and should be {'×'.join(map(str, size))}"
+                    )
+
+    def _decode(self, frame: int) -> np.ndarray | None:
+        before = max(frame - 1, 0)
+        ends = self.reader.rows(self.number, self.layouts["frame_ends"], before, frame + 1)
+        start, stop = (int(ends[0]) if frame else 0), int(ends[-1])
+        if not start < stop <= self.frame_bytes:
+            return None
+        data = self.reader.rows(self.number, self.layouts["frames"], start, stop)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+def _check_finite(rows: np.ndarray, _: int) -> Iterator[str]:
+    if not np.isfinite(rows).all():
+        yield "numbers that are not finite"
+
+
+def _metadata(layout: ArrayLayout, length: int) -> dict[str, Any]:
+    """An array's zarr.json as the writer makes it."""
+    files: dict[str, Any] = {}
+    array = zarr.create_array(MemoryStore(files), **layout.zarr_options())
+    array.resize((length, *layout.row))
+    return json.loads(files["zarr.json"].to_bytes())
