@@ -24,6 +24,7 @@ from train.checkpoint import checkpoints
 
 _NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of wrappers; any number, in any order
+_PICKLE = b"\x80"  # first byte of a file in torch's format before 1.6; later ones are zip files
 _HF_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -146,7 +147,6 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
         interpolated = moved is not table
         tensors["encoder.pos_embed"] = moved
     shared = {name: tensor for name, tensor in tensors.items() if name in own}
-    _check_shapes(shared, own, weights)
     missing = [name for name in own if name not in shared]
     unexpected = [name for name in tensors if name not in own] + weights.ignored
     if not any(n.startswith("encoder.") and n != "encoder.pos_embed" for n in shared):
@@ -154,6 +154,7 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
             f"{weights.path}: the encoder got nothing from it; its names begin with "
             f"{_shorten(unexpected)}, the model's with {_shorten(missing)}"
         )
+    _check_shapes(shared, own, weights)
     model.load_state_dict(shared, strict=False)
     return LoadReport(len(shared), missing, unexpected, interpolated)
 
@@ -255,6 +256,10 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _unpickle(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        old_format = opened.read(1) == _PICKLE
+    if not old_format and not zipfile.is_zipfile(file):
+        raise UsageError(f"{file}: not a checkpoint, or cut off while it was copied")
     try:
         # VideoMAE stores its command line beside the weights; a Namespace holds data only.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -266,8 +271,8 @@ def _unpickle(file: Path) -> dict[str, Any]:
             f"\"import torch; c = torch.load('{file}', map_location='cpu', weights_only=False); "
             "torch.save({'model': c.get('model', c.get('module', c))}, 'tensors.pth')\""
         ) from error
-    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{file}: not a checkpoint: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise UsageError(f"{file}: not a checkpoint: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(top, Mapping):
         raise UsageError(f"{file}: a {type(top).__name__}, not a dictionary of tensors")
     return dict(top)
