@@ -21,16 +21,20 @@ from mme_core.spec import TargetSpec
 _PATCH_AXES = (-3, -2, -1)  # one mean and deviation over all numbers of a patch (Table 7b)
 
 
-def decode_frames(jpegs: tuple[bytes, ...]) -> np.ndarray:
-    """JPEG bytes of equally large frames -> uint8 [len(jpegs), H, W, 3], RGB."""
+def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
+    """JPEG bytes -> images uint8 [H, W, 3], RGB."""
     images: list[np.ndarray] = []
     for number, jpeg in enumerate(jpegs):
         if number and jpeg is jpegs[number - 1]:  # the repeated frame that pads a short video
             images.append(images[-1])
             continue
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    return np.stack(images)
+        images.append(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB))
+    return images
+
+
+def decode_frames(jpegs: tuple[bytes, ...]) -> np.ndarray:
+    """JPEG bytes of equally large frames -> uint8 [len(jpegs), H, W, 3], RGB."""
+    return np.stack(decode_jpegs(jpegs))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
 from mme_core.video import read_frames
-from mme_core.window import CodedWindow
+from mme_core.window import CodedWindow, decode_jpegs
 from train import augment
 from train import data_checks as checks
 from train.augment import View
@@ -124,7 +124,7 @@ class ClipDataset(Dataset):
         start = int(rng.integers(starts)) if self.training else (starts - 1) // 2
         stored = self.source == "store"
         window = self.store.read_coded(video, start, self.tubelets, frames=stored)
-        canvases = window.decode_frames() if stored else self._from_file(row, window)
+        canvases = decode_jpegs(window.frames) if stored else self._from_file(row, window)
         samples = [self._crop(rng, window, canvases) for _ in range(self.crops)]
         for sample in samples:
             sample |= {
@@ -135,7 +135,7 @@ class ClipDataset(Dataset):
         return samples[0] if self.crops == 1 else default_collate(samples)
 
     def _crop(
-        self, rng: np.random.Generator, window: CodedWindow, canvases: Sequence[np.ndarray]
+        self, rng: np.random.Generator, window: CodedWindow, canvases: list[np.ndarray]
     ) -> Sample:
         view = self._view(rng, window.hp, window.wp)
         patch, side = self.spec.patch, self.side
