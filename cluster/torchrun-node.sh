@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# One node's part of a torchrun job under Slurm; pretrain.sbatch starts it on every node.
+#
+#   srun --ntasks-per-node=1 cluster/torchrun-node.sh pretrain --config train/configs/... key=value
+#
+# torchrun neither passes SIGUSR1 on nor survives it, and it hides the exit status of the training
+# processes behind 1. So the signal is taken here and given to them: they save a checkpoint and
+# stop. SIGTERM (preemption) is treated alike: torchrun would leave them only 30 seconds.
+#
+# BIN   folder of the command `torchrun` (default: .venv/bin here)
+# GPUS  training processes on this node (default: the GPUs that Slurm gave)
+set -euo pipefail
+
+BIN=${BIN:-$PWD/.venv/bin}
+: "${MASTER_ADDR:?the first node, which pretrain.sbatch exports}" "${MASTER_PORT:?a free port there}"
+
+trap '' USR1 # inherited by torchrun; the training processes install handlers of their own
+"$BIN/torchrun" \
+    --nnodes="$SLURM_JOB_NUM_NODES" --node-rank="$SLURM_NODEID" \
+    --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \
+    --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" \
+    -m mme_core "$@" &
+agent=$!
+trap 'pkill -USR1 -P "$agent" || true' USR1 TERM
+
+status=0
+while true; do # a trapped signal ends `wait` early
+    wait "$agent" && status=0 || status=$?
+    kill -0 "$agent" 2> /dev/null || break
+done
+exit "$status"
