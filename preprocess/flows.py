@@ -114,9 +114,15 @@ def main(argv: list[str]) -> int:
     """Runs the command; see the module."""
     arguments = parser().parse_intermixed_args(argv)
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be valid UTF-8
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
+        stream.reconfigure(errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _flows(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _flows(arguments: argparse.Namespace) -> int:
     spec = TargetSpec.from_overrides(arguments.spec)
     _check(arguments, spec)
     manifest = _manifest(arguments)
