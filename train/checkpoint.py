@@ -41,6 +41,7 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        _sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__ or error
@@ -49,7 +50,6 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
             f"checkpoint {path}: cannot be written ({cause}; {free / 1e9:.2f} GB free on that "
             "disk); the earlier checkpoints are intact: make room and run the same command again"
         ) from error
-    _sync_folder(folder)
     for old in checkpoints(run)[keep:]:
         old.unlink()
     return path

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from mme_core.errors import MMEError
+
 METRICS = "metrics.jsonl"
 
 
@@ -54,8 +56,14 @@ class RunLog:
         """One object of metrics.jsonl; `step` is the number of steps done."""
         if self.path is None:
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps(dict(values)) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(dict(values)) + "\n")
+        except OSError as error:
+            raise MMEError(
+                f"{self.path}: cannot be written ({error.strerror}): mend that and run the same "
+                "command again, which goes on from the last checkpoint"
+            ) from error
         if self.wandb:
             self.wandb.log({k: v for k, v in values.items() if k != "step"}, step=values["step"])
 

@@ -82,10 +82,15 @@ def check_folder(config: PretrainConfig) -> None:
 def write_config(config: PretrainConfig) -> None:
     """The resolved recipe beside the run's output."""
     folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{CONFIG}.tmp"
-    aside.write_text(recipes.to_yaml(config))
-    aside.replace(folder / CONFIG)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside.write_text(recipes.to_yaml(config))
+        aside.replace(folder / CONFIG)
+    except OSError as error:
+        raise UsageError(
+            f"out={config.out}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 def begin(config: PretrainConfig, ranks: Ranks) -> None:

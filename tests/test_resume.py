@@ -1,0 +1,154 @@
+"""A run that was killed ends with the numbers of the one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mme_core.errors import MMEError, UsageError
+from train import checkpoint, pretrain
+from train.logging import read_metrics
+
+STEPS = 40
+
+
+def words(store, out, *more):
+    fixed = ["log.every=1", "checkpoint.every=3", "norm.floor=0.1", "data.workers=0"]
+    return ["--config", "tiny.yaml", f"store={store}", f"out={out}", *fixed, *more]
+
+
+def run(store, out, *more):
+    return pretrain.main(words(store, out, f"optim.steps={STEPS}", *more))
+
+
+def final(out):
+    state = checkpoint.load_last(out, pytest.fail)
+    return state["step"], state["model"], state["optimizer"]["state"]
+
+
+def same(a, b):
+    (step_a, model_a, moments_a), (step_b, model_b, moments_b) = a, b
+    assert step_a == step_b
+    for name in model_a:
+        assert torch.equal(model_a[name], model_b[name]), name
+    for index in moments_a:
+        for name in moments_a[index]:
+            assert torch.equal(moments_a[index][name], moments_b[index][name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(demo_store, tmp_path_factory):
+    """A run that nothing interrupts; frames shuffled, so that it draws numbers as it goes."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run(demo_store, out, "data.shuffle_frames=true") == 0
+    return out
+
+
+def wait_for_step(out, step, process):
+    path = out / "metrics.jsonl"
+    while process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) >= step:
+            return
+        time.sleep(0.005)
+    pytest.fail(f"ended with status {process.returncode} before it could be killed")
+
+
+def test_killed_three_times_it_ends_the_same(demo_store, whole, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "mme_core", "pretrain"]
+    command += words(demo_store, out, f"optim.steps={STEPS}", "data.shuffle_frames=true")
+    seed = random.randrange(1000)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    for low in (4, 14, 24):  # rows of metrics.jsonl; a resumed run drops those it repeats
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_for_step(out, low + draw.randrange(8), process)
+        time.sleep(draw.random() * 0.05)  # also in the middle of a write
+        process.kill()
+        process.wait()
+    assert run(demo_store, out, "data.shuffle_frames=true") == 0
+    same(final(out), final(whole))
+    rows, expected = read_metrics(out), read_metrics(whole)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
+    demo_store, whole, tmp_path, monkeypatch, number
+):
+    step = pretrain.Pretraining._step
+
+    def signalled(self, batches, stop):
+        if self.done == 10:
+            os.kill(os.getpid(), number)
+        return step(self, batches, stop)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(pretrain.Pretraining, "_step", signalled)
+    options = ["data.shuffle_frames=true", "checkpoint.every=1000"]
+    assert run(demo_store, tmp_path, *options) == 75
+    assert signal.getsignal(number) == before
+    stopped = checkpoint.load_last(tmp_path, pytest.fail)["step"]
+    assert 10 < stopped < STEPS
+    monkeypatch.undo()
+    assert run(demo_store, tmp_path, *options) == 0
+    same(final(tmp_path), final(whole))
+
+
+def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_path):
+    assert pretrain.main(words(demo_store, tmp_path, "optim.steps=10")) == 0
+    more = ["optim.steps=20", "resume=force"]
+    with pytest.raises(UsageError, match="videos a step"):
+        pretrain.main(words(demo_store, tmp_path, *more, "data.batch_size=1"))
+    again = [*more, "data.batch_size=1", "optim.accumulate=2"]
+    assert pretrain.main(words(demo_store, tmp_path, *again)) == 0
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 20
+
+
+def test_a_folder_of_another_run_is_refused_unless_told(demo_store, tmp_path):
+    assert pretrain.main(words(demo_store, tmp_path)) == 0
+    written = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    with pytest.raises(UsageError, match=r"optim.lr: 0.2 here, 0.1 there.*resume=force"):
+        pretrain.main(words(demo_store, tmp_path, "optim.lr=0.2"))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == written
+    assert pretrain.main(words(demo_store, tmp_path, "log.every=2", "checkpoint.keep=1")) == 0
+    forced = words(demo_store, tmp_path, "optim.steps=12", "optim.lr=0.2", "resume=force")
+    assert pretrain.main(forced) == 0
+    assert read_metrics(tmp_path)[-1]["step"] == 12
+
+
+def test_a_checkpoint_of_another_model_or_store_is_refused(demo_store, tmp_path):
+    assert pretrain.main(words(demo_store, tmp_path / "a")) == 0
+    path = checkpoint.checkpoints(tmp_path / "a")[0]
+    with pytest.raises(UsageError, match=r"is of another model: .*\[.*in this recipe"):
+        pretrain.main(words(demo_store, tmp_path / "b", f"init={path}", "model.size=small"))
+    assert not (tmp_path / "b").exists()
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "spec_hash": "0", "spec": {**state["spec"], "flow": "tvl1"}}, path)
+    with pytest.raises(MMEError, match="flow: dis-ultrafast here, tvl1 there"):
+        pretrain.main(words(demo_store, tmp_path / "a"))
+
+
+def test_a_full_disk_ends_the_run_and_it_goes_on_from_the_checkpoint_before(
+    demo_store, tmp_path, monkeypatch
+):
+    fsync = os.fsync
+
+    def full(descriptor):
+        if list(tmp_path.rglob("step-00000006.tmp")):
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(MMEError, match=r"No space left on device.*run the same command again"):
+        pretrain.main(words(demo_store, tmp_path))
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 3
+    monkeypatch.undo()
+    assert pretrain.main(words(demo_store, tmp_path)) == 0
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 10
