@@ -16,7 +16,7 @@ BIN=${BIN:-$PWD/.venv/bin}
 
 trap '' USR1 # inherited by torchrun; the training processes install handlers of their own
 "$BIN/torchrun" \
-    --nnodes="$SLURM_JOB_NUM_NODES" --node-rank="$SLURM_NODEID" \
+    --nnodes="$SLURM_JOB_NUM_NODES" \
     --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" \
     -m mme_core "$@" &

@@ -129,7 +129,6 @@ def slurm(tmp_path, monkeypatch):
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NODELIST": "node-[a-b]",
         "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_NODEID": "0",
         "SLURM_CPUS_PER_TASK": "32",
         "SLURM_GPUS_ON_NODE": "8",
     }
@@ -239,13 +238,13 @@ def test_node_passes_the_warning_to_the_training_processes(slurm, tmp_path, name
     process.send_signal(getattr(signal, f"SIG{name}"))
     assert finish(process) == 1 and (tmp_path / "saved").exists()
     (call,) = calls(tmp_path, "torchrun")
-    assert "--nnodes=2 --node-rank=0 --nproc-per-node=8" in call
+    assert "--nnodes=2 --nproc-per-node=8" in call
     assert "--rdzv-endpoint=node-a:29500 -m mme_core pretrain a=b c" in call
 
 
 def test_pretrain_saves_and_queues_again_before_the_limit(slurm, tmp_path):
     slurm("torchrun", TORCHRUN.format(tmp_path))
-    slurm("srun", f'shift 2; echo $$ > {tmp_path}/node.pid; exec "$@"')
+    slurm("srun", f'shift 3; echo $$ > {tmp_path}/node.pid; exec "$@"')
     process = start(CLUSTER / "pretrain.sbatch", "--config", "x.yaml", "out=runs/x")
     wait_for(tmp_path / "up")
     process.send_signal(signal.SIGUSR1)
