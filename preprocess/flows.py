@@ -12,6 +12,7 @@ are quarantined; 130 and 143 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -25,7 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from mme_core.datasets import LOADERS, Manifest, VideoItem, load_manifest
+from mme_core.datasets import DATASETS, Manifest, VideoItem, load_manifest
 from mme_core.errors import UsageError
 from mme_core.flow import flow_function
 from mme_core.places import Place
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="spec.FIELD=VALUE",
         help="what the targets are, such as spec.stride=2; docs/store.md lists the fields",
     )
-    add("--dataset", required=True, help=f"one of {', '.join(LOADERS)}")
+    add("--dataset", required=True, choices=DATASETS, help="which kind of data set")
     add("--root", help="folder of the videos; `demo` is made there")
     add("--split", help="a split of the data set, such as train (default: everything)")
     add(
@@ -114,7 +115,8 @@ def main(argv: list[str]) -> int:
     """Runs the command; see the module."""
     arguments = parser().parse_intermixed_args(argv)
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be valid UTF-8
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _flows(arguments)
@@ -123,7 +125,8 @@ def main(argv: list[str]) -> int:
 
 
 def _flows(arguments: argparse.Namespace) -> int:
-    spec = TargetSpec.from_overrides(arguments.spec)
+    usual = [f"spec.stride={DATASETS[arguments.dataset].stride}"]
+    spec = TargetSpec.from_overrides([*usual, *arguments.spec])
     _check(arguments, spec)
     manifest = _manifest(arguments)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)

@@ -1,41 +1,61 @@
 """Data sets as manifests: which videos there are, where, and with which label.
 
-`load_manifest` is the only entry; a data set is a row of `LOADERS`, whose module has a function
+`load_manifest` is the only entry; a data set is a row of `DATASETS`, whose module has a function
 `load(root, split, **options) -> Manifest`.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from mme_core.datasets.manifest import Manifest, VideoItem, missing_root
 from mme_core.errors import UsageError
 
-__all__ = ["LOADERS", "Manifest", "VideoItem", "load_manifest"]
+__all__ = ["DATASETS", "Manifest", "VideoItem", "load_manifest"]
 
-LOADERS = {
-    "folder": "mme_core.datasets.folder",
-    "csv": "mme_core.datasets.csvlist",
-    "demo": "mme_core.datasets.demo",
+
+@dataclass(frozen=True)
+class _Source:
+    """module: of its `load`; stride: the usual spec.stride; options: of `load`, by name."""
+
+    module: str
+    stride: int = 4
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+DATASETS = {
+    "folder": _Source("mme_core.datasets.folder"),
+    "csv": _Source("mme_core.datasets.csvlist"),
+    "demo": _Source("mme_core.datasets.demo"),
+    **{
+        name: _Source("mme_core.datasets.kinetics", options={"dataset": name})
+        for name in ("k400", "k600", "k700")
+    },
+    "ssv2": _Source("mme_core.datasets.ssv2", stride=3),
+    "ucf101": _Source("mme_core.datasets.ucf101"),
+    "hmdb51": _Source("mme_core.datasets.hmdb51"),
 }
 
 
 def load_manifest(dataset: str, root: str, split: str | None = None, **options: Any) -> Manifest:
     """The videos of a data set, sorted by id.
 
-    dataset   a name of `LOADERS`
+    dataset   a name of `DATASETS`
     root      its folder; it need not exist for `demo`, which makes it
-    split     None: every video
+    split     None: every video, or the training split where a data set has official ones
     options   what the data set's `load` takes besides, such as `videos` for `demo`
 
     Raises UsageError for an unknown data set, a missing folder, a bad list, or no video at all.
     """
-    if dataset not in LOADERS:
-        raise UsageError(f"'{dataset}' is not a data set; there are {', '.join(LOADERS)}")
+    if dataset not in DATASETS:
+        raise UsageError(f"'{dataset}' is not a data set; there are {', '.join(DATASETS)}")
     if not str(root):
         raise UsageError(missing_root(dataset))
-    manifest = importlib.import_module(LOADERS[dataset]).load(str(root), split, **options)
+    source = DATASETS[dataset]
+    load = importlib.import_module(source.module).load
+    manifest = load(str(root), split, **source.options, **options)
     if not manifest.items:
         where = f"{root}" + (f", split '{split}'" if split else "")
         raise UsageError(f"no video in {where}; a video is a file such as CLASS/NAME.mp4")

@@ -1,0 +1,96 @@
+"""`k400`, `k600`, `k700`: Kinetics as CVDF hands it out, or as folders of classes.
+
+ROOT/annotations/SPLIT.csv or ROOT/SPLIT.csv (columns label, youtube_id, time_start, time_end) names
+the clips; they lie anywhere below ROOT/SPLIT (or ROOT) as YOUTUBEID_000012_000022.mp4 or
+YOUTUBEID.mp4, with any suffix. Without such a file: ROOT/SPLIT/CLASS/NAME.mp4.
+`path label` lists are read by `csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mme_core.datasets import folder
+from mme_core.datasets.lookup import Collector, VideoFiles
+from mme_core.datasets.manifest import Manifest
+from mme_core.errors import UsageError
+
+SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+_LISTS = ("annotations/{}.csv", "{}.csv", "{dataset}_{}.csv", "annotations/{dataset}_{}.csv")
+# CVDF's corrected files come beside the damaged ones, under the same names
+_FOLDERS = ("replacement", "{}", "videos_{}", "videos/{}", "")
+
+
+@dataclass(frozen=True)
+class _Row:
+    youtube_id: str
+    start: str
+    end: str
+    label: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.youtube_id} {self.start}–{self.end} s" if self.start else self.youtube_id
+
+    @property
+    def stems(self) -> list[str]:
+        if not self.start:
+            return [self.youtube_id]
+        start, end = int(float(self.start)), int(float(self.end))
+        padded = f"{self.youtube_id}_{start:06d}_{end:06d}"
+        return [padded, f"{self.youtube_id}_{start}_{end}", self.youtube_id]
+
+
+def load(root: str, split: str | None, dataset: str) -> Manifest:
+    """The clips of a split (train, val or test; None: train)."""
+    top = folder.existing_folder(root)
+    split = split or "train"
+    if split not in SPLITS:
+        raise UsageError(f"{dataset} has no split '{split}'; it has {', '.join(SPLITS)}")
+    lists = {name: _find_list(top, name, dataset) for name in SPLITS}
+    if lists[split] is None:
+        if not any((top / name).is_dir() for name in SPLITS[split]):
+            looked = ", ".join(pattern.format(split, dataset=dataset) for pattern in _LISTS)
+            raise UsageError(
+                f"no list of {dataset} in {top}: looked for {looked}, and for {split}/"
+            )
+        name = next(name for name in SPLITS[split] if (top / name).is_dir())
+        return replace(folder.load(root, name), dataset=dataset, split=split)
+    rows = {name: list(_read(path)) for name, path in lists.items() if path is not None}
+    names = sorted({row.label for part in rows.values() for row in part} - {None})
+    folders = [f.format(name) for f in _FOLDERS for name in SPLITS[split]]
+    files = VideoFiles(top, dict.fromkeys(folders))
+    collector = Collector(top, names)
+    for row in rows[split]:
+        collector.add(row.name, files.find(row.stems), row.label)
+    return collector.manifest(dataset, split)
+
+
+def _find_list(top: Path, split: str, dataset: str) -> Path | None:
+    for name in SPLITS[split]:
+        for pattern in _LISTS:
+            path = top / pattern.format(name, dataset=dataset)
+            if path.is_file():
+                return path
+    return None
+
+
+def _read(path: Path) -> Iterator[_Row]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        if "youtube_id" not in columns:
+            raise UsageError(
+                f"{path}:1: no column 'youtube_id'; for a list of `path label` use --dataset csv"
+            )
+        for row in reader:
+            start, end = row.get("time_start") or "", row.get("time_end") or ""
+            numbers = f"{start}{end}".replace(".", "")
+            if not row["youtube_id"] or (numbers and not numbers.isdecimal()):
+                raise UsageError(
+                    f"{path}:{reader.line_num}: needs a youtube_id and times in seconds"
+                )
+            yield _Row(row["youtube_id"], start, end, row.get("label") or None)

@@ -1,0 +1,93 @@
+"""Finding the files that an official list names, wherever and with whichever suffix they are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mme_core.datasets.folder import find_videos
+from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
+from mme_core.errors import UsageError
+
+
+class VideoFiles:
+    """The videos below some folders of a data set, by their names without suffix."""
+
+    def __init__(self, top: Path, folders: Iterable[str] = ("",)) -> None:
+        """Takes the folders in order: of two files of one name the first folder's counts."""
+        self._by_stem: dict[str, str] = {}
+        self._by_folded: dict[str, str] = {}
+        for folder in folders:
+            if not (top / folder).is_dir():
+                continue
+            for name in sorted(find_videos(top / folder)[0]):
+                path = PurePosixPath(folder, name)
+                self._by_stem.setdefault(path.stem, str(path))
+                self._by_folded.setdefault(path.stem.casefold(), str(path))
+
+    def find(self, stems: Sequence[str], any_case: bool = False) -> str | None:
+        """The file (relative to the root) of the first of these names that exists."""
+        for stem in stems:
+            if found := self._by_stem.get(stem):
+                return found
+            if any_case and (found := self._by_folded.get(stem.casefold())):
+                return found
+        return None
+
+
+@dataclass
+class Collector:
+    """Gathers the items of a list, and what is wrong with it."""
+
+    top: Path
+    class_names: Sequence[str]
+    items: dict[str, VideoItem] = field(default_factory=dict)
+    problems: Mapping[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self._labels = {name: label for label, name in enumerate(self.class_names)}
+
+    def add(self, name: str, found: str | None, class_name: str | None) -> None:
+        """A line of the list: what it calls the video, its file, its class (None: not known)."""
+        label = NO_LABEL if class_name is None else self._labels.get(class_name, NO_LABEL)
+        if class_name is not None and label == NO_LABEL:
+            self.problems["videos of unknown class, kept without a label"].append(
+                f"{name}: '{class_name}'"
+            )
+        if found is None:
+            self.problems["videos of the list are missing"].append(name)
+            return
+        item = VideoItem(found, str(self.top / found), label)
+        known = self.items.setdefault(found, item)
+        if known is not item:
+            kind = "repeat a video" if known.label == label else "repeat a video with another label"
+            self.problems[f"lines {kind}; the first counts"].append(name)
+
+    def manifest(self, dataset: str, split: str | None) -> Manifest:
+        """Raises UsageError when the list names videos and none of them is there."""
+        missing = self.problems.get("videos of the list are missing", [])
+        if missing and not self.items:
+            raise UsageError(
+                f"none of the {len(missing)} videos of the list is below {self.top}, such as "
+                f"{missing[0]}; check --root"
+            )
+        notes = (note for what, names in self.problems.items() for note in count_note(what, names))
+        return Manifest(
+            dataset,
+            str(self.top),
+            split,
+            tuple(self.class_names),
+            sort_items(self.items.values()),
+            tuple(notes),
+        )
+
+
+def first_existing(top: Path, names: Iterable[str], what: str) -> Path:
+    """The first of these files below `top`, or UsageError that names them."""
+    names = list(names)
+    for name in names:
+        if (top / name).is_file():
+            return top / name
+    raise UsageError(f"no {what} in {top}: looked for {', '.join(names)}")

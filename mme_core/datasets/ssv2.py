@@ -1,0 +1,55 @@
+"""`ssv2`: Something-Something V2.
+
+labels.json ({"Pushing something": "0", …}) and train.json, validation.json, test.json, in ROOT or
+ROOT/labels, also with the names of the later release (something-something-v2-train.json …); the
+clips are ID.webm, with any suffix, anywhere below ROOT.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mme_core.datasets.folder import existing_folder
+from mme_core.datasets.lookup import Collector, VideoFiles, first_existing
+from mme_core.datasets.manifest import Manifest
+from mme_core.errors import UsageError
+
+SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+def load(root: str, split: str | None) -> Manifest:
+    """The clips of a split (train, val or test; None: train). Those of `test` have no label."""
+    top = existing_folder(root)
+    split = split or "train"
+    if split not in SPLITS:
+        raise UsageError(f"ssv2 has no split '{split}'; it has train, val, test")
+    labels = _read(_find(top, "labels"), dict)
+    names = sorted(labels, key=lambda name: int(labels[name]))
+    rows = _read(path := _find(top, SPLITS[split]), list)
+    files = VideoFiles(top)
+    collector = Collector(top, names)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or "id" not in row:
+            raise UsageError(f"{path}: entry {number} has no 'id'")
+        template = row.get("template")
+        class_name = template.replace("[", "").replace("]", "") if template else None
+        collector.add(str(row["id"]), files.find([str(row["id"])]), class_name)
+    return collector.manifest("ssv2", split)
+
+
+def _find(top: Path, name: str) -> Path:
+    files = (f"{name}.json", f"something-something-v2-{name}.json")
+    folders = ("", "labels/", "annotations/")
+    return first_existing(top, [f"{f}{n}" for f in folders for n in files], f"{name} of ssv2")
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise UsageError(f"{path} does not hold a {kind.__name__}; is it another file?")
+    return content

@@ -1,0 +1,201 @@
+"""Kinetics, SSv2, UCF101 and HMDB51 in their official layouts, with the usual defects."""
+
+import json
+
+import pytest
+
+from mme_core.datasets import DATASETS, load_manifest
+from mme_core.errors import UsageError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def write(root, name, *lines):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(manifest):
+    names = (*manifest.class_names, None)
+    return {item.id: names[item.label] for item in manifest.items}
+
+
+@pytest.fixture
+def kinetics(tmp_path):
+    head = "label,youtube_id,time_start,time_end,split"
+    write(
+        tmp_path,
+        "annotations/train.csv",
+        head,
+        "petting animal (not cat),--aBc_12345,3,13,train",
+        '"testifying, in court",AAAAAAAAAAA,40,50,train',
+        "zumba,BBBBBBBBBBB,0,10,train",
+        "zumba,bbbbbbbbbbb,0,10,train",
+        "zumba,GONE_______,7,17,train",
+        "zumba,BBBBBBBBBBB,0,10,train",
+        "abseiling,AAAAAAAAAAA,40,50,train",
+    )
+    write(tmp_path, "annotations/val.csv", head, "yoga,VVVVVVVVVVV,1,11,val")
+    touch(
+        tmp_path,
+        "train/--aBc_12345_000003_000013.mp4",
+        "train/AAAAAAAAAAA_000040_000050.mkv",
+        "train/BBBBBBBBBBB.webm",
+        "train/bbbbbbbbbbb_000000_000010.mp4",
+        "train/not_listed_000000_000010.mp4",
+        "replacement/fixed/bbbbbbbbbbb_000000_000010.mp4",
+        "val/yoga/VVVVVVVVVVV_000001_000011.mp4",
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("dataset", ["k400", "k600", "k700"])
+def test_kinetics(kinetics, dataset):
+    train = load_manifest(dataset, kinetics, "train")
+    assert train.dataset == dataset
+    assert table(train) == {
+        "train/--aBc_12345_000003_000013.mp4": "petting animal (not cat)",
+        "train/AAAAAAAAAAA_000040_000050.mkv": "testifying, in court",
+        "train/BBBBBBBBBBB.webm": "zumba",
+        "replacement/fixed/bbbbbbbbbbb_000000_000010.mp4": "zumba",
+    }
+    assert train.notes == (
+        "1 videos of the list are missing (GONE_______ 7–17 s)",
+        "1 lines repeat a video; the first counts (BBBBBBBBBBB 0–10 s)",
+        "1 lines repeat a video with another label; the first counts (AAAAAAAAAAA 40–50 s)",
+    )
+    val = load_manifest(dataset, kinetics, "val")
+    assert table(val) == {"val/yoga/VVVVVVVVVVV_000001_000011.mp4": "yoga"}
+    assert val.class_names == train.class_names
+
+
+def test_kinetics_of_class_folders(tmp_path):
+    touch(tmp_path, "train/zumba/1.mp4", "train/air_drumming/2.mp4", "val/zumba/3.mp4")
+    manifest = load_manifest("k400", tmp_path)
+    assert table(manifest) == {
+        "train/zumba/1.mp4": "zumba",
+        "train/air_drumming/2.mp4": "air_drumming",
+    }
+    assert (manifest.dataset, manifest.split) == ("k400", "train")
+    assert load_manifest("k400", tmp_path, "val").class_names == manifest.class_names
+
+
+def test_kinetics_with_nothing_of_use(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"no list of k400 in .*: looked for annotations/train\.csv"
+    ):
+        load_manifest("k400", tmp_path, "train")
+    write(tmp_path, "train.csv", "a.mp4 0")
+    with pytest.raises(UsageError, match=r"train\.csv:1: no column 'youtube_id'; .* --dataset csv"):
+        load_manifest("k400", tmp_path, "train")
+    write(tmp_path, "train.csv", "label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,x,10")
+    with pytest.raises(UsageError, match=r"train\.csv:2: needs a youtube_id and times"):
+        load_manifest("k400", tmp_path, "train")
+    write(tmp_path, "train.csv", "label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,0,10")
+    with pytest.raises(UsageError, match="none of the 1 videos of the list is below"):
+        load_manifest("k400", tmp_path, "train")
+    with pytest.raises(UsageError, match="k400 has no split 'dev'"):
+        load_manifest("k400", tmp_path, "dev")
+
+
+@pytest.mark.parametrize("names", ["labels/{}.json", "labels/something-something-v2-{}.json"])
+def test_ssv2(tmp_path, names):
+    labels = {"Holding something": "0", "Pushing something (not moving)": "1", "Poking": "2"}
+    train = [
+        {"id": "78", "label": "holding a pot", "template": "Holding [something]"},
+        {"id": "79", "template": "Pushing [something] (not moving)"},
+        {"id": "80", "template": "Juggling [something]"},
+        {"id": "81", "template": "Poking"},
+    ]
+    for name, content in (("labels", labels), ("train", train), ("test", [{"id": "90"}])):
+        write(tmp_path, names.format(name), json.dumps(content))
+    clips = "20bn-something-something-v2"
+    touch(tmp_path, f"{clips}/78.webm", f"{clips}/79.mp4", f"{clips}/80.webm", f"{clips}/90.webm")
+    manifest = load_manifest("ssv2", tmp_path, "train")
+    assert table(manifest) == {
+        f"{clips}/78.webm": "Holding something",
+        f"{clips}/79.mp4": "Pushing something (not moving)",
+        f"{clips}/80.webm": None,
+    }
+    assert manifest.class_names == tuple(labels)
+    assert manifest.notes == (
+        "1 videos of unknown class, kept without a label (80: 'Juggling something')",
+        "1 videos of the list are missing (81)",
+    )
+    assert table(load_manifest("ssv2", tmp_path, "test")) == {f"{clips}/90.webm": None}
+    with pytest.raises(
+        UsageError, match=r"no validation of ssv2 in .*: looked for validation\.json"
+    ):
+        load_manifest("ssv2", tmp_path, "val")
+    write(tmp_path, names.format("train"), "{")
+    with pytest.raises(UsageError, match="is not valid JSON"):
+        load_manifest("ssv2", tmp_path, "train")
+    write(tmp_path, names.format("train"), "{}")
+    with pytest.raises(UsageError, match="does not hold a list"):
+        load_manifest("ssv2", tmp_path, "train")
+
+
+def test_ucf101(tmp_path):
+    lists = "ucfTrainTestlist"
+    write(tmp_path, f"{lists}/classInd.txt", "1 ApplyEyeMakeup", "2 HandstandPushups", "3 YoYo")
+    write(
+        tmp_path,
+        f"{lists}/trainlist01.txt",
+        "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1",
+        "HandstandPushups/v_HandStandPushups_g08_c01.avi 2",
+        "YoYo/v_YoYo_g25_c05.avi 3",
+    )
+    write(tmp_path, f"{lists}/testlist02.txt", "YoYo/v_YoYo_g01_c01.avi", "")
+    touch(
+        tmp_path,
+        "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi",
+        "UCF-101/HandstandPushups/v_HandstandPushups_g08_c01.mp4",
+        "UCF-101/YoYo/v_YoYo_g01_c01.avi",
+    )
+    train = load_manifest("ucf101", tmp_path, "train")
+    assert table(train) == {
+        "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi": "ApplyEyeMakeup",
+        "UCF-101/HandstandPushups/v_HandstandPushups_g08_c01.mp4": "HandstandPushups",
+    }
+    assert train.class_names == ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
+    assert train.notes == ("1 videos of the list are missing (YoYo/v_YoYo_g25_c05.avi)",)
+    test = load_manifest("ucf101", tmp_path, "test02")
+    assert table(test) == {"UCF-101/YoYo/v_YoYo_g01_c01.avi": "YoYo"}
+    with pytest.raises(UsageError, match=r"no list of ucf101 in .*trainlist03\.txt"):
+        load_manifest("ucf101", tmp_path, "train03")
+    with pytest.raises(UsageError, match="no split 'train4'"):
+        load_manifest("ucf101", tmp_path, "train4")
+    write(tmp_path, f"{lists}/classInd.txt", "1 ApplyEyeMakeup", "3 YoYo")
+    with pytest.raises(UsageError, match=r"classInd\.txt:2: '3 YoYo' is not `2 CLASS`"):
+        load_manifest("ucf101", tmp_path)
+
+
+def test_hmdb51(tmp_path):
+    lists = "testTrainMulti_7030_splits"
+    odd = "#122_Cleaning_Up_(The_Beach)_brush_hair_f_nm_np1_fr_med_0.avi"
+    dotted = "a_b.c_wave_u_nm_np1_ba_goo_0.avi"
+    write(
+        tmp_path, f"{lists}/brush_hair_test_split1.txt", f"{odd} 1 ", "gone.avi 1", "unused.avi 0"
+    )
+    write(tmp_path, f"{lists}/wave_test_split1.txt", f"{dotted} 2 ", "other.avi 1 ")
+    touch(tmp_path, f"brush_hair/{odd}", "brush_hair/unused.avi")
+    touch(tmp_path, f"wave/{dotted}", "wave/other.avi")
+    train = load_manifest("hmdb51", tmp_path)
+    assert table(train) == {f"brush_hair/{odd}": "brush_hair", "wave/other.avi": "wave"}
+    assert train.notes == ("1 videos of the list are missing (brush_hair/gone.avi)",)
+    assert table(load_manifest("hmdb51", tmp_path, "test1")) == {f"wave/{dotted}": "wave"}
+    with pytest.raises(UsageError, match=r"no CLASS_test_split2\.txt in"):
+        load_manifest("hmdb51", tmp_path, "train2")
+    write(tmp_path, f"{lists}/wave_test_split1.txt", "other.avi one")
+    with pytest.raises(UsageError, match=r"wave_test_split1\.txt:1: 'other\.avi one' is not"):
+        load_manifest("hmdb51", tmp_path)
+
+
+def test_usual_strides():
+    assert {name: source.stride for name, source in DATASETS.items() if source.stride != 4} == {
+        "ssv2": 3
+    }
