@@ -8,7 +8,7 @@ from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.viz.colour import speed_limit, wheel
-from mme_core.viz.layout import below, beside, enlarge, fade, pad, readable_scale, text_bar
+from mme_core.viz.layout import below, beside, enlarge, muted, pad, readable_scale, text_bar
 from mme_core.viz.motion import draw_tracks
 
 ROWS = ("masked", "true", "predicted", "original")
@@ -52,7 +52,7 @@ def figure4(
         hidden = mask[t].repeat(spec.patch, 0).repeat(spec.patch, 1)
         # hidden before it is enlarged: interpolation must not carry hidden pixels into visible ones
         rows["masked"].append(enlarge(np.where(hidden[..., None], np.uint8(_HIDDEN), frame), scale))
-        dark = fade(frame, 0.55, 30)
+        dark = muted(frame, 0.5)
         unseen = np.where(hidden[..., None], np.uint8(60), dark)
         for name, over, moves in (
             ("true", dark, true_displacement),

@@ -28,9 +28,10 @@ def readable_scale(height: int, width: int, target: int = 192) -> int:
     return -(-target // min(height, width))
 
 
-def fade(image: np.ndarray, amount: float, towards: int = 255) -> np.ndarray:
-    """The picture mixed with white (or grey): what is drawn over it stands out."""
-    return (image * (1 - amount) + towards * amount).astype(np.uint8)
+def muted(image: np.ndarray, darkness: float = 0.35) -> np.ndarray:
+    """Darker and nearly grey, so that the only strong colours are those drawn over it."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    return ((0.2 * image + 0.8 * grey) * (1 - darkness)).astype(np.uint8)
 
 
 def text_bar(

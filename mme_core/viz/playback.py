@@ -10,7 +10,7 @@ import numpy as np
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.viz.colour import speed_limit
 from mme_core.viz.glyphs import draw_hog
-from mme_core.viz.layout import fade
+from mme_core.viz.layout import muted
 from mme_core.viz.motion import draw_arrows, draw_tracks, flow_picture
 
 HOLD = 3  # raw frames in which the tail of a finished trajectory fades away
@@ -68,7 +68,7 @@ def tracks_picture(
         opacity.append(np.broadcast_to(strength, (len(paths[-1]), length)))
         heads.append(np.full(len(paths[-1]), elapsed < tracks.every))
     return draw_tracks(
-        fade(frame, 0.25, 30),
+        muted(frame),
         np.concatenate(paths),
         np.concatenate(valid),
         limit=limit,
@@ -85,7 +85,7 @@ def arrows_picture(
     points = tracks.points[tracks.at(time)[0]].reshape(-1, tracks.spec.length + 1, 2)
     valid = tracks.valid[tracks.at(time)[0]].reshape(-1)
     return draw_arrows(
-        fade(frame, 0.4, 30),
+        muted(frame),
         points[:, 0],
         points[:, -1] - points[:, 0],
         valid,
