@@ -45,3 +45,11 @@ def demo_store(tmp_path_factory) -> Path:
     items = demo.load(str(root / "videos"), None, videos=6).items
     spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast")
     return write_store(root / "store", [Path(item.path) for item in items], spec)
+
+
+@pytest.fixture(scope="session")
+def labelled_set(tmp_path_factory) -> Path:
+    """Folder of 12 training and 6 held-out video files of two classes (12 frames, 32×48)."""
+    from labelled import write_set
+
+    return write_set(tmp_path_factory.mktemp("labelled"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from mme_core.errors import MMEError, VideoError
 from train import views
@@ -145,3 +148,30 @@ class TestViews(Dataset):
             return {"video": video, "failed": str(error)}
         seen = views.test_views(list(clips), plan.size, plan.crops)
         return {"video": video, "views": torch.from_numpy(seen)}
+
+
+def make_loader(
+    dataset: Dataset,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+) -> DataLoader:
+    """Batches of items of `dataset`; workers are forked from a clean process (see train.data)."""
+    options = {}
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["train.clip_data"])
+        options = {"multiprocessing_context": context, "worker_init_fn": _start_worker}
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        **options,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # as many processes as cores are busy already
+    torch.set_num_threads(1)

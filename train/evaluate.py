@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from mme_core.errors import MMEError, UsageError
 from train import config as recipes
 from train import runs
-from train.clip_data import TestViews, ViewPlan, normalise
+from train.clip_data import TestViews, ViewPlan, make_loader, normalise
 from train.clips import Source, check_labels, frame_stride, open_source, relabel
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.finetune_config import LabelledDataConfig, ViewConfig
@@ -132,13 +132,8 @@ def view_loader(
     together = max(1, batch // (plan.clips * plan.crops))
     starts = range(0, len(source.ids), together)
     batches = [list(range(s, min(s + together, len(source.ids)))) for s in starts]
-    return DataLoader(
-        TestViews(source, plan),
-        batch_sampler=batches[ranks.rank :: ranks.world],
-        collate_fn=list,
-        num_workers=workers,
-        multiprocessing_context="forkserver" if workers else None,
-    )
+    mine = batches[ranks.rank :: ranks.world]
+    return make_loader(TestViews(source, plan), mine, list, workers)
 
 
 def evaluate(

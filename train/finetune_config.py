@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mme_core.errors import UsageError
+from train.clip_augment import rand_augment
 from train.config import CheckpointConfig, LogConfig, ModelConfig, OptimConfig
 from train.views import check_sampling
 
@@ -90,6 +91,8 @@ class FinetuneConfig:
 def check(config: FinetuneConfig) -> None:
     """Raises UsageError for values that contradict each other."""
     check_sampling(config.data.sampling)
+    if config.augment.rand_augment:
+        rand_augment(config.augment.rand_augment)
     low, high = (*config.augment.scale, 0, 0)[:2]
     if len(config.augment.scale) != 2 or not 0 < low <= high <= 1:
         raise UsageError(f"augment.scale={config.augment.scale} must be two areas in 0 … 1")

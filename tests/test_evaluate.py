@@ -1,0 +1,285 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from labelled import write_set
+
+from mme_core.datasets import load_manifest
+from mme_core.errors import MMEError, UsageError
+from mme_core.model import build_classifier
+from mme_core.spec import TargetSpec
+from mme_core.video import Video
+from train import evaluate, metrics
+from train.clip_data import TestViews, ViewPlan, collate_train, normalise
+from train.clips import FileSource, StoreSource, frame_stride, packet_pts
+from train.convert import save_weights
+from train.distributed import connect
+from train.evaluate import score_videos
+
+FRAMES, SIDE = 4, 32
+PHASES = Path(__file__).with_name("evaluate_phases.py")
+
+
+# metrics
+
+
+def test_metrics_by_hand():
+    scores = np.array(
+        [[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.0, 0.4, 0.6]]
+    )
+    labels = np.array([0, 1, 1, 1, 2])
+    result = metrics.measure(scores, labels, asked=8)
+    assert result.top1 == pytest.approx(4 / 5)
+    assert result.top5 == 1.0
+    assert result.mean_class == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert result.coverage == 5 / 8
+    assert result.confusion.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
+
+
+def test_top5_of_more_classes():
+    scores = np.arange(14.0).reshape(2, 7)[:, ::-1].copy()  # class 0 best, class 6 worst
+    result = metrics.measure(scores, np.array([4, 5]), asked=2)
+    assert (result.top1, result.top5) == (0.0, 0.5)
+
+
+def test_classes_without_videos_are_no_part_of_the_mean():
+    result = metrics.measure(np.eye(4)[:2], np.array([0, 1]), asked=2)
+    assert result.mean_class == 1.0
+
+
+def test_tables_and_pictures(tmp_path):
+    names = ["clap", "jump, high", "wave"]
+    scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    metrics.write_predictions(tmp_path / "p.csv", ["a", "b"], np.array([0, -1]), scores, names)
+    rows = list(csv.reader((tmp_path / "p.csv").open()))
+    assert rows[1][:4] == ["a", "clap", "clap", "0.700000"]
+    assert rows[2][:4] == ["b", "", "wave", "0.600000"]
+    confusion = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 2]])
+    metrics.write_per_class(tmp_path / "c.csv", confusion, names)
+    rows = list(csv.reader((tmp_path / "c.csv").open()))
+    assert rows[1] == ["clap", "4", "3", "0.7500", "jump, high"]
+    assert rows[2] == ["jump, high", "0", "0", "", ""]
+    metrics.draw_confusion(tmp_path / "c.png", confusion, names)
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+# views
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A run's folder with a classifier of random weights that prefers some clips to others."""
+    torch.manual_seed(0)
+    model = build_classifier("tiny", 2, depth=1, frames=FRAMES, image_size=SIDE).eval()
+    torch.nn.init.normal_(model.head.weight)
+    folder = tmp_path_factory.mktemp("classifier")
+    recipe = {"data": {"sampling": "dense", "stride": 2}}
+    save_weights(
+        folder / "model.safetensors",
+        model.state_dict(),
+        frames=FRAMES,
+        image_size=SIDE,
+        class_names=["left", "right"],
+        recipe=recipe,
+    )
+    return folder, model
+
+
+def words(root, folder, out, *more):
+    fixed = ["device=cpu", "data.dataset=folder", "data.workers=0", "eval.clips=2", "eval.crops=3"]
+    return [*fixed, f"data.root={root}", f"init={folder}", f"out={out}", *more]
+
+
+def evaluation(out):
+    return json.loads((Path(out) / "evaluation.json").read_text())
+
+
+def source_of(root, split="val"):
+    manifest = load_manifest("folder", str(root), split)
+    return FileSource(manifest.items, manifest.class_names)
+
+
+@torch.inference_mode()
+def test_multi_view_scores_equal_a_direct_computation(labelled_set, classifier, tmp_path):
+    folder, model = classifier
+    assert evaluate.main(words(labelled_set, folder, tmp_path)) == 0
+    source = source_of(labelled_set)
+    right = 0
+    for video, item in enumerate(source.items):
+        with Video(item.path) as opened:
+            frames = np.stack([frame.rgb() for frame in opened])
+        probabilities = []
+        # 12 frames at stride 2 are 6; clips of 4 start at 0 and 2; crops of 32×48 at 0, 8, 16
+        for start in (0, 2):
+            clip = frames[0:12:2][start : start + FRAMES]
+            for left in (0, 8, 16):
+                view = torch.from_numpy(clip[:, :, left : left + SIDE].copy())[None]
+                probabilities.append(model(normalise(view)).softmax(1)[0])
+        mean = torch.stack(probabilities).mean(0)
+        right += int(mean.argmax()) == source.labels[video]
+        row = list(csv.DictReader((tmp_path / "predictions.csv").open()))[video]
+        assert row["id"] == item.id
+        assert float(row["score_1"]) == pytest.approx(mean.max().item(), abs=1e-5)
+    assert evaluation(tmp_path)["top1"] == pytest.approx(right / len(source.items))
+
+
+def test_one_and_two_processes_agree_to_the_last_digit(labelled_set, classifier, tmp_path):
+    """Five videos, so that two processes cannot share them evenly; batches of two."""
+    root = write_set(tmp_path / "set", train=2, val=3)
+    (root / "val" / "left" / "1.mp4").write_bytes(b"no video")
+    more = [f"data.root={root}", f"init={classifier[0]}", "data.dataset=folder", "data.workers=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, str(PHASES), str(tmp_path / "two"), *more],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert evaluate.main([*more, "device=cpu", f"out={tmp_path / 'one'}"]) == 0
+    one, two = tmp_path / "one", tmp_path / "two" / "evaluate"
+    assert evaluation(one) == evaluation(two)
+    assert evaluation(one)["videos"] == 5
+    assert (one / "predictions.csv").read_text() == (two / "predictions.csv").read_text()
+    report = json.loads((tmp_path / "two" / "probe" / "probe.json").read_text())
+    assert (report["training_videos"], report["test_videos"]) == (4, 5)
+
+
+def test_unreadable_videos_are_counted_and_not_replaced(classifier, tmp_path, capsys):
+    root = write_set(tmp_path / "set", train=1, val=2)
+    (root / "val" / "left" / "0.mp4").write_bytes(b"no video")
+    (root / "val" / "right" / "1.mp4").write_bytes(b"")
+    assert evaluate.main(words(root, classifier[0], tmp_path / "out")) == 0
+    result = evaluation(tmp_path / "out")
+    assert (result["videos"], result["asked"], result["coverage"]) == (2, 4, 0.5)
+    assert [row["id"] for row in result["not_read"]] == ["val/left/0.mp4", "val/right/1.mp4"]
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 3
+    assert "2 of 4 not read (coverage 50.00%)" in capsys.readouterr().out
+
+
+def test_nothing_readable_is_an_error(classifier, tmp_path):
+    root = write_set(tmp_path / "set", train=1, val=1)
+    for path in (root / "val").rglob("*.mp4"):
+        path.write_bytes(b"no video")
+    with pytest.raises(MMEError, match="none of 2 videos can be read"):
+        evaluate.main(words(root, classifier[0], tmp_path / "out"))
+
+
+def test_still_frames_hide_the_motion(labelled_set, classifier):
+    plan = ViewPlan("dense", 2, FRAMES, SIDE, clips=2, crops=3, still=True)
+    views = TestViews(source_of(labelled_set), plan)[0]["views"]
+    assert views.shape == (6, FRAMES, SIDE, SIDE, 3)
+    assert (views == views[:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["init=/nowhere"], "no such file of weights"),
+        (["data.val_split=test"], "test"),
+        (["data.stride=0"], "data.stride=0"),
+    ],
+)
+def test_wrong_input_is_explained(labelled_set, classifier, tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        evaluate.main(words(labelled_set, classifier[0], tmp_path, *change))
+
+
+def test_a_pretrained_encoder_cannot_be_evaluated(labelled_set, tmp_path):
+    state = build_classifier("tiny", 2, depth=1, frames=FRAMES, image_size=SIDE).state_dict()
+    encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
+    save_weights(tmp_path / "e.safetensors", encoder, frames=FRAMES, image_size=SIDE)
+    with pytest.raises(UsageError, match=r"no classification head.*mme finetune"):
+        evaluate.main(words(labelled_set, tmp_path / "e.safetensors", tmp_path / "out"))
+
+
+def test_classes_of_the_videos_must_be_known(classifier, tmp_path):
+    root = write_set(tmp_path / "set", train=1, val=1)
+    (root / "val" / "left").rename(root / "val" / "jump")
+    with pytest.raises(UsageError, match="does not know: jump; it knows 2 classes: left, right"):
+        evaluate.main(words(root, classifier[0], tmp_path / "out"))
+
+
+# sources
+
+
+def test_frames_of_a_file_are_those_of_a_plain_decode(labelled_set):
+    source = source_of(labelled_set)
+    with Video(source.items[0].path) as opened:
+        frames = np.stack([frame.rgb() for frame in opened])
+    seen = source.read(0, lambda count: np.array([[count - 1, 3], [3, 0]]))
+    assert seen.shape == (2, 2, 32, 48, 3)
+    assert (seen == frames[[[11, 3], [3, 0]]]).all()
+
+
+def test_a_file_with_fewer_frames_than_packets_is_counted(labelled_set, monkeypatch):
+    source = source_of(labelled_set)
+    longer = np.append(packet_pts(source.items[0].path), 10**6)
+    monkeypatch.setattr("train.clips.packet_pts", lambda path: longer)
+    asked = []
+
+    def choose(count):
+        asked.append(count)
+        return np.array([count - 1])
+
+    assert source.read(0, choose).shape == (1, 32, 48, 3)
+    assert asked == [13, 12]
+
+
+def test_frames_of_a_store_are_every_stride_th_of_the_file(labelled_set, tmp_path):
+    from conftest import write_store
+
+    from mme_core.store import TargetStore
+
+    spec = TargetSpec(stride=2, short_side=32, long_side=48, length=2, flow="dis-ultrafast")
+    paths = sorted((labelled_set / "val").rglob("*.mp4"))
+    source = StoreSource(TargetStore(write_store(tmp_path / "store", paths, spec)))
+    assert source.step == 2
+    assert list(source.class_names) == ["left", "right"]
+    counts = []
+    frames = source.read(0, lambda count: counts.append(count) or np.arange(count))
+    assert counts == [6]
+    plain = source_of(labelled_set).read(0, lambda count: np.arange(0, count, 2))
+    error = np.abs(frames.astype(int) - plain).mean()
+    assert frames.shape == plain.shape and error < 6  # JPEG
+
+
+def test_strides_count_raw_frames(labelled_set):
+    source = source_of(labelled_set)
+    assert frame_stride(None, source) == 4
+    assert frame_stride(3, source) == 3
+    source.step = 2
+    assert frame_stride(None, source) == 1
+    assert frame_stride(6, source) == 3
+    with pytest.raises(UsageError, match=r"data\.stride=3 must be a multiple.*spec\.stride=2"):
+        frame_stride(3, source)
+
+
+def test_a_batch_keeps_its_size_when_videos_fail():
+    def item(value):
+        return {
+            "frames": torch.full((2, 1, 1, 1, 3), value, dtype=torch.uint8),
+            "label": torch.tensor([value, value]),
+        }
+
+    batch = collate_train([item(1), {"failed": "x: broken"}, item(2)])
+    assert batch["label"].tolist() == [1, 1, 2, 2, 1, 1]
+    assert batch["failed"] == ["x: broken"]
+    with pytest.raises(MMEError, match="no video of a batch can be read: x: broken"):
+        collate_train([{"failed": "x: broken"}])
+
+
+def test_scores_do_not_depend_on_the_batch(labelled_set, classifier):
+    plan = ViewPlan("dense", 2, FRAMES, SIDE, clips=1, crops=1)
+    how = {"workers": 0, "dtype": torch.float32}
+    source, ranks = source_of(labelled_set), connect("cpu")
+    model = classifier[1]
+    one = score_videos(model, source, plan, ranks, batch=1, **how)
+    four = score_videos(model, source, plan, ranks, batch=4, **how)
+    assert one[0].tolist() == four[0].tolist() == list(range(6))
+    np.testing.assert_allclose(one[1], four[1], atol=1e-6)

@@ -1,0 +1,284 @@
+import json
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from labelled import write_set
+from safetensors.torch import load_file
+
+from mme_core.errors import UsageError
+from mme_core.model import build_classifier, build_pretraining_model
+from train import checkpoint, finetune
+from train.layer_decay import layer_decay_groups, layer_of
+from train.logging import read_metrics
+from train.mixup import build_mixup, mix
+
+SMALL = [
+    "init=none",
+    "device=cpu",
+    "data.dataset=folder",
+    "data.workers=0",
+    "data.stride=1",
+    "model.size=tiny",
+    "model.depth=1",
+    "model.frames=4",
+    "model.image_size=32",
+    "model.drop_path=0.1",
+    "data.batch_size=4",
+    "optim.lr=0.02",
+    "optim.warmup_epochs=0",
+    "augment.flip=false",
+    "eval.clips=2",
+    "eval.crops=1",
+    "log.every=1",
+]
+
+
+def words(root, out, *more):
+    return [*SMALL, f"data.root={root}", f"out={out}", *more]
+
+
+def losses(run):
+    return [row["loss"] for row in read_metrics(run) if "loss" in row]
+
+
+# layer-wise decay
+
+
+def test_layers_of_a_twelve_block_encoder():
+    assert layer_of("encoder.patch_embed.proj.weight", 12) == 0
+    assert layer_of("encoder.blocks.0.attn.qkv.weight", 12) == 1
+    assert layer_of("encoder.blocks.11.norm2.bias", 12) == 12
+    assert layer_of("fc_norm.weight", 12) == 13
+    assert layer_of("head.bias", 12) == 13
+
+
+def test_groups_have_the_published_scales_and_decays():
+    model = build_classifier("tiny", 5, frames=4, image_size=32)
+    groups = layer_decay_groups(model, 12, 0.75, 0.05)
+    assert len(groups) == 2 * 14
+    by_name = {name: group for group in groups for name in group["names"]}
+    # layer l of 0 … 13 learns at 0.75^(13 − l)
+    for name, scale, decay in [
+        ("encoder.patch_embed.proj.weight", 0.75**13, 0.05),
+        ("encoder.patch_embed.proj.bias", 0.75**13, 0.0),
+        ("encoder.blocks.0.attn.qkv.weight", 0.75**12, 0.05),
+        ("encoder.blocks.0.attn.qkv.bias", 0.75**12, 0.0),
+        ("encoder.blocks.11.mlp.fc2.weight", 0.75, 0.05),
+        ("encoder.blocks.11.norm1.weight", 0.75, 0.0),
+        ("fc_norm.weight", 1.0, 0.0),
+        ("head.weight", 1.0, 0.05),
+        ("head.bias", 1.0, 0.0),
+    ]:
+        assert by_name[name]["lr_scale"] == pytest.approx(scale)
+        assert by_name[name]["weight_decay"] == decay
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_rates_of_a_step_follow_the_layers(labelled_set, tmp_path):
+    run = finetune.Finetuning(
+        finetune.recipes.load(finetune.FinetuneConfig, words(labelled_set, tmp_path), "", ""),
+        finetune.connect("cpu"),
+    )
+    run.schedule.step_update(0)
+    # 2 videos a step: 0.02 · 2 / 256; one block: head 1, block 0.75, patches 0.75²
+    rates = {group["lr_scale"]: group["lr"] for group in run.optimizer.param_groups}
+    assert sorted(rates) == pytest.approx([0.75**2, 0.75, 1.0])
+    for scale, rate in rates.items():
+        assert rate == pytest.approx(scale * 0.02 * 2 / 256)
+
+
+# mixup and CutMix
+
+
+def pairs(labels):
+    clip = torch.zeros(len(labels), 3, 2, 8, 8)
+    for number in range(len(labels)):
+        clip[number] = number + 1.0
+    return clip, torch.tensor(labels)
+
+
+def test_mixup_targets_by_hand():
+    mixup = build_mixup(0.8, 0.0, 0.1, 4, 2)
+    np.random.seed(0)
+    np.random.rand()  # timm's draw whether to mix at all
+    lam = np.random.beta(0.8, 0.8)
+    np.random.seed(0)
+    clip, target = mix(mixup, *pairs([0, 3]))
+    # smoothing 0.1 of 4 classes: 0.925 for the class, 0.025 for the others
+    one, other = 0.925, 0.025
+    want = [lam * one + (1 - lam) * other, other, other, lam * other + (1 - lam) * one]
+    assert target[0].tolist() == pytest.approx(want)
+    assert target.sum(1).tolist() == pytest.approx([1, 1])
+    assert clip[0].unique().tolist() == pytest.approx([lam * 1 + (1 - lam) * 2])
+
+
+def test_cutmix_pastes_one_box_through_all_frames_and_weighs_by_its_area():
+    mixup = build_mixup(0.0, 1.0, 0.0, 2, 2)
+    for seed in range(5):
+        np.random.seed(seed)
+        clip, target = mix(mixup, *pairs([0, 1]))
+        pasted = clip[0] == 2.0
+        assert (pasted == pasted[0, 0]).all()
+        share = pasted.float().mean().item()
+        assert target[0].tolist() == pytest.approx([1 - share, share])
+
+
+def test_mixup_needs_pairs():
+    with pytest.raises(UsageError, match=r"data\.batch_size=3 must be even"):
+        build_mixup(0.8, 1.0, 0.1, 4, 3)
+    assert build_mixup(0.0, 0.0, 0.1, 4, 3) is None
+
+
+# the loop
+
+
+@pytest.fixture(scope="module")
+def finished(labelled_set, tmp_path_factory):
+    """A run with everything on, from pre-trained weights."""
+    folder = tmp_path_factory.mktemp("finished")
+    torch.manual_seed(0)
+    model = build_pretraining_model("tiny", depth=1, frames=4, image_size=32)
+    recipe = {"model": {"frames": 4, "image_size": 32}}
+    torch.save({"model": model.state_dict(), "config": recipe}, folder / "pretrained.pt")
+    extra = [f"init={folder / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9", "checkpoint.every=4"]
+    assert finetune.main(words(labelled_set, folder / "run", *extra)) == 0
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    run = finished / "run"
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if "val_top1" in row] == [6]
+    assert rows[-1]["final_videos"] == rows[-1]["final_asked"] == 6
+    assert json.loads((run / "evaluation.json").read_text())["top1"] == rows[-1]["final_top1"]
+    for name in ("predictions.csv", "per_class.csv", "confusion.png", "config.yaml"):
+        assert (run / name).stat().st_size > 0
+    state = checkpoint.load_last(run, pytest.fail)
+    average, last = load_file(run / "model.safetensors"), state["model"]
+    assert torch.equal(average["head.weight"], state["ema"]["head.weight"])
+    assert not torch.equal(average["head.weight"], last["head.weight"])
+
+
+def test_the_same_command_again_changes_nothing(finished, labelled_set):
+    before = load_file(finished / "run" / "model.safetensors")
+    extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
+    extra += ["checkpoint.every=4"]
+    assert finetune.main(words(labelled_set, finished / "run", *extra)) == 0
+    after = load_file(finished / "run" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_path, monkeypatch):
+    extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
+    command = words(labelled_set, tmp_path, *extra, "checkpoint.every=4")
+    step = finetune.Finetuning._step
+
+    def signalled(run, micro):
+        if run.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, micro)
+
+    monkeypatch.setattr(finetune.Finetuning, "_step", signalled)
+    assert finetune.main(command) == 75
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 5
+    monkeypatch.undo()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)  # whatever the generators held
+    assert finetune.main(command) == 0
+    whole, resumed = (
+        load_file(folder / "model.safetensors") for folder in (finished / "run", tmp_path)
+    )
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+    assert losses(tmp_path) == losses(finished / "run")
+
+
+def test_it_learns(tmp_path):
+    root = write_set(tmp_path / "set", train=12, val=8, coloured=True)
+    plain = ["augment.rand_augment=null", "augment.erase=0", "augment.mixup=0", "augment.cutmix=0"]
+    plain += ["augment.scale=[0.9,1.0]", "data.crops=1", "optim.epochs=16", "optim.lr=0.03"]
+    plain += ["data.batch_size=8", "log.every=20", "eval.every=0"]
+    assert finetune.main(words(root, tmp_path / "run", *plain)) == 0
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["top1"] == 1.0, result
+
+
+def test_gradient_accumulation_keeps_the_step(labelled_set, tmp_path):
+    """Two micro-batches of 2 clips take the step of one of 4, where nothing is drawn."""
+    still = ["augment.mixup=0", "augment.cutmix=0", "augment.erase=0", "model.drop_path=0"]
+    still += ["optim.steps=3", "eval.every=0"]
+    split = ["data.batch_size=2", "optim.accumulate=2"]
+    assert finetune.main(words(labelled_set, tmp_path / "one", *still)) == 0
+    assert finetune.main(words(labelled_set, tmp_path / "two", *still, *split)) == 0
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-5)
+
+
+# unreadable and wrong input
+
+
+def test_an_unreadable_training_video_is_reported_and_stood_in_for(tmp_path, capsys):
+    root = write_set(tmp_path / "set", train=4, val=1)
+    (root / "train" / "left" / "0.mp4").write_bytes(b"no video")
+    assert finetune.main(words(root, tmp_path / "run", "optim.epochs=1")) == 0
+    said = capsys.readouterr().out
+    assert "unreadable" in said and "train/left/0.mp4" in said
+    assert read_metrics(tmp_path / "run")[-2]["unreadable"] == 1
+
+
+WRONG = {
+    "unknown key": (["data.strid=2"], "data.strid is not a key.*data.stride"),
+    "no videos": (["data.root=/nowhere"], "/nowhere"),
+    "no labels given": (["data.dataset=null"], "either as store=.*or as data.dataset="),
+    "both given": (["store=x", "val_store=y"], "either as store="),
+    "odd frames": (["model.frames=5"], "model.frames=5 must be even"),
+    "too few videos": (["data.batch_size=64"], "12 videos do not fill one step"),
+    "crops": (["data.crops=3"], "data.crops=3 must divide data.batch_size=4"),
+    "policy": (["augment.rand_augment=magic"], "augment.rand_augment=magic"),
+    "sampling": (["data.sampling=sparse"], "data.sampling=sparse is not one of"),
+    "scale": (["augment.scale=[0.5]"], "augment.scale"),
+    "no weights": (["init=/nowhere.pt"], "no such file of weights"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_explained_before_anything_is_written(labelled_set, tmp_path, case):
+    extra, message = WRONG[case]
+    with pytest.raises(UsageError, match=message):
+        finetune.main(words(labelled_set, tmp_path / "run", *extra))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_held_out_class_that_was_not_trained_is_named(tmp_path):
+    root = write_set(tmp_path, train=2, val=1)
+    train, val = tmp_path / "train.csv", tmp_path / "val.csv"
+    train.write_text("".join(f"train/left/{i}.mp4 0\ntrain/right/{i}.mp4 1\n" for i in range(2)))
+    val.write_text("val/left/0.mp4 0\nval/right/0.mp4 3\n")
+    extra = ["data.dataset=csv", f"data.root={train}", f"data.val_root={val}"]
+    with pytest.raises(UsageError, match="classes that the model does not know: 3"):
+        finetune.main(words(root, tmp_path / "run", *extra))
+
+
+def test_unlabelled_videos_are_named(tmp_path):
+    root = write_set(tmp_path, train=2, val=1)
+    (tmp_path / "l.csv").write_text("train/left/0.mp4 0\ntrain/left/1.mp4 -1\n")
+    extra = ["data.dataset=csv", f"data.root={tmp_path / 'l.csv'}"]
+    with pytest.raises(UsageError, match=r"1 training videos have no label.*train/left/1\.mp4"):
+        finetune.main(words(root, tmp_path / "run", *extra))
+
+
+def test_a_video_shorter_than_the_clip_is_padded(tmp_path):
+    """12 frames, a clip of 4 at stride 8: as published, its last frame fills the clip."""
+    root = write_set(tmp_path / "set", train=2, val=1)
+    extra = ["data.stride=8", "optim.epochs=1"]
+    assert finetune.main(words(root, tmp_path / "run", *extra)) == 0
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished, labelled_set):
+    with pytest.raises(UsageError, match=r"holds another run.*optim\.lr"):
+        finetune.main(words(labelled_set, finished / "run", "optim.lr=1"))
