@@ -19,21 +19,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.targets import EPSILON, MOMENTS, decode_displacement, decode_hog
+from mme_core.targets import EPSILON, MOMENTS
+from train.trajectories import (
+    Batch,
+    Trajectories,
+    first_steps,
+    merge_points,
+    stored_to_raw,
+    travelled,
+)
 
 NORMS = ("patch", "step", "length", "none")
 MERGES = ("none", "mean", "max")
-
-Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,35 +76,6 @@ class TargetSettings:
             )
 
 
-class Trajectories(NamedTuple):
-    """Raw trajectories of a batch, flipped where their clips are."""
-
-    displacement: Tensor  # float32 [B, n, h, w, K, L, 2], canvas pixels, right and down positive
-    hog: Tensor  # float32 [B, n, h, w, K, L, bins]
-    valid: Tensor  # bool [B, n, h, w, K]
-
-
-def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Trajectories:
-    """De-quantises and flips. With `camera`, displacement is the residual Δp − (H(p) − p)."""
-    if "displacement" in batch:
-        displacement, hog = batch["displacement"], batch["hog"]
-    else:  # the decoders are arithmetic, and do for tensors what they do for arrays
-        displacement = decode_displacement(batch["position"], batch["moments"], spec)
-        hog = decode_hog(batch["shape"], batch["moments"], spec)
-    if camera:
-        displacement = _residual(displacement, batch, spec)
-    bits = torch.arange(spec.points, device=hog.device)
-    valid = (batch["valid"][..., None] >> bits) & 1 == 1
-    flip = batch["flip"]
-    mirrored = _mirror_columns(displacement, spec, point_axis=-3)
-    mirrored = torch.stack([-mirrored[..., 0], mirrored[..., 1]], dim=-1)
-    return Trajectories(
-        _where_clip(flip, mirrored, displacement),
-        _where_clip(flip, _mirror_columns(hog, spec, point_axis=-3).flip(-1), hog),
-        _where_clip(flip, _mirror_columns(valid, spec, point_axis=-1), valid),
-    )
-
-
 def build_targets(
     batch: Batch, spec: TargetSpec, settings: TargetSettings, contents: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -110,7 +85,7 @@ def build_targets(
     [K, L, 2] for position and [K, L, bins] for shape (K = 1 where points are merged).
     """
     raw = stored_to_raw(batch, spec, settings.camera)
-    raw = _merge_points(_first_steps(raw, settings.length), settings.merge)
+    raw = merge_points(first_steps(raw, settings.length), settings.merge)
     built = {name: CONTENTS[name](batch, raw, spec, settings) for name in contents}
     return {
         name: (target.flatten(1, 3), valid.flatten(1, 3)) for name, (target, valid) in built.items()
@@ -197,7 +172,7 @@ def _position(
     elif settings.norm == "step":
         target = standardise(displacement, (-3,), settings.floor)
     elif settings.norm == "length":
-        length = _travelled(displacement)[..., None, None]
+        length = travelled(displacement)[..., None, None]
         target = displacement / (length.clamp_min(settings.floor) + EPSILON)
     else:
         target = displacement
@@ -275,57 +250,6 @@ def hog_cells(luma_BNHW: Tensor, spec: TargetSpec) -> Tensor:
         votes = magnitude * (1 - distance).clamp_min(0)
         bins.append(votes.reshape(b, n, height // c, c, width // c, c).sum((3, 5)))
     return torch.stack(bins, dim=-1)
-
-
-def _residual(displacement: Tensor, batch: Batch, spec: TargetSpec) -> Tensor:
-    """Δp − (H(p) − p) at the tracked points, before the flip, where homographies are true."""
-    _, _, h, w = displacement.shape[:4]
-    start = torch.from_numpy(grid_points(h, w, spec)).to(displacement.device)
-    start = start + batch["origin"][:, None, None, None]
-    before = displacement.cumsum(-2) - displacement
-    points = start[:, None, ..., None, :] + before  # [B, n, h, w, K, L, 2]
-    matrix = batch["homography"][:, :, None, None, None]  # [B, n, 1, 1, 1, L, 3, 3]
-    # Spelt out: a matrix product would lose the digits that count under autocast.
-    moved = (matrix[..., :2] * points[..., None, :]).sum(-1) + matrix[..., 2]
-    return displacement - (moved[..., :2] / moved[..., 2:] - points)
-
-
-def _mirror_columns(values: Tensor, spec: TargetSpec, point_axis: int) -> Tensor:
-    """Reverses the patch columns (axis 3) and, in each patch, the columns of points."""
-    order = torch.arange(spec.points, device=values.device).reshape(spec.grid, spec.grid)
-    return values.flip(3).index_select(point_axis, order.flip(1).flatten())
-
-
-def _where_clip(flip_B: Tensor, flipped: Tensor, values: Tensor) -> Tensor:
-    return torch.where(flip_B.reshape(-1, *[1] * (values.ndim - 1)), flipped, values)
-
-
-def _first_steps(raw: Trajectories, length: int | None) -> Trajectories:
-    return raw._replace(
-        displacement=raw.displacement[..., :length, :], hog=raw.hog[..., :length, :]
-    )
-
-
-def _merge_points(raw: Trajectories, merge: str) -> Trajectories:
-    if merge == "none":
-        return raw
-    if merge == "mean":
-        return Trajectories(
-            raw.displacement.mean(-3, keepdim=True),
-            raw.hog.mean(-3, keepdim=True),
-            raw.valid.all(-1, keepdim=True),
-        )
-    point = _travelled(raw.displacement).argmax(-1, keepdim=True)
-    return Trajectories(
-        torch.take_along_dim(raw.displacement, point[..., None, None], -3),
-        torch.take_along_dim(raw.hog, point[..., None, None], -3),
-        torch.take_along_dim(raw.valid, point, -1),
-    )
-
-
-def _travelled(displacement: Tensor) -> Tensor:
-    """Σ‖Δp‖ of each trajectory: [..., K]."""
-    return torch.linalg.vector_norm(displacement, dim=-1).sum(-1)
 
 
 def _of_points(valid: Tensor, target: Tensor) -> Tensor:

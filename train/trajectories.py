@@ -1,0 +1,100 @@
+"""Raw trajectories of a batch, on its device: de-quantised, flipped, less the camera's motion.
+
+What a batch holds is told in `train.contents`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mme_core.canvas import grid_points
+from mme_core.spec import TargetSpec
+from mme_core.targets import decode_displacement, decode_hog
+
+Batch = Mapping[str, Tensor]
+
+
+class Trajectories(NamedTuple):
+    """Raw trajectories of a batch, flipped where their clips are."""
+
+    displacement: Tensor  # float32 [B, n, h, w, K, L, 2], canvas pixels, right and down positive
+    hog: Tensor  # float32 [B, n, h, w, K, L, bins]
+    valid: Tensor  # bool [B, n, h, w, K]
+
+
+def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Trajectories:
+    """De-quantises and flips. With `camera`, displacement is the residual Δp − (H(p) − p)."""
+    if "displacement" in batch:
+        displacement, hog = batch["displacement"], batch["hog"]
+    else:  # the decoders are arithmetic, and do for tensors what they do for arrays
+        displacement = decode_displacement(batch["position"], batch["moments"], spec)
+        hog = decode_hog(batch["shape"], batch["moments"], spec)
+    if camera:
+        displacement = _residual(displacement, batch, spec)
+    bits = torch.arange(spec.points, device=hog.device)
+    valid = (batch["valid"][..., None] >> bits) & 1 == 1
+    flip = batch["flip"]
+    mirrored = _mirror_columns(displacement, spec, point_axis=-3)
+    mirrored = torch.stack([-mirrored[..., 0], mirrored[..., 1]], dim=-1)
+    return Trajectories(
+        _where_clip(flip, mirrored, displacement),
+        _where_clip(flip, _mirror_columns(hog, spec, point_axis=-3).flip(-1), hog),
+        _where_clip(flip, _mirror_columns(valid, spec, point_axis=-1), valid),
+    )
+
+
+def first_steps(raw: Trajectories, length: int | None) -> Trajectories:
+    """The first `length` steps of all; None: every step."""
+    return raw._replace(
+        displacement=raw.displacement[..., :length, :], hog=raw.hog[..., :length, :]
+    )
+
+
+def merge_points(raw: Trajectories, merge: str) -> Trajectories:
+    """One trajectory a patch (Table 7c): "mean" of its points, or "max", that which moves most."""
+    if merge == "none":
+        return raw
+    if merge == "mean":
+        return Trajectories(
+            raw.displacement.mean(-3, keepdim=True),
+            raw.hog.mean(-3, keepdim=True),
+            raw.valid.all(-1, keepdim=True),
+        )
+    point = travelled(raw.displacement).argmax(-1, keepdim=True)
+    return Trajectories(
+        torch.take_along_dim(raw.displacement, point[..., None, None], -3),
+        torch.take_along_dim(raw.hog, point[..., None, None], -3),
+        torch.take_along_dim(raw.valid, point, -1),
+    )
+
+
+def travelled(displacement: Tensor) -> Tensor:
+    """Σ‖Δp‖ of each trajectory: [..., K]."""
+    return torch.linalg.vector_norm(displacement, dim=-1).sum(-1)
+
+
+def _residual(displacement: Tensor, batch: Batch, spec: TargetSpec) -> Tensor:
+    """Δp − (H(p) − p) at the tracked points, before the flip, where homographies are true."""
+    _, _, h, w = displacement.shape[:4]
+    start = torch.from_numpy(grid_points(h, w, spec)).to(displacement.device)
+    start = start + batch["origin"][:, None, None, None]
+    before = displacement.cumsum(-2) - displacement
+    points = start[:, None, ..., None, :] + before  # [B, n, h, w, K, L, 2]
+    matrix = batch["homography"][:, :, None, None, None]  # [B, n, 1, 1, 1, L, 3, 3]
+    # Spelt out: a matrix product would lose the digits that count under autocast.
+    moved = (matrix[..., :2] * points[..., None, :]).sum(-1) + matrix[..., 2]
+    return displacement - (moved[..., :2] / moved[..., 2:] - points)
+
+
+def _mirror_columns(values: Tensor, spec: TargetSpec, point_axis: int) -> Tensor:
+    """Reverses the patch columns (axis 3) and, in each patch, the columns of points."""
+    order = torch.arange(spec.points, device=values.device).reshape(spec.grid, spec.grid)
+    return values.flip(3).index_select(point_axis, order.flip(1).flatten())
+
+
+def _where_clip(flip_B: Tensor, flipped: Tensor, values: Tensor) -> Tensor:
+    return torch.where(flip_B.reshape(-1, *[1] * (values.ndim - 1)), flipped, values)
