@@ -26,10 +26,10 @@ help:  ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 	@echo
 	@echo "variables"
-	@echo "  DATASET     folder, csv or demo ($(DATASET))"
+	@echo "  DATASET     folder, csv, demo, k400, k600, k700, ssv2, ucf101, hmdb51 or hdf5 ($(DATASET))"
 	@echo "  ROOT        folder of the videos ($(ROOT))"
 	@echo "  STORE       folder or URL of the targets ($(STORE))"
-	@echo "  SPLIT       split of the data set, such as train; empty: everything"
+	@echo "  SPLIT       split of the data set, such as train; empty: everything, or the training split"
 	@echo "  LIST        DATASET=csv: the file of 'path label' lines; empty: ROOT/SPLIT.csv"
 	@echo "  WORKERS     processes of 'flows'; empty: one a core"
 	@echo "  ADDRESS     Ray cluster for 'flows', such as auto; empty: this machine"

@@ -10,6 +10,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ import av.logging
 import cv2
 import numpy as np
 
+from mme_core.containers import is_inside, read_inside
 from mme_core.errors import VideoError
 
 MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
@@ -285,10 +287,10 @@ def _read_by_pts(path: str | Path, pts: list[int]) -> np.ndarray | None:
 
 
 def _open(path: str | Path) -> av.container.InputContainer:
-    """Opens a local file; VideoError says why it cannot be opened."""
-    path = Path(path)
+    """Opens a local file, or one inside an HDF5 file; VideoError says why it cannot be opened."""
+    source = read_inside(str(path)) if is_inside(str(path)) else f"file:{path}"
     try:
-        return av.open(f"file:{path}", metadata_errors="ignore")
+        return av.open(source, metadata_errors="ignore")
     except FileNotFoundError as error:
         raise VideoError("no such file") from error
     except IsADirectoryError as error:
@@ -296,17 +298,23 @@ def _open(path: str | Path) -> av.container.InputContainer:
     except PermissionError as error:
         raise VideoError("permission denied") from error
     except (av.error.FFmpegError, OSError) as error:
-        if path.stat().st_size == 0:
+        if _size(path, source) == 0:
             raise VideoError("the file is empty") from error
-        raise VideoError(f"{_why(path)}: truncated or not a video") from error
+        raise VideoError(f"{_why(source)}: truncated or not a video") from error
 
 
-def _why(path: Path) -> str:
+def _size(path: str | Path, source: str | BytesIO) -> int:
+    return Path(path).stat().st_size if isinstance(source, str) else len(source.getbuffer())
+
+
+def _why(source: str | BytesIO) -> str:
     """FFmpeg's last words on a file that does not open. Its log is off in ordinary use."""
+    if isinstance(source, BytesIO):
+        source.seek(0)
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        av.open(f"file:{path}").close()
+        av.open(source).close()
     except av.error.FFmpegError as error:
         return error.log[2].strip() if error.log else error.strerror
     finally:

@@ -36,6 +36,7 @@ DATASETS = {
     "ssv2": _Source("mme_core.datasets.ssv2", stride=3),
     "ucf101": _Source("mme_core.datasets.ucf101"),
     "hmdb51": _Source("mme_core.datasets.hmdb51"),
+    "hdf5": _Source("mme_core.datasets.hdf5"),
 }
 
 

@@ -1,0 +1,38 @@
+"""Video files that lie inside a larger file: `FILE.h5::NAME`."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from mme_core.errors import VideoError
+
+INSIDE = "::"
+SUFFIXES = (".h5", ".hdf5")
+
+
+def is_inside(path: str) -> bool:
+    """Does the path name something in an HDF5 file?"""
+    container, separator, _ = path.partition(INSIDE)
+    return bool(separator) and container.endswith(SUFFIXES)
+
+
+def read_inside(path: str) -> io.BytesIO:
+    """The bytes of a video in an HDF5 file; VideoError when they are not there."""
+    import h5py
+
+    container, _, name = path.partition(INSIDE)
+    try:
+        with h5py.File(container) as file:
+            thing = file[name]
+            if not isinstance(thing, h5py.Dataset):
+                raise VideoError("a group of the HDF5 file, not a video")
+            data = np.asarray(thing)
+    except KeyError as error:
+        raise VideoError("no such video in the HDF5 file") from error
+    except OSError as error:
+        raise VideoError(f"the HDF5 file cannot be read: {error}") from error
+    if data.dtype.itemsize != 1 and data.dtype.kind not in "VS":
+        raise VideoError(f"{data.dtype} numbers in the HDF5 file, not the bytes of a video file")
+    return io.BytesIO(data.tobytes())
