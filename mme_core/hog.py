@@ -27,17 +27,8 @@ def hog_maps(luma_HW: np.ndarray, spec: TargetSpec) -> np.ndarray:
     luma_HW is uint8. Entry (y, x) is the window of c × c pixels, c = `spec.hog_cell`, whose first
     is (y − p, x − p) with p = ⌈c / 2⌉; pixels outside the image count nothing.
     """
-    pad = _pad(spec)
-    grown = cv2.copyMakeBorder(luma_HW, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    gx = cv2.subtract(grown[1:-1, 2:], grown[1:-1, :-2], dtype=cv2.CV_16S)
-    gy = cv2.subtract(grown[2:, 1:-1], grown[:-2, 1:-1], dtype=cv2.CV_16S)
-    code = np.zeros(np.add(luma_HW.shape, 2 * pad), np.int32)
-    inner = code[pad:-pad, pad:-pad]
-    np.abs(gx, out=inner)
-    inner *= 512
-    inner += np.abs(gy) << 1
-    inner += (gx ^ gy) < 0
-    votes = np.take(_votes(spec.hog_bins), code, axis=0, mode="clip")  # "clip" skips the range check
+    codes = _gradient_codes(luma_HW, _pad(spec))
+    votes = np.take(_votes(spec.hog_bins), codes, axis=0, mode="clip")  # clip: no range check
     window = (spec.hog_cell, spec.hog_cell)
     return cv2.boxFilter(
         votes, cv2.CV_32F, window, anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT
@@ -60,21 +51,38 @@ def _pad(spec: TargetSpec) -> int:
     return (spec.hog_cell + 1) // 2
 
 
+def _gradient_codes(luma_HW: np.ndarray, pad: int) -> np.ndarray:
+    """Rows of `_votes` for the image grown by `pad` on each side: int64 [H + 2 pad, W + 2 pad].
+
+    A code is |gx| + 256·|gy| + 65536·(1 where they differ in sign), put together byte by byte:
+    numpy gathers by int64, and arithmetic on that many bytes costs more than the gather.
+    """
+    border = pad + 1
+    image = cv2.copyMakeBorder(luma_HW, border, border, border, border, cv2.BORDER_REPLICATE)
+    left, right, up, down = image[1:-1, :-2], image[1:-1, 2:], image[:-2, 1:-1], image[2:, 1:-1]
+    gx, gy = cv2.absdiff(left, right), cv2.absdiff(up, down)
+    gx[:pad] = gx[-pad:] = 0  # the grown part votes for nothing; replicated
+    gy[:, :pad] = gy[:, -pad:] = 0  # pixels make the other two borders 0 already
+    differ = cv2.compare(left, right, cv2.CMP_GT) ^ cv2.compare(up, down, cv2.CMP_GT)
+    zero = np.zeros_like(gx)
+    planes = [gx, gy, differ & 1] + [zero] * 5  # from the lowest byte up
+    return cv2.merge(planes).view("<i8")[..., 0]
+
+
 @lru_cache(maxsize=4)
 def _votes(bins: int) -> np.ndarray:
-    """What a gradient adds to each bin: uint16 [256·256·2, bins], in units of 1 / _UNIT.
+    """What a gradient adds to each bin: uint16 [2·256·256, bins], in units of 1 / _UNIT.
 
-    Row |gx|·512 + |gy|·2 + (1 where gx and gy differ in sign): a mirrored gradient reads the same
-    row but for its last bit, and there the bins are reversed.
+    A mirrored gradient has the same code but for the sign's bit, and there the bins are reversed.
     """
-    gx, gy = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
+    gy, gx = np.mgrid[0:256, 0:256]
     magnitude = np.hypot(gx, gy) * _UNIT
     place = np.arctan2(gy, gx) * (bins / np.pi) - 0.5
     low = np.floor(place).astype(int)
     upper = np.rint(magnitude * (place - low))
     lower = np.rint(magnitude) - upper
-    votes = np.zeros((256, 256, 2, bins), np.uint16)
-    votes[gx, gy, 0, low % bins] += lower.astype(np.uint16)
-    votes[gx, gy, 0, (low + 1) % bins] += upper.astype(np.uint16)
-    votes[:, :, 1] = votes[:, :, 0, ::-1]
+    votes = np.zeros((2, 256, 256, bins), np.uint16)
+    votes[0, gy, gx, low % bins] += lower.astype(np.uint16)
+    votes[0, gy, gx, (low + 1) % bins] += upper.astype(np.uint16)
+    votes[1] = votes[0, ..., ::-1]
     return votes.reshape(-1, bins)

@@ -6,21 +6,34 @@ import numpy as np
 
 
 def sample(image_HWC: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
-    """Bilinear reading of `image_HWC` at (x, y) `points_N2`: float32 [N, C].
+    """Bilinear reading of the float32 `image_HWC` at (x, y) `points_N2`: float32 [N, C].
 
     A point outside the image reads the nearest border pixel.
     """
     height, width, channels = image_HWC.shape
-    limits = np.array([width - 1, height - 1], np.float32)
-    inside = np.clip(points_N2, 0, limits)
-    corner = np.minimum(inside.astype(np.intp), np.maximum(limits - 1, 0).astype(np.intp))
-    x, y = (inside - corner).astype(np.float32).T[..., None]
+    last = np.array([width - 1, height - 1], np.float32)
+    position = np.clip(points_N2, 0, last, dtype=np.float32)
+    corner = np.minimum(position.astype(np.intp), np.maximum(last.astype(np.intp) - 1, 0))
+    part = position - corner.astype(np.float32)
+    pixels = image_HWC.reshape(-1, channels)
     right, down = min(1, width - 1), min(1, height - 1) * width
-    flat = image_HWC.reshape(-1, channels)
     index = corner[:, 1] * width + corner[:, 0]
-    top = flat[index] * (1 - x) + flat[index + right] * x
-    bottom = flat[index + down] * (1 - x) + flat[index + down + right] * x
-    return top * (1 - y) + bottom * y
+
+    def read(offset: int) -> np.ndarray:
+        return pixels.take(index + offset, axis=0, mode="clip")  # clip: no range check
+
+    x, y = part[:, :1], part[:, 1:]
+    upper = _between(read(0), read(right), x)
+    lower = _between(read(down), read(down + right), x)
+    return _between(upper, lower, y)
+
+
+def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """first + part · (second − first), in the memory of `second`."""
+    second -= first
+    second *= part
+    second += first
+    return second
 
 
 def inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

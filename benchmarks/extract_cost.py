@@ -1,0 +1,161 @@
+"""Cost of stage 1: the whole extraction against bare decoding plus bare flow on the same frames.
+
+    python benchmarks/extract_cost.py VIDEO [VIDEO ...] [--repeats 3] [spec.stride=4 ...]
+
+One core, processor time (which other work on the machine disturbs least). The bare work and the extraction are run in turn, `--repeats` times; the fastest of each
+counts. The breakdown is of one more run, with a clock around each part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import av
+import cv2
+import numpy as np
+
+from mme_core import extract, targets, video
+from mme_core.flow import flow_function
+from mme_core.shards import ShardWriter
+from mme_core.spec import TargetSpec
+
+PARTS = ("decode", "resize", "flow", "hog", "tracks", "jpeg", "quantise", "write")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("words", nargs="+", metavar="VIDEO | spec.FIELD=VALUE")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each; default 3")
+    arguments = parser.parse_args()
+    overrides = [word for word in arguments.words if word.startswith("spec.")]
+    videos = [Path(word) for word in arguments.words if word not in overrides]
+    spec = TargetSpec.from_overrides(overrides)
+    cv2.setNumThreads(1)
+    print(f"milliseconds a raw frame, {spec.flow}; decode and flow bare, then the whole extraction")
+    print(f"{'':28}{'decode':>8}{'flow':>8}{'whole':>8}{'ratio':>7} |", *(f"{p:>8}" for p in PARTS))
+    ratios = [measure(path, spec, arguments.repeats) for path in videos]
+    mean = math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
+    print(f"geometric mean of the ratios: {mean:.3f}")
+
+
+def measure(path: Path, spec: TargetSpec, repeats: int) -> float:
+    """Prints the video's row; returns whole / (bare decode + bare flow)."""
+    pairs, frames = needed_pairs(path, spec)
+    works = (
+        lambda: bare_decode(path),
+        lambda: bare_flow(pairs, spec),
+        lambda: whole(path, spec),
+    )
+    runs = [[seconds(work) for work in works] for _ in range(repeats)]
+    decode, flow, extraction = (min(times) for times in zip(*runs))
+    ratio = extraction / (decode + flow)
+    bare = [f"{1e3 * t / frames:8.2f}" for t in (decode, flow, extraction)]
+    parts = breakdown(path, spec)
+    print(
+        f"{path.name[:27]:28}{''.join(bare)}{ratio:7.3f} |",
+        *(f"{1e3 * parts[part] / frames:8.2f}" for part in PARTS),
+        flush=True,
+    )
+    return ratio
+
+
+def bare_decode(path: Path) -> None:
+    with av.open(str(path), metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for _ in container.decode(stream):
+            pass
+
+
+def bare_flow(pairs: list[tuple[np.ndarray, np.ndarray]], spec: TargetSpec) -> None:
+    flow = flow_function(spec.flow)
+    for first, second in pairs:
+        flow(first, second)
+
+
+def whole(path: Path, spec: TargetSpec) -> None:
+    with tempfile.TemporaryDirectory() as store, ShardWriter(store, 0, spec) as writer:
+        stream = extract.stream_tubelets(path, spec)
+        writer.begin_video()
+        for tubelet in stream:
+            writer.append(tubelet)
+        summary = stream.summary
+        row = {"id": path.name, "path": str(path), "label": -1, "fps": summary.fps}
+        row |= {"height": summary.height, "width": summary.width, "frames": summary.frames}
+        writer.end_video(row | {"warnings": list(summary.warnings)})
+
+
+def needed_pairs(path: Path, spec: TargetSpec) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
+    """The pairs of luma images between which extraction computes flow; the number of frames."""
+    pairs = []
+
+    def record(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        pairs.append((first, second))
+        return np.zeros((*first.shape, 2), np.float32)
+
+    with mock.patch.object(extract, "flow_function", lambda name: record):
+        stream = extract.stream_tubelets(path, spec)
+        for _ in stream:
+            pass
+    return pairs, stream.summary.frames
+
+
+def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
+    """Seconds in each part of one extraction: the functions of each part get a clock."""
+    spent: dict[str, float] = defaultdict(float)
+
+    def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[part] += time.process_time() - start
+
+        return call
+
+    def decoding(self: video.Video) -> Iterator[video.Frame]:
+        step = clocked("decode", iterate(self).__next__)
+        while True:
+            try:
+                frame = step()
+            except StopIteration:
+                return
+            yield frame
+
+    iterate = video.Video.__iter__
+    with ExitStack() as patches:
+        patch = lambda *args: patches.enter_context(mock.patch.object(*args))  # noqa: E731
+        patch(video.Video, "__iter__", decoding)
+        patch(video.Frame, "luma", clocked("resize", video.Frame.luma))
+        patch(extract, "flow_function", lambda name: clocked("flow", flow_function(name)))
+        patch(extract, "hog_maps", clocked("hog", extract.hog_maps))
+        patch(extract, "hog_at", clocked("hog", extract.hog_at))
+        patch(extract, "sample", clocked("tracks", extract.sample))
+        patch(extract, "inside", clocked("tracks", extract.inside))
+        patch(video.Frame, "bgr", clocked("jpeg", video.Frame.bgr))
+        patch(cv2, "imencode", clocked("jpeg", cv2.imencode))
+        patch(targets, "encode", clocked("quantise", targets.encode))
+        patch(ShardWriter, "append", clocked("write", ShardWriter.append))
+        patch(ShardWriter, "__exit__", clocked("write", ShardWriter.__exit__))
+        whole(path, spec)
+    return spent
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()
