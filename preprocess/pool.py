@@ -7,6 +7,7 @@ the disks. A node that is lost takes its tasks with it, and Ray starts them agai
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import signal
@@ -90,19 +91,33 @@ def _connect(ray: Any, workers: int | None, address: str | None, gpus_per_task: 
             "include_dashboard": False,
             "object_store_memory": 128 * 2**20,
         }
-    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options, logging_level="ERROR", log_to_driver=True)
+        with _signals_held_back():
+            ray.init(**options, logging_level="ERROR", log_to_driver=True)
     except ConnectionError as error:
         raise UsageError(
             f"no Ray cluster at --address {address}: start one with `ray start --head`, "
             "or leave --address out"
         ) from error
-    signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own, with another exit status
     if gpus_per_task > ray.cluster_resources().get("GPU", 0) and address is None:
         there = ray.cluster_resources().get("GPU", 0)
         ray.shutdown()
         raise UsageError(f"--gpus-per-task {gpus_per_task:g}: this machine has {there:g} GPUs")
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Ray crashes when its start is interrupted, and puts a SIGTERM handler of its own."""
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: held.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)
 
 
 def _window(ray: Any, workers: int | None, address: str | None) -> int:
