@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -49,12 +50,13 @@ class TrainClips(Dataset):
         sampling: str,
         stride: int,
         crops: int,
+        still: bool,
         augment: AugmentConfig,
         seed: int,
     ) -> None:
         self.source, self.clip, self.size = source, frames, size
         self.sampling, self.stride, self.crops = sampling, stride, crops
-        self.augment, self.seed = augment, seed
+        self.still, self.augment, self.seed = still, augment, seed
 
     def __len__(self) -> int:
         return len(self.source.ids)
@@ -63,12 +65,7 @@ class TrainClips(Dataset):
         epoch, video = key
         rng = np.random.default_rng([SAMPLE, self.seed, epoch, video])
         try:
-            clip = self.source.read(
-                video,
-                lambda frames: views.train_indices(
-                    self.sampling, frames, self.clip, self.stride, rng
-                ),
-            )
+            clip = self.source.read(video, partial(self._choose, rng))
         except UNREADABLE as error:
             return {"failed": f"{self.source.ids[video]}: {error}"}
         options = self.augment
@@ -85,6 +82,10 @@ class TrainClips(Dataset):
         ]
         label = torch.full((self.crops,), int(self.source.labels[video]))
         return {"frames": torch.from_numpy(np.stack(crops)), "label": label}
+
+    def _choose(self, rng: np.random.Generator, frames: int) -> np.ndarray:
+        chosen = views.train_indices(self.sampling, frames, self.clip, self.stride, rng)
+        return views.still(chosen) if self.still else chosen
 
 
 def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def main(argv: list[str]) -> int:
             size=weights.image_size,
             clips=config.eval.clips,
             crops=config.eval.crops,
-            still=config.eval.still,
+            still=config.data.still,
         )
         result = evaluate(
             model,

@@ -148,7 +148,7 @@ def main(argv: list[str]) -> int:
                 size=model.image_size,
                 clips=config.view.clips,
                 crops=config.view.crops,
-                still=config.view.still,
+                still=config.data.still,
             ),
             ranks,
             batch=config.view.batch,

@@ -92,6 +92,7 @@ class Finetuning:
             sampling=data.sampling,
             stride=frame_stride(data.stride, self.sources.train),
             crops=data.crops,
+            still=data.still,
             augment=augment,
             seed=config.seed,
         )
@@ -277,7 +278,7 @@ class Finetuning:
             size=config.model.image_size,
             clips=clips,
             crops=crops,
-            still=config.eval.still,
+            still=config.data.still,
         )
         return evaluate(
             self.evaluated,

@@ -23,6 +23,7 @@ class LabelledDataConfig:
     sampling: str = "dense"  # "dense": a span at the stride; "segment": spread over the video
     stride: int | None = None  # raw frames between two of a clip; None: the store's, of files 4
     crops: int = 2  # augmented clips per decoded video (repeated augmentation)
+    still: bool = False  # shortcut check: each clip's middle frame, repeated
 
 
 @dataclass
@@ -59,7 +60,6 @@ class ViewConfig:
     clips: int = 5  # views of a test video = clips × crops
     crops: int = 3
     batch: int = 16  # views per forward pass, at least those of one video
-    still: bool = False  # shortcut check: each clip's middle frame, repeated
 
 
 @dataclass

@@ -229,7 +229,7 @@ def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, 
         encoders["random weights"] = random_backbone(model, config.seed)
     rows, coverage = [], {}
     for name, encoder in encoders.items():
-        for still in (False, True) if config.baselines else (False,):
+        for still in (False, True) if config.baselines else (config.data.still,):
             pair = _frozen_pair(config, model, recipe, sources, encoder, still, ranks)
             if not ranks.main:
                 continue

@@ -1,0 +1,182 @@
+"""What pre-training is worth on a small labelled set: fine-tuning and probes, beside the shortcuts.
+
+    python benchmarks/downstream.py --root DIR/tennis7 --work /tmp/tennis7
+    python benchmarks/downstream.py --root DIR/weizmann4 --work /tmp/weizmann4 --subjects 8
+
+Makes the targets, pre-trains on the training videos alone, and then fine-tunes and probes from
+these weights and from random ones, on clips and on one still frame repeated, all of it with
+several seeds. Prints accuracies as mean ± deviation over the seeds. With --subjects N the videos
+are DIR/CLASS/NUMBER.mp4, subject = NUMBER // N, and one subject after the other is left out; an
+accuracy is then over the test videos of all subjects. Without, DIR/split.csv says what is test.
+
+Everything goes to --work; what is there already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from preprocess import flows
+from train import finetune, pretrain, probe
+
+KINDS = ("finetune", "linear", "attentive", "knn")
+
+
+def folds(root: Path, subjects: int | None) -> Iterator[tuple[str, list[Path], list[Path]]]:
+    """(name, training videos, test videos)."""
+    if subjects is None:
+        rows = list(csv.DictReader((root / "split.csv").open()))
+        parts = {
+            split: [r["path"] for r in rows if r["split"] == split] for split in ("train", "val")
+        }
+        yield "split", *([root / path for path in parts[split]] for split in ("train", "val"))
+        return
+    videos = sorted(root.glob("*/*.mp4"))
+    subject = {video: int(video.stem) // subjects for video in videos}
+    for number in sorted(set(subject.values())):
+        yield (
+            f"subject{number}",
+            [video for video in videos if subject[video] != number],
+            [video for video in videos if subject[video] == number],
+        )
+
+
+def make_store(
+    folder: Path, name: str, videos: list[Path], classes: list[str], spec: list[str]
+) -> Path:
+    """The targets of these videos."""
+    store, listing = folder / name, folder / f"{name}.csv"
+    if not (store / "store.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        listing.write_text("".join(f"{v} {classes.index(v.parent.name)}\n" for v in videos))
+        words = ["--dataset", "csv", "--root", str(videos[0].parents[1]), "--list", str(listing)]
+        assert flows.main([*words, "--serial", "--store", str(store), *spec]) == 0
+    return store
+
+
+class Experiment:
+    """One fold and one seed: the commands and their results."""
+
+    def __init__(
+        self, folder: Path, stores: tuple[Path, Path], seed: int, options: argparse.Namespace
+    ) -> None:
+        self.folder, self.seed, self.options = folder / f"seed{seed}", seed, options
+        self.train, self.val = stores
+        self.model = [
+            "model.size=tiny",
+            f"model.depth={options.depth}",
+            f"model.frames={options.frames}",
+            f"model.image_size={options.image_size}",
+        ]
+        self.common = [f"seed={seed}", "device=cpu", f"store={self.train}", f"val_store={self.val}"]
+
+    def pretrain(self) -> Path:
+        out = self.folder / "pretrain"
+        if not (out / "done").exists():
+            words = ["decoder.width=96", "decoder.heads=3", "norm.floor=0.1", "optim.clip=1.0"]
+            words += [f"data.batch_size={self.options.batch}", "data.workers=0", "data.flip=false"]
+            words += [f"optim.lr={256e-3 / self.options.batch}", "optim.warmup_epochs=5"]
+            words += [f"optim.steps={self.options.steps}", "log.every=50", "eval.every=1000"]
+            words += ["eval.panels=0", "eval.knn=0", "checkpoint.every=100", "checkpoint.keep=1"]
+            assert pretrain.main([*self.common, *self.model, *words, f"out={out}"]) == 0
+            (out / "done").touch()
+        return out
+
+    def finetune(self, init: str | Path, name: str, still: bool) -> float:
+        out = self.folder / name
+        if not (out / "evaluation.json").exists():
+            words = ["data.batch_size=16", "data.crops=1", "data.workers=0", "model.drop_path=0.1"]
+            words += ["augment.scale=[0.5,1.0]", "augment.flip=false", "augment.rand_augment=null"]
+            words += ["augment.mixup=0", "augment.cutmix=0", "augment.erase=0", "optim.lr=0.016"]
+            words += [f"optim.epochs={self.options.epochs}", "optim.warmup_epochs=3"]
+            words += ["eval.every=0", "eval.clips=2", "eval.crops=3", "log.every=50"]
+            words += ["checkpoint.every=10000", "checkpoint.keep=1", f"data.still={still}"]
+            words += [f"init={init}", f"out={out}"]
+            assert finetune.main([*self.common, *self.model, *words]) == 0
+        return json.loads((out / "evaluation.json").read_text())["top1"]
+
+    def probes(self, init: Path) -> list[dict]:
+        """Rows of the report: (given weights, random) × (video, still)."""
+        out = self.folder / "probe"
+        if not (out / "probe.json").exists():
+            words = ["data.workers=0", "view.clips=2", "epochs=60", "batch_size=64"]
+            words += [f"init={init}", f"out={out}"]
+            assert probe.main([*self.common, *words]) == 0
+        return json.loads((out / "probe.json").read_text())["rows"]
+
+    def run(self) -> dict[tuple[str, str, str], float]:
+        """{(weights, clip, kind): accuracy}."""
+        init = self.pretrain()
+        found = {}
+        for row in self.probes(init):
+            weights = "random" if row["weights"].startswith("random") else "MME"
+            clip = "still" if row["clip"].startswith("still") else "video"
+            for kind in KINDS[1:]:
+                found[weights, clip, kind] = row[kind]["accuracy"]
+        for weights, start in (("MME", init), ("random", "none")):
+            for clip in ("video", "still"):
+                name = f"finetune-{weights}-{clip}"
+                found[weights, clip, "finetune"] = self.finetune(start, name, clip == "still")
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--subjects", type=int, help="leave one subject out; see above")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600, help="of pre-training")
+    parser.add_argument("--batch", type=int, default=16, help="of pre-training")
+    parser.add_argument("--epochs", type=int, default=30, help="of fine-tuning")
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--stride", type=int, default=2)
+    parser.add_argument("--short-side", type=int, default=112)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    classes = sorted(path.name for path in options.root.iterdir() if path.is_dir())
+    spec = [f"spec.stride={options.stride}", f"spec.short_side={options.short_side}"]
+    spec += [f"spec.long_side={options.short_side // 16 * 16 + 32}"]
+    parts = list(folds(options.root, options.subjects))
+    videos = sum(len(test) for _, _, test in parts)
+    results: list[dict[tuple[str, str, str], float]] = []  # of each seed
+    for seed in range(options.seeds):
+        hits: Counter[tuple[str, str, str]] = Counter()
+        for name, train, test in parts:
+            folder = options.work / name
+            stores = (
+                make_store(folder, "train", train, classes, spec),
+                make_store(folder, "val", test, classes, spec),
+            )
+            for key, accuracy in Experiment(folder, stores, seed, options).run().items():
+                hits[key] += accuracy * len(test)
+        results.append({key: count / videos for key, count in hits.items()})
+        show(results, videos)
+
+
+def show(results: list[dict[tuple[str, str, str], float]], videos: int) -> None:
+    print(f"\n{videos} test clips, {len(results)} seeds; mean ± deviation over seeds, %")
+    print("weights  clip  " + "".join(f"{kind:>15}" for kind in KINDS))
+    for weights in ("random", "MME"):
+        for clip in ("video", "still"):
+            cells = [[100 * result[weights, clip, kind] for result in results] for kind in KINDS]
+            text = "".join(f"{np.mean(cell):>8.1f} ± {np.std(cell):<4.1f}" for cell in cells)
+            print(f"{weights:<9}{clip:<6}{text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
