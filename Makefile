@@ -13,12 +13,16 @@ SPLIT ?=
 LIST ?=
 WORKERS ?=
 ADDRESS ?=
+RECIPE ?= pretrain/$(DATASET).yaml
+VAL_STORE ?=
+OUT ?= runs/$(DATASET)
+NPROC ?= 1
 SPEC ?=
 OPTS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup flows lint test bench notebook
+.PHONY: help setup demo flows pretrain lint test bench notebook
 
 help:  ## show this
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -34,6 +38,10 @@ help:  ## show this
 	@echo "  WORKERS     processes of 'flows'; empty: one a core"
 	@echo "  ADDRESS     Ray cluster for 'flows', such as auto; empty: this machine"
 	@echo "  SPEC        what the targets are, such as SPEC=\"spec.stride=2 spec.flow=dis-fast\""
+	@echo "  RECIPE      recipes of 'pretrain', later ones win ($(RECIPE))"
+	@echo "  VAL_STORE   held-out store of 'pretrain', if any"
+	@echo "  OUT         folder of a run ($(OUT))"
+	@echo "  NPROC       processes of 'pretrain', one a GPU ($(NPROC))"
 	@echo "  OPTS        further options of the command, such as OPTS=\"--limit 10\""
 	@echo "  PYTHON      interpreter that 'setup' uses, 3.11 or newer ($(PYTHON))"
 	@echo "  VENV        virtual environment ($(VENV))"
@@ -50,12 +58,23 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
 	@touch $@
 
+demo: $(STAMP)  ## the whole system on generated videos: 10 minutes on 2 cores
+	$(BIN)/python -m train.demo $(OPTS)
+
 flows: $(STAMP)  ## stage 1: videos -> store of targets
 	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || { \
 	  echo "make flows: no $(ROOT); give the videos' folder: make flows DATASET=$(DATASET) ROOT=DIR" >&2; exit 2; })
 	$(BIN)/mme flows --dataset "$(DATASET)" --root "$(ROOT)" --store "$(STORE)" \
 	  $(if $(SPLIT),--split "$(SPLIT)") $(if $(LIST),--list "$(LIST)") \
 	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(ADDRESS),--address "$(ADDRESS)") $(OPTS) $(SPEC)
+
+pretrain: $(STAMP)  ## stage 2: store -> encoder
+	@test -e "$(STORE)" || case "$(STORE)" in *://*) ;; *) \
+	  echo "make pretrain: no $(STORE); make it: make flows DATASET=$(DATASET)" \
+	       "$(if $(SPLIT),SPLIT=$(SPLIT) )ROOT=DIR, or name it: STORE=..." >&2; exit 2;; esac
+	$(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) -m mme_core,$(BIN)/mme) \
+	  pretrain $(foreach recipe,$(RECIPE),--config "$(recipe)") "store=$(STORE)" \
+	  $(if $(VAL_STORE),"val_store=$(VAL_STORE)") "out=$(OUT)" $(OPTS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
