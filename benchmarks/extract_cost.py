@@ -2,8 +2,9 @@
 
     python benchmarks/extract_cost.py VIDEO [VIDEO ...] [--repeats 3] [spec.stride=4 ...]
 
-One core, processor time (which other work on the machine disturbs least). The bare work and the extraction are run in turn, `--repeats` times; the fastest of each
-counts. The breakdown is of one more run, with a clock around each part.
+One core, processor time (which other work on the machine disturbs least). The bare work and the
+extraction are run in turn, `--repeats` times; the fastest of each counts. The breakdown is of one
+more run, with a clock around each part.
 """
 
 from __future__ import annotations

@@ -7,16 +7,15 @@ a position in the region may be negative.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from mme_core.errors import VideoError
 from mme_core.spec import TargetSpec
 
 MARGIN = 64  # pixels of the frame kept around the canvas, so that points may leave it
-MAX_PIXELS = 64_000_000  # of a source frame; 8K is 33 million
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,8 @@ class Canvas:
     """Where a video's canvas lies; every number is in pixels unless said otherwise.
 
     height, width            source frame, rotation applied
+    source                   (top, left, bottom, right) of the part of it that is resized: all of
+                             it, or the middle of a very long frame; end exclusive
     resized                  (height, width) after the resize
     top, left                the canvas' first pixel in the resized frame
     hp, wp                   the canvas' size in patches
@@ -33,6 +34,7 @@ class Canvas:
 
     height: int
     width: int
+    source: tuple[int, int, int, int]
     resized: tuple[int, int]
     top: int
     left: int
@@ -46,16 +48,14 @@ class Canvas:
         """(x, y) of the canvas' first pixel in the region: add it to go from canvas to region."""
         return self.left - self.region[1], self.top - self.region[0]
 
-    @property
-    def region_shape(self) -> tuple[int, int]:
-        return self.region[2] - self.region[0], self.region[3] - self.region[1]
-
     def resize(self, image: np.ndarray) -> np.ndarray:
         """The source frame [height, width(, 3)] uint8 at canvas scale: area down, cubic up."""
+        top, left, bottom, right = self.source
+        image = image[top:bottom, left:right]
         if image.shape[:2] == self.resized:
             return image
         height, width = self.resized
-        shrinks = height * width <= self.height * self.width
+        shrinks = height * width <= image.shape[0] * image.shape[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         return cv2.resize(image, (width, height), interpolation=method)
 
@@ -71,16 +71,12 @@ class Canvas:
 
 
 def plan_canvas(height: int, width: int, spec: TargetSpec) -> Canvas:
-    """The canvas of a video whose (rotated) frames are height × width.
-
-    Raises VideoError for a frame too large to hold in memory.
-    """
-    if height * width > MAX_PIXELS:
-        raise VideoError(f"a frame of {width}×{height} is larger than {MAX_PIXELS} pixels")
+    """The canvas of a video whose (rotated) frames are height × width."""
     scale = spec.short_side / min(height, width)
-    longer = 2 * round(max(height, width) * scale / 2)
-    longer = max(longer, spec.short_side)
-    resized = (spec.short_side, longer) if height <= width else (longer, spec.short_side)
+    needed = (spec.long_side + 2 * MARGIN) / scale
+    margins = [_unneeded(side, needed) for side in (height, width)]
+    source = (margins[0], margins[1], height - margins[0], width - margins[1])
+    resized = _resized(height - 2 * margins[0], width - 2 * margins[1], spec)
     hp, wp = (min(side, spec.long_side) // spec.patch for side in resized)
     top, left = (resized[0] - hp * spec.patch) // 2, (resized[1] - wp * spec.patch) // 2
     region = (
@@ -89,7 +85,21 @@ def plan_canvas(height: int, width: int, spec: TargetSpec) -> Canvas:
         min(top + hp * spec.patch + MARGIN, resized[0]),
         min(left + wp * spec.patch + MARGIN, resized[1]),
     )
-    return Canvas(height, width, resized, top, left, hp, wp, spec.patch, region)
+    return Canvas(height, width, source, resized, top, left, hp, wp, spec.patch, region)
+
+
+def _unneeded(side: int, needed: float) -> int:
+    """Source pixels to leave out at each end of a side more than twice as long as is needed.
+
+    The same number at both ends, so that the canvas stays exactly in the middle.
+    """
+    return max(math.floor((side - 2 * needed) / 2), 0)
+
+
+def _resized(height: int, width: int, spec: TargetSpec) -> tuple[int, int]:
+    scale = spec.short_side / min(height, width)
+    longer = max(2 * round(max(height, width) * scale / 2), spec.short_side)
+    return (spec.short_side, longer) if height <= width else (longer, spec.short_side)
 
 
 def grid_points(hp: int, wp: int, spec: TargetSpec) -> np.ndarray:
