@@ -92,7 +92,7 @@ def test_every_pretraining_recipe_is_valid_and_opens_with_its_command():
     assert len(recipes) >= 9
     for path in recipes:
         head = path.read_text().split("\n\n")[0]
-        assert head.startswith("#") and "mme pretrain" in head, path
+        assert head.startswith("#") and "pretrain --config" in head, path
         for word in ("Hardware", "Time", "Result"):
             assert word in head, (path, word)
         read("--config", str(path), *WORDS)

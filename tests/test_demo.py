@@ -1,70 +1,73 @@
-"""The demo set: the same files for a seed, classes that only motion tells apart."""
+"""`make demo`: its steps fit together, its table says what it is; slow: all of it on few videos."""
 
-import numpy as np
+import json
+
 import pytest
+from rich.console import Console
 
-from mme_core.datasets import demo, load_manifest
-from mme_core.errors import UsageError
-from mme_core.extract import extract_video
 from mme_core.spec import TargetSpec
+from train import demo
+from train.config import PretrainConfig, load
+from train.finetune_config import FinetuneConfig
+from train.probe import ProbeConfig
+
+SCHEMAS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    root = tmp_path_factory.mktemp("demo")
-    return root, load_manifest("demo", root, videos=11)
+@pytest.fixture
+def places(tmp_path):
+    return demo.Places(tmp_path / "data", tmp_path / "out")
 
 
-def test_files_do_not_depend_on_their_number(made, tmp_path):
-    root, manifest = made
-    again = load_manifest("demo", tmp_path, videos=2)
-    for item in again.items:
-        assert (tmp_path / item.id).read_bytes() == (root / item.id).read_bytes()
-    more = load_manifest("demo", tmp_path, videos=3)  # adds what is missing
-    assert {item.id for item in more.items} == {demo.demo_row(n)[0] for n in range(3)}
-    assert len(manifest.items) == 11
+def test_recipes_of_the_steps_are_valid_and_of_one_model(places):
+    configs = [
+        load(SCHEMAS[words[0]], words[1:], "", "")
+        for _, words in demo.steps(places)
+        if words[0] in SCHEMAS
+    ]
+    assert len(configs) == 4
+    pretrain, _, *finetune = configs
+    for config in finetune:
+        assert config.model.size == pretrain.model.size
+        assert config.model.depth == pretrain.model.depth
+        assert config.model.frames == pretrain.model.frames
+    assert {config.init for config in finetune} == {"none", pretrain.out}
 
 
-def test_it_is_a_folder_with_a_split_file(made):
-    root, manifest = made
-    train = load_manifest("folder", root, "train")
-    assert train.class_names == manifest.class_names == demo.CLASSES
-    assert {i.id: i.label for i in train.items} == {
-        i.id: i.label for i in load_manifest("demo", root, "train", videos=11).items
-    }
-    rows = [demo.demo_row(number) for number in range(100)]
-    per_class = {(name, split): 0 for name in demo.CLASSES for split in ("train", "val")}
-    for _, name, split in rows:
-        per_class[name, split] += 1
-    assert set(per_class.values()) == {8, 2}
+def test_the_targets_fit_the_recipe(places):
+    spec = TargetSpec.from_overrides(demo.SPEC)
+    config = load(PretrainConfig, demo.steps(places)[3][1][1:], "", "")
+    assert config.target.length <= spec.length
+    assert config.model.image_size <= min(spec.short_side, spec.long_side)
 
 
-def test_seed_and_folder_are_checked(made, tmp_path):
-    with pytest.raises(UsageError, match="another seed"):
-        load_manifest("demo", made[0], videos=1, seed=1)
-    (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(UsageError, match="not empty and no demo set"):
-        load_manifest("demo", tmp_path, videos=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    planned = load_manifest("demo", tmp_path / "none", videos=7, generate=False)
-    assert len(planned.items) == 7
-    assert not (tmp_path / "none").exists()
+def test_the_table_has_both_weights_and_says_that_it_is_a_smoke_test(places):
+    rows = [
+        {"weights": name, "clip": clip, "linear": {"accuracy": value}, "knn": {"accuracy": 0.5}}
+        for name, value in (("runs/pretrain", 0.75), ("random weights", 0.25))
+        for clip in ("video", "still frame")
+    ]
+    report = {"rows": rows, "test_videos": 40, "training_videos": 160, "classes": 10}
+    (places.out / "probe").mkdir(parents=True)
+    (places.out / "probe" / "probe.json").write_text(json.dumps(report))
+    for weights, value in ((demo.PRETRAINED, 0.9), (demo.RANDOM, 0.6)):
+        places.finetuned(weights).mkdir()
+        row = json.dumps({"step": 1, "final_top1": value})
+        (places.finetuned(weights) / "metrics.jsonl").write_text(row + "\n")
+    console = Console(record=True, width=120)
+    console.print(demo.result_table(places))
+    text = console.export_text()
+    assert "SMOKE TEST" in text and "40 test videos" in text and "chance 10%" in text
+    lines = [line.split() for line in text.splitlines() if "%" in line and "│" in line]
+    assert [[word for word in line if "%" in word] for line in lines] == [
+        ["75%", "50%", "90%"],
+        ["25%", "50%", "60%"],
+    ]
 
 
-def test_another_seed_looks_different():
-    first, other = (next(demo.render(0, seed)) for seed in (0, 1))
-    assert np.abs(first.astype(int) - other).mean() > 20
-
-
-@pytest.mark.parametrize(("name", "axis", "sign"), [("left", 0, -1), ("down", 1, 1)])
-def test_objects_move_as_the_class_says(made, name, axis, sign):
-    manifest = made[1]
-    item = next(item for item in manifest.items if manifest.class_names[item.label] == name)
-    spec = TargetSpec(short_side=128, long_side=160, flow="dis-fast", frames="none")
-    targets = extract_video(item.path, spec)
-    step = targets.displacement[targets.valid].reshape(-1, 2)
-    moves = step - np.median(step, axis=0)  # against the background
-    fast = np.linalg.norm(moves, axis=1) > 0.8
-    assert fast.mean() > 0.1
-    assert np.median(moves[fast][:, axis]) * sign > 0.9
-    assert abs(np.median(moves[fast][:, 1 - axis])) < 0.5
+@pytest.mark.slow
+def test_all_of_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "VIDEOS", 60)
+    assert demo.main(["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "figure4.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "tracks.png").stat().st_size > 10_000
