@@ -377,10 +377,11 @@ def _warnings(video: Video, walk: _Walk) -> tuple[str, ...]:
     """Remarks for the video's row of the table."""
     counted = {
         "broken packets": video.broken_packets,
+        "damaged frames": video.damaged_frames,
         "gaps": video.timeline.gaps,
         "pairs without a homography": walk.identities,
     }
-    remarks = [f"{count} {name}" for name, count in counted.items() if count]
+    remarks = [f"{name}: {count}" for name, count in counted.items() if count]
     if not video.timeline.increasing:
-        remarks.append("timestamps do not increase")
+        remarks.append("timestamps are missing or do not increase")
     return tuple(remarks)

@@ -84,15 +84,15 @@ class Frame:
 class Video:
     """An open file; iterating decodes it once from the start.
 
-    After the iteration `timeline` and `broken_packets` tell what was met. Raises VideoError, whose
-    message is the reason, for a file that cannot be opened and when `deadline` (of
-    `time.monotonic`) passes.
+    After the iteration `timeline`, `broken_packets` and `damaged_frames` tell what was met. Raises
+    VideoError, whose message is the reason, for a file that cannot be opened and when `deadline`
+    (of `time.monotonic`) passes.
     """
 
     def __init__(self, path: str | Path, deadline: float = float("inf")) -> None:
         self._deadline = deadline
         self._container = _open(path)
-        self.broken_packets = 0
+        self.broken_packets = self.damaged_frames = 0
         streams = self._container.streams
         if not streams.video:
             self._container.close()
@@ -131,11 +131,12 @@ class Video:
         return float(self._stream.time_base or 0)
 
     def __iter__(self) -> Iterator[Frame]:
-        broken = False  # was the frame before damaged?
+        damaged = False  # the frame before
         for number, picture in enumerate(self._pictures()):
             pts = NO_PTS if picture.pts is None else picture.pts
-            joined = self.timeline.step(pts) and not broken and not picture.is_corrupt
-            broken = picture.is_corrupt
+            joined = self.timeline.step(pts) and not damaged and not picture.is_corrupt
+            damaged = picture.is_corrupt
+            self.damaged_frames += damaged
             yield Frame(number, pts, joined, picture)
 
     def seek(self, pts: int) -> None:
@@ -189,7 +190,8 @@ class Timeline:
     def __init__(self, reliable: bool) -> None:
         self.increasing = reliable  # as far as seen
         self.gaps = 0
-        self.first = self.last = NO_PTS
+        self.first: int | None = None
+        self.last: int | None = None
         self._lost: list[int] = []  # heap of broken packets' pts
         self._uncertain = 0  # frames to come that may follow a broken packet without pts
         self._regular = 0  # steps seen that were no gap
@@ -204,17 +206,17 @@ class Timeline:
 
     def step(self, pts: int) -> bool:
         """Takes the next frame's pts; False where frames are missing before it."""
-        first = self.first == NO_PTS and self._regular == 0 and self.last == NO_PTS
         gap = self._uncertain > 0
         self._uncertain = max(self._uncertain - 1, 0)
-        if pts == NO_PTS or (not first and pts <= self.last):
+        if pts == NO_PTS or (self.last is not None and pts <= self.last):
             self.increasing = False
         if self.increasing:
             gap |= self._has_lost_before(pts)
-            gap |= not first and self._skips(pts - self.last)
-        self.first = pts if first else self.first
+            gap |= self.last is not None and self._skips(pts - self.last)
+        if self.last is None:
+            self.first, gap = pts, False
         self.last = pts
-        self.gaps += gap and not first
+        self.gaps += gap
         return not gap
 
     def _has_lost_before(self, pts: int) -> bool:

@@ -1,0 +1,246 @@
+import struct
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from motion import render, translation, write_video
+
+from mme_core import video
+from mme_core.errors import VideoError
+from mme_core.video import NO_PTS, Timeline, Video, read_frames
+
+FRAMES = render(translation(1.3, 0.4), 40, 64, 96, finest=4)
+REORDERED = {"crf": "18", "bf": "2", "g": "12"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("video")
+
+
+@pytest.fixture(scope="module")
+def reordered(folder):
+    write_video(folder / "reordered.mp4", FRAMES, options=REORDERED)
+    return folder / "reordered.mp4"
+
+
+def decode(path):
+    with Video(path) as opened:
+        frames = [(f.number, f.pts, f.joined, f.luma(lambda image: image)) for f in opened]
+    return opened, *zip(*frames)
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
+
+
+def test_frames_come_in_order_with_their_timestamps(reordered):
+    opened, numbers, pts, joined, luma = decode(reordered)
+    assert numbers == tuple(range(40)) and all(joined)
+    assert pts == tuple(range(0, 40 * 512, 512)) and opened.timeline.increasing
+    assert np.abs(np.array(luma, int) - FRAMES).mean() < 3
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv444p", "gray", "yuv420p10le"])
+def test_luma_means_the_same_whatever_the_range_and_the_format(folder, pix_fmt):
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    path = folder / f"{pix_fmt}.mkv"
+    with av.open(str(path), "w") as container:
+        codec = "ffv1" if pix_fmt == "gray" else "libx264"
+        stream = container.add_stream(codec, rate=30, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pix_fmt
+        picture = av.VideoFrame.from_ndarray(ramp, "gray").reformat(format=pix_fmt)
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    _, _, _, _, luma = decode(path)
+    assert np.abs(luma[0].astype(int) - ramp).max() <= 1
+
+
+@pytest.mark.parametrize(("turn", "code"), [(90, cv2.ROTATE_90_CLOCKWISE), (180, cv2.ROTATE_180)])
+def test_the_display_matrix_is_applied(folder, turn, code):
+    write_video(folder / "upright.mp4", FRAMES[:3])
+    data = (folder / "upright.mp4").read_bytes()
+    one = 1 << 16
+    identity = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    cos, sin = {90: (0, one), 180: (-one, 0)}[turn]
+    turned = struct.pack(">9i", cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30)
+    place = data.index(identity, data.index(b"tkhd"))
+    data = data[:place] + turned + data[place + 36 :]
+    path = folder / "turned.mp4"
+    path.write_bytes(data)
+    with Video(path) as opened:
+        frame = next(iter(opened))
+        luma, rgb = frame.luma(lambda image: image), frame.rgb()
+        assert frame.shape == luma.shape == rgb.shape[:2]
+    assert np.abs(luma.astype(int) - cv2.rotate(FRAMES[0], code)).mean() < 3
+    assert np.abs(rgb[..., 1].astype(int) - luma).mean() < 3
+
+
+@pytest.mark.parametrize("number", [9, 17, 26])
+def test_a_broken_packet_is_counted_and_leaves_a_gap(reordered, folder, number):
+    data = bytearray(reordered.read_bytes())
+    place, size, pts = packets(reordered)[number]
+    data[place : place + size] = bytes(size)
+    path = folder / "broken.mp4"
+    path.write_bytes(data)
+    opened, _, stamps, joined, _ = decode(path)
+    assert opened.broken_packets == 1 and opened.timeline.gaps == 1 and len(stamps) == 39
+    after = next(i for i, stamp in enumerate(stamps) if stamp > pts)
+    assert [i for i, whole in enumerate(joined) if not whole] == [after]
+
+
+def test_a_damaged_frame_is_joined_to_neither_neighbour(reordered, folder):
+    data = bytearray(reordered.read_bytes())
+    place, size, pts = packets(reordered)[12]
+    data[place + size // 2 : place + size // 2 + 20] = b"\x55" * 20
+    path = folder / "damaged.mp4"
+    path.write_bytes(data)
+    opened, _, stamps, joined, _ = decode(path)
+    assert opened.damaged_frames >= 1
+    hit = stamps.index(pts)
+    assert not joined[hit] and not joined[hit + 1]
+
+
+def test_a_packet_lost_by_the_container_leaves_a_gap(reordered, folder):
+    path = folder / "lost.mkv"
+    with av.open(str(reordered)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and number != 20:
+                packet.stream = stream
+                target.mux(packet)
+    opened, _, _, joined, _ = decode(path)
+    assert opened.timeline.gaps == 1 and joined.count(False) == 1
+
+
+def test_a_variable_rate_has_no_gaps(folder):
+    steps = np.random.default_rng(0).choice([300, 512, 700, 1024, 2000], 40)
+    write_video(folder / "vfr.mp4", FRAMES, pts=np.cumsum(steps).tolist())
+    opened, _, stamps, joined, _ = decode(folder / "vfr.mp4")
+    assert all(joined) and opened.timeline.increasing and len(set(np.diff(stamps))) > 3
+
+
+def test_rounded_timestamps_of_a_constant_rate_have_no_gaps():
+    timeline = Timeline(reliable=True)
+    assert all(timeline.step(round(i * 1000 / 29.97)) for i in range(300))
+
+
+def test_timestamps_that_go_backwards_are_no_gap(folder):
+    path = folder / "backwards.avi"
+    write_video(path, FRAMES, codec="mpeg4", options={"bf": "2", "g": "12", "qscale": "2"})
+    opened, _, stamps, joined, luma = decode(path)
+    assert len(stamps) == 40 and all(joined) and not opened.timeline.increasing
+    assert np.abs(np.array(luma, int) - FRAMES).mean() < 6
+    timeline = Timeline(reliable=True)
+    assert all(timeline.step(pts) for pts in (0, 1, 3, 2, 5, 4, 4, NO_PTS, 9))
+    assert not timeline.increasing
+
+
+def test_the_file_is_opened_by_its_stream_not_its_order(folder):
+    path = folder / "audio first.mkv"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height = 96, 64
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+        silence.sample_rate = 8000
+        container.mux(sound.encode(silence))
+        for image in FRAMES[:5]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "gray")))
+        container.mux(stream.encode())
+    assert len(decode(path)[1]) == 5
+
+
+def silent(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+
+
+def test_reasons(folder, reordered):
+    (folder / "empty.mp4").touch()
+    (folder / "folder.mp4").mkdir()
+    (folder / "text.mp4").write_text("Not a video.\n" * 100)
+    data = reordered.read_bytes()
+    (folder / "half.mp4").write_bytes(data[: data.index(b"moov")])
+    silent(folder / "sound.wav")
+    reasons = {
+        "empty.mp4": "the file is empty",
+        "folder.mp4": "folder",
+        "text.mp4": "not a video",
+        "half.mp4": "moov atom not found: truncated",
+        "sound.wav": "no video stream",
+        "absent.mp4": "no such file",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(VideoError, match=reason):
+            decode(folder / name)
+
+
+@pytest.mark.parametrize("name", ["-dash.mp4", "with space: é 100% 日本.mp4", "a:b.mp4"])
+def test_odd_names(folder, reordered, name):
+    (folder / name).write_bytes(reordered.read_bytes())
+    assert len(decode(folder / name)[1]) == 40
+
+
+def test_a_frame_too_large_is_refused_before_it_is_decoded(reordered, monkeypatch):
+    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 96 - 1)
+    with pytest.raises(VideoError, match="96×64 is larger"):
+        Video(reordered)
+
+
+def test_the_time_limit(reordered):
+    with (
+        pytest.raises(VideoError, match="time limit"),
+        Video(reordered, time.monotonic()) as opened,
+    ):
+        list(opened)
+
+
+WINDOWS = [range(0, 9, 4), range(11, 30, 3), [39], [5, 6, 38]]
+
+
+@pytest.mark.parametrize("name", ["reordered.mp4", "backwards.avi", "vfr.mp4"])
+def test_read_frames_gives_the_frames_that_stage_1_saw(folder, name):
+    path = folder / name
+    with Video(path) as opened:
+        seen = [(frame.pts, frame.rgb()) for frame in opened]
+    for window in WINDOWS:
+        expected = np.stack([seen[i][1] for i in window])
+        pts = np.array([seen[i][0] for i in window])
+        assert (read_frames(path, list(window), pts) == expected).all()
+        assert (read_frames(path, list(window)) == expected).all()
+
+
+def test_read_frames_jumps_instead_of_decoding_from_the_start(reordered, monkeypatch):
+    with Video(reordered) as opened:
+        opened.seek(30 * 512)
+        assert next(iter(opened)).pts == 24 * 512  # g=12
+    counting = []
+    monkeypatch.setattr(Video, "__iter__", lambda self: iter(counting))
+    with pytest.raises(VideoError, match="no frame 3"):
+        read_frames(reordered, [3])
+
+
+def test_missing_frames_are_an_error(reordered):
+    with pytest.raises(VideoError, match="no frame 40"):
+        read_frames(reordered, [38, 40], np.array([38 * 512, 40 * 512]))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_opens(reordered):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    for count in range(2200):
+        with Video(reordered) as opened:
+            next(iter(opened))
+        if count == 200:
+            before = resident()
+    assert resident() - before < 8e6
