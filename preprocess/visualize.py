@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import StoreError, UsageError
+from mme_core.places import Place
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.video import read_frames
@@ -19,6 +22,7 @@ from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
 from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar
 from mme_core.viz.playback import LAYERS, Tracks
+from preprocess.ledger import LEDGER
 
 _LEGEND = 56  # side of the colour wheel, pixels
 
@@ -75,9 +79,7 @@ def main(argv: list[str]) -> int:
     if args.scale is not None and args.scale < 1:
         raise UsageError("--scale must be at least 1")
     store = TargetStore(args.store)
-    clip = load_clip(
-        store, args.video, args.start, args.tubelets, args.source, args.root, store_name=args.store
-    )
+    clip = load_clip(store, args.video, args.start, args.tubelets, args.source, args.root)
     layers = list(LAYERS) if args.layer == "all" else [args.layer]
     scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -97,10 +99,9 @@ def load_clip(
     tubelets: int,
     source: str,
     root: Path | None,
-    store_name: str,
 ) -> Clip:
     """Reads a window and the frames below it."""
-    index = find_video(store, video, store_name)
+    index = find_video(store, video)
     row = store.videos[index]
     last = int(row["count"]) - 1
     if start > last:
@@ -109,8 +110,8 @@ def load_clip(
     window = store.read(index, start, min(tubelets, (last - start) // step + 1))
     tracks = Tracks(window.points, window.displacement, window.hog, window.valid, store.spec)
     first, fps = start * store.spec.hop, float(row["fps"]) or 25.0
-    path = root / row["id"] if root else Path(row["path"])
-    if _reads_file(source, path, window.frames is not None, store_name):
+    path = locate(row, root, store.url)
+    if _reads_file(source, path, window.frames is not None, store.url):
         count = min(len(window.valid) * tracks.every, int(row["frames"]) - first)
         images = read_frames(path, range(first, first + count))
         canvas = plan_canvas(*images.shape[1:3], store.spec)
@@ -125,30 +126,42 @@ def load_clip(
     return Clip(str(row["id"]), tracks, window.frames, tuple(times), first, slow)
 
 
-def _reads_file(source: str, path: Path, kept: bool, store_name: str) -> bool:
+def locate(row: dict[str, Any], root: Path | None, url: str) -> str:
+    """Where the video's file should be: below `root`, else where the ledger says it was."""
+    if root is not None or Path(row["path"]).is_absolute():
+        return str((root or Path()) / row["path"])
+    place = Place(url)
+    if place.exists(LEDGER):
+        wanted = json.dumps(row["id"]).encode()
+        for line in place.read(LEDGER).splitlines():
+            if wanted in line and (entry := json.loads(line))["id"] == row["id"]:
+                return entry["path"]
+    return row["path"]
+
+
+def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
     """Whether to draw on the video file's frames; an error where what is asked for is not there."""
+    there = Path(path.partition("::")[0]).is_file()  # FILE.h5::NAME is a video in a container
     if source == "store" and not kept:
-        raise StoreError(f"{store_name} keeps no frames (spec.frames=none): take --source video")
-    if source == "store" or (source == "auto" and kept and not path.is_file()):
+        raise StoreError(f"{url} keeps no frames (spec.frames=none): take --source video")
+    if source == "store" or (source == "auto" and kept and not there):
         return False
-    if not path.is_file():
-        without = " or take --source store" if kept else f"; {store_name} keeps no frames"
+    if not there:
+        without = " or take --source store" if kept else f"; {url} keeps no frames"
         raise StoreError(f"{path} is not there: name the videos' folder with --root{without}")
     return True
 
 
-def find_video(store: TargetStore, video: str | None, store_name: str) -> int:
+def find_video(store: TargetStore, video: str | None) -> int:
     """Number of the video with this id. Raises UsageError that offers the nearest ids."""
     ids = [str(name) for name in store.videos["id"]]
-    if not ids:
-        raise StoreError(f"{store_name} holds no video yet")
     if video is None:
         return 0
     if video in ids:
         return ids.index(video)
     near = [name for name in ids if video in name][:3] or difflib.get_close_matches(video, ids)
     offer = f"near it: {', '.join(near)}" if near else f"the first ids: {', '.join(ids[:3])}"
-    raise UsageError(f"--video {video}: not in {store_name}; {offer}")
+    raise UsageError(f"--video {video}: not in {store.url}; {offer}")
 
 
 def film(clip: Clip, layers: list[str], scale: int) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
 """Fixtures that several test modules use."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def write_store(url: Path, paths: list[Path], spec) -> Path:
             writer.end_video(
                 {
                     "id": f"{path.parent.name}/{path.name}",
-                    "path": str(path),
+                    "path": f"{path.parent.name}/{path.name}",
                     "label": names.index(path.parent.name),
                     "fps": about.fps,
                     "height": about.height,
@@ -32,6 +33,8 @@ def write_store(url: Path, paths: list[Path], spec) -> Path:
                     "warnings": list(about.warnings),
                 }
             )
+    rows = [{"id": f"{path.parent.name}/{path.name}", "path": str(path)} for path in paths]
+    (url / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return url
 
 

@@ -34,7 +34,7 @@ def run(store, out, *options):
 def no_frames(tmp_path_factory, demo_store):
     """A store without frames, and the video file behind it."""
     folder = tmp_path_factory.mktemp("gone")
-    source = Path(TargetStore(demo_store).videos[0]["path"])
+    source = demo_store.parent / "videos" / TargetStore(demo_store).videos[0]["path"]
     path = folder / source.parent.name / source.name
     path.parent.mkdir()
     path.write_bytes(source.read_bytes())
@@ -82,8 +82,8 @@ def test_video_is_chosen_by_id_and_start(demo_store, tmp_path):
 
 def test_source_frames_are_the_stored_frames(demo_store):
     store = TargetStore(demo_store)
-    kept = visualize.load_clip(store, None, 1, 2, "store", None, "s")
-    dense = visualize.load_clip(store, None, 1, 2, "video", None, "s")
+    kept = visualize.load_clip(store, None, 1, 2, "store", None)
+    dense = visualize.load_clip(store, None, 1, 2, "video", None)
     assert kept.times == (0, 4, 8, 12) and dense.times == tuple(range(16))
     difference = kept.frames.astype(int) - dense.frames[list(kept.times)]
     assert np.abs(difference).mean() < 6  # JPEG, and nothing else
@@ -92,7 +92,7 @@ def test_source_frames_are_the_stored_frames(demo_store):
 def test_window_ends_with_the_video(demo_store):
     store = TargetStore(demo_store)
     last = int(store.videos[0]["count"]) - 1
-    clip = visualize.load_clip(store, None, last, 8, "auto", None, "s")
+    clip = visualize.load_clip(store, None, last, 8, "auto", None)
     assert len(clip.tracks.points) == 1 and len(clip.frames) == 8
 
 
