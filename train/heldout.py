@@ -22,6 +22,7 @@ from train.objective import Objective, Question
 from train.panels import draw_panels
 from train.runs import check_same_spec
 from train.sampler import ClipSampler
+from train.transfer import on_device, to_device
 
 Batch = Mapping[str, Tensor]
 PICTURES = "pictures"
@@ -72,7 +73,7 @@ class HeldOut:
         )
         batches = -(-clips // (self.config.data.batch_size * self.ranks.world))
         loader = make_loader(data, sampler, workers=self.config.data.workers)
-        return (to_device(batch, self.ranks.device) for batch in islice(loader, batches))
+        return on_device(islice(loader, batches), self.ranks.device)
 
     def _knn_accuracy(self, model: PretrainingModel) -> float:
         train = self._features(model, self.train, self.config.eval.knn_videos)
@@ -127,10 +128,6 @@ def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> 
 def _same_classes(store: TargetStore, val: TargetStore) -> bool:
     labelled = all(np.all(s.videos["label"] >= 0) for s in (store, val))
     return labelled and len(store.class_names) > 1 and store.class_names == val.class_names
-
-
-def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 @torch.no_grad()

@@ -29,11 +29,12 @@ from train.config import PretrainConfig
 from train.contents import content_sizes
 from train.data import make_loader
 from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
-from train.heldout import HeldOut, clip_dataset, to_device
+from train.heldout import HeldOut, clip_dataset
 from train.logging import Meter, RunLog, step_line
 from train.objective import Objective, build_model
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.sampler import ClipSampler
+from train.transfer import on_device
 
 
 def main(argv: list[str]) -> int:
@@ -144,7 +145,7 @@ class Pretraining:
         if config.compile:
             self.model.compile()  # in place, before DDP: the state dict's keys stay as they are
         self.parallel = self.ranks.wrap(self.model)
-        batches = iter(self.loader)
+        batches = on_device(iter(self.loader), self.ranks.device)
         if state is not None and self.ranks.rank < len(state["rng"]):
             checkpoint.set_rng_state(state["rng"][self.ranks.rank])
         self.meter = Meter(self.clips_per_step, self.steps - self.done)
@@ -184,7 +185,7 @@ class Pretraining:
             batch = next(batches)
             self.meter.waited += time.perf_counter() - began
             videos.append(batch["video"])
-            question = self.objective.ask(to_device(batch, device))
+            question = self.objective.ask(batch)
             with self._exchange(last=micro == optim.accumulate - 1):
                 predictions = self.objective.predict(self.parallel, question)
                 loss, terms = self.objective.loss(predictions, question)

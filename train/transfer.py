@@ -1,0 +1,34 @@
+"""Batches from the loader's memory to the device that works on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def on_device(
+    batches: Iterable[Mapping[str, Tensor]], device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """The batches on `device`.
+
+    Under CUDA they are copied on a stream of their own: the host asks for a batch while the device
+    still works on the step before, and the copy runs beside that work.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield to_device(batch, device)
+        return
+    side, work = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for batch in batches:
+        with torch.cuda.stream(side):
+            moved = to_device(batch, device)
+        work.wait_stream(side)
+        for value in moved.values():
+            value.record_stream(work)  # its memory belongs to the side stream
+        yield moved
