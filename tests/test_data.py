@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import write_store
 from motion import render, translation, write_video
 
-from mme_core.errors import StoreError, UsageError
+from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore, open_or_create_store
 from mme_core.targets import unpack_valid
@@ -32,6 +35,11 @@ def store(tmp_path_factory):
         write_video(path, [np.stack([f, f // 2 + 30, f // 4], -1) for f in grey])
         paths.append(path)
     return TargetStore(write_store(root / "store", paths, SPEC))
+
+
+def root_of(store):
+    """Folder of its videos."""
+    return Path(store.url).parent
 
 
 def batch_of(sample):
@@ -66,7 +74,9 @@ def test_a_sample_has_the_promised_tensors(store):
 
 @pytest.mark.parametrize("source", ["store", "video"])
 def test_without_draws_a_sample_is_the_stores_middle(store, source):
-    data = ClipDataset(store, **SMALL, training=False, source=source, zoom=(4, 6), flip=True)
+    data = ClipDataset(
+        store, **SMALL, training=False, source=source, root=root_of(store), zoom=(4, 6)
+    )
     sample = data[0]
     count = store.videos[0]["count"]
     window = store.read(0, int(sample["start"]), 4)
@@ -148,7 +158,7 @@ def test_every_start_is_drawn_and_none_leaves_the_video(store):
 
 @pytest.mark.parametrize("source", ["store", "video"])
 def test_a_short_video_repeats_its_last_frame_without_valid_targets(store, source):
-    sample = ClipDataset(store, **SMALL, source=source, flip=False)[3]
+    sample = ClipDataset(store, **SMALL, source=source, root=root_of(store), flip=False)[3]
     frames, valid = sample["frames"], unpack_valid(sample["valid"].numpy(), 4)
     assert store.videos[3]["count"] == 3 and sample["start"] == 0
     assert valid[0].any() and not valid[3].any()
@@ -165,7 +175,7 @@ def test_an_overlapping_time_line_is_read_with_its_step(tmp_path):
     store = TargetStore(write_store(tmp_path / "store", [path], spec))
     options = {"frames": 8, "image_size": 64, "flip": False}
     stored = ClipDataset(store, **options)[3, 0]
-    filed = ClipDataset(store, **options, source="video")[3, 0]
+    filed = ClipDataset(store, **options, source="video", root=tmp_path)[3, 0]
     assert stored["start"] > 0
     assert (stored["frames"].int() - filed["frames"].int()).abs().float().mean() < 4
     step = stored["frames"].float().diff(dim=0).abs().mean((1, 2, 3))
@@ -257,12 +267,44 @@ def test_stores_without_frames_or_videos_are_refused(tmp_path):
     options = {"frames": 8, "image_size": 64}
     with pytest.raises(UsageError, match=r"spec\.frames=none.*data\.frames=video"):
         ClipDataset(store, **options)
-    assert ClipDataset(store, **options, source="video")[0]["frames"].shape == (8, 64, 64, 3)
+    options |= {"source": "video", "root": tmp_path}
+    assert ClipDataset(store, **options)[0]["frames"].shape == (8, 64, 64, 3)
     path.unlink()
     with pytest.raises(UsageError, match=r"0\.mp4: no such file; set data\.root"):
-        ClipDataset(store, **options, source="video")
+        ClipDataset(store, **options)
+    options = {"frames": 8, "image_size": 64}
     open_or_create_store(tmp_path / "empty", spec, "folder", None, [])
     with pytest.raises(StoreError, match="no finished shard"):
         ClipDataset(tmp_path / "empty", **options)
     with pytest.raises(StoreError, match="does not exist"):
         ClipDataset(tmp_path / "nowhere", **options)
+
+
+def test_a_video_file_that_changed_is_named(tmp_path):
+    path = tmp_path / "a" / "0.mp4"
+    path.parent.mkdir()
+    write_video(path, render(translation(1, 0), 32, 64, 64))
+    spec = TargetSpec(stride=2, length=4, short_side=64, long_side=64)
+    store = TargetStore(write_store(tmp_path / "store", [path], spec))
+    data = ClipDataset(store, frames=8, image_size=64, source="video", root=tmp_path)
+    write_video(path, render(translation(1, 0), 32, 64, 80))
+    with pytest.raises(VideoError, match=r"a/0\.mp4: .* 80×64 and were 64×64"):
+        data[0]
+    path.write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"a/0\.mp4, which is in the store: "):
+        data[0]
+
+
+def test_frames_of_videos_inside_hdf5_files(tmp_path):
+    path = tmp_path / "a" / "0.mp4"
+    path.parent.mkdir()
+    write_video(path, render(translation(1, 0), 32, 64, 64))
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file["a/0.mp4"] = np.frombuffer(path.read_bytes(), np.uint8)
+    inside = tmp_path / "all.h5::a" / "0.mp4"
+    spec = TargetSpec(stride=2, length=4, short_side=64, long_side=64)
+    store = TargetStore(write_store(tmp_path / "store", [inside], spec))
+    options = {"frames": 8, "image_size": 64}
+    filed = ClipDataset(store, **options, source="video", root=tmp_path)[0]
+    difference = filed["frames"].int() - ClipDataset(store, **options)[0]["frames"].int()
+    assert difference.abs().float().mean() < 4

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from mme_core.canvas import plan_canvas
+from mme_core.errors import VideoError
 from mme_core.masking import make_mask
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
@@ -190,8 +191,17 @@ class ClipDataset(Dataset):
         real = min(self.tubelets, last + 1)
         first = (window.start + np.arange(real) * spec.clip_step) * spec.hop
         raw = (first[:, None] + [0, spec.stride]).ravel()
-        images = read_frames(self.root / row["path"], raw, window.pts[:real].ravel())
-        canvas = plan_canvas(*images.shape[1:3], spec)
+        try:
+            images = read_frames(self.root / row["path"], raw, window.pts[:real].ravel())
+        except VideoError as error:
+            raise VideoError(f"{row['id']}, which is in the store: {error}") from error
+        height, width = images.shape[1:3]
+        if (height, width) != (row["height"], row["width"]):
+            raise VideoError(
+                f"{row['id']}: its frames are {width}×{height} and were {row['width']}×"
+                f"{row['height']} when the store was made; has the file changed?"
+            )
+        canvas = plan_canvas(height, width, spec)
         canvases = [canvas.crop(canvas.resize(image)) for image in images]
         return canvases + canvases[-1:] * (TUBELET * (self.tubelets - real))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mme_core.containers import INSIDE, is_inside
 from mme_core.errors import UsageError
 from mme_core.masking import MASKS, hidden_per_tubelet
 from mme_core.spec import TUBELET
@@ -53,10 +54,11 @@ def check_frames(store: TargetStore, source: str, root: Path) -> None:
             "data.root=… (the folder of its videos), or make it with spec.frames=jpeg"
         )
     if source == "video":
-        path = root / store.videos[0]["path"]
-        if not path.is_file():
+        path = str(root / store.videos[0]["path"])
+        file = path.partition(INSIDE)[0] if is_inside(path) else path
+        if not Path(file).is_file():
             raise UsageError(
-                f"{path}: no such file; set data.root to the folder of the videos of {store.url}"
+                f"{file}: no such file; set data.root to the folder of the videos of {store.url}"
             )
 
 
