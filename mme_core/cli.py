@@ -16,6 +16,7 @@ from mme_core.errors import MMEError, UsageError
 # name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
+    "estimate": ("preprocess.estimate", "preprocess", "what stage 1 will cost, from a sample"),
     "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
     "info": ("preprocess.info", "preprocess", "say what a store holds"),
     "verify": ("preprocess.verify", "preprocess", "read all of a store, report every damage"),

@@ -17,23 +17,22 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from mme_core.datasets import DATASETS, Manifest, VideoItem, load_manifest
+from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
-from mme_core.flow import flow_function
 from mme_core.places import Place
 from mme_core.shards import remove_leftovers
 from mme_core.spec import TargetSpec
 from mme_core.store import STORE, open_or_create_store
 from mme_core.store_index import load_table
+from preprocess.arguments import command_parser, positive, read_manifest, read_spec
 from preprocess.isolate import ShardResult
 from preprocess.ledger import LEDGER, Ledger
 from preprocess.lock import StoreLock
@@ -47,66 +46,23 @@ TOO_MANY_FAILURES = 3
 
 
 def parser() -> argparse.ArgumentParser:
-    description, _, epilog = __doc__.partition("\n\n")
-    arguments = argparse.ArgumentParser(
-        "mme flows",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    arguments = command_parser("flows", __doc__)
     add = arguments.add_argument
-    add(
-        "spec",
-        nargs="*",
-        metavar="spec.FIELD=VALUE",
-        help="what the targets are, such as spec.stride=2; docs/store.md lists the fields",
-    )
-    add("--dataset", required=True, choices=DATASETS, help="which kind of data set")
-    add("--root", help="folder of the videos; `demo` is made there")
-    add("--split", help="a split of the data set, such as train (default: everything)")
-    add(
-        "--list",
-        metavar="FILE",
-        help="`csv`: the file of 'path label' lines (default: ROOT/SPLIT.csv)",
-    )
+    shard_help = "videos in a shard (default: up to 64, fewer in a small data set)"
     add("--store", required=True, help="folder or fsspec URL for the targets")
-    add("--workers", type=_positive, help="processes (default: one a core; on a cluster all cores)")
-    add(
-        "--videos-per-shard",
-        type=_positive,
-        help="videos in a shard (default: up to 64, fewer in a small data set)",
-    )
+    add("--workers", type=positive, help="processes (default: one a core; on a cluster all cores)")
+    add("--videos-per-shard", type=positive, metavar="N", help=shard_help)
     add("--address", help="Ray cluster, such as `auto` (default: this machine alone)")
     add("--serial", action="store_true", help="one video after the other, without Ray")
-    add(
-        "--gpus-per-task",
-        type=float,
-        default=0,
-        metavar="G",
-        help="for a flow plug-in that needs one",
-    )
-    add(
-        "--timeout",
-        type=float,
-        default=1800,
-        metavar="S",
-        help="wall clock a video may take, seconds (default: 1800)",
-    )
+    add("--gpus-per-task", type=float, default=0, metavar="G", help="for a flow plug-in")
+    timeout_help = "wall clock a video may take, seconds (default: 1800)"
+    add("--timeout", type=float, default=1800, metavar="S", help=timeout_help)
     add("--limit", type=int, metavar="N", help="only the first N videos")
     add("--fraction", type=float, metavar="F", help="only a random part of the videos")
     add("--seed", type=int, default=0, help="of --fraction (default: 0)")
-    add(
-        "--max-failures", type=int, metavar="N", help="stop when more than N videos are quarantined"
-    )
+    failures_help = "stop when more than N videos are quarantined"
+    add("--max-failures", type=int, metavar="N", help=failures_help)
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
-    add(
-        "--demo-videos",
-        type=_positive,
-        default=100,
-        metavar="N",
-        help="`demo`: how many (default: 100)",
-    )
-    add("--demo-seed", type=int, default=0, help="`demo`: another set of videos (default: 0)")
     add("--dry-run", action="store_true", help="say what would be done, and do nothing")
     return arguments
 
@@ -125,10 +81,9 @@ def main(argv: list[str]) -> int:
 
 
 def _flows(arguments: argparse.Namespace) -> int:
-    usual = [f"spec.stride={DATASETS[arguments.dataset].stride}"]
-    spec = TargetSpec.from_overrides([*usual, *arguments.spec])
-    _check(arguments, spec)
-    manifest = _manifest(arguments)
+    _check(arguments)
+    spec = read_spec(arguments)
+    manifest = read_manifest(arguments, generate=not arguments.dry_run)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
     place = Place(_absolute(arguments.store))
     work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), Console())
@@ -172,7 +127,8 @@ class _Work:
 
 def _run(work: _Work) -> int:
     ledger, todo, shards = _prepare(work)
-    failures = _Failures(work.arguments.max_failures, ledger, {item.id for item in work.items})
+    known = () if work.arguments.retry_quarantined else ledger
+    failures = _Failures(work.arguments.max_failures, known, {item.id for item in work.items})
     root, timeout = work.manifest.root, work.arguments.timeout
     jobs = (
         ShardJob(shard.number, shard.items, work.spec, work.place.url, root, timeout)
@@ -206,10 +162,10 @@ def _run(work: _Work) -> int:
 class _Failures:
     """Counts the quarantined videos among those wanted."""
 
-    def __init__(self, most: int | None, ledger: Ledger, wanted: set[str]) -> None:
+    def __init__(self, most: int | None, known: Iterable[Outcome], wanted: set[str]) -> None:
         self.wanted = wanted
         self._most = most
-        self._ids = {row.id for row in ledger if row.id in wanted and row.status == QUARANTINED}
+        self._ids = {row.id for row in known if row.id in wanted and row.status == QUARANTINED}
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         for row in outcomes:
@@ -258,40 +214,13 @@ def _pool(
     return run_ray(jobs, display.note, workers, arguments.address, arguments.gpus_per_task)
 
 
-def _check(arguments: argparse.Namespace, spec: TargetSpec) -> None:
+def _check(arguments: argparse.Namespace) -> None:
     if arguments.limit is not None and arguments.fraction is not None:
         raise UsageError("--limit and --fraction exclude each other")
     if arguments.serial and (arguments.workers or arguments.address or arguments.gpus_per_task):
         raise UsageError("--serial uses no Ray: leave out --workers, --address, --gpus-per-task")
     if arguments.timeout <= 0:
         raise UsageError(f"--timeout {arguments.timeout:g} must be above 0")
-    if ":" not in spec.flow:  # a plug-in may need what only the workers have, such as a GPU
-        flow_function(spec.flow)
-
-
-def _manifest(arguments: argparse.Namespace) -> Manifest:
-    options: dict[str, Any] = {}
-    root = arguments.root
-    if arguments.list and arguments.dataset != "csv":
-        raise UsageError("--list belongs to --dataset csv")
-    if arguments.list:
-        options["list_file"] = arguments.list
-        root = root or Path(arguments.list).parent
-    if arguments.dataset == "demo":
-        options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
-        options |= {"generate": not arguments.dry_run, "report": _report_making}
-    return load_manifest(arguments.dataset, root or "", arguments.split, **options)
-
-
-def _report_making(made: int, total: int) -> None:
-    if made == 1:
-        print(f"making {total} demo videos", flush=True)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
 
 
 def _cores() -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from preprocess.isolate import ShardResult
+from preprocess.summary import clock
 from preprocess.worker import QUARANTINED, Outcome
 
 LINE_S = 10.0  # between two plain lines
@@ -70,7 +71,7 @@ class Display:
         videos, frames, failed = self._finished
         for count in self._live.values():
             videos, frames, failed = _add((videos, frames, failed), count)
-        left = "?" if not videos else _clock(self.seconds * (self._videos - videos) / videos)
+        left = "?" if not videos else clock(self.seconds * (self._videos - videos) / videos)
         rate = frames / max(self.seconds, 1e-3)
         return (
             f"{videos}/{self._videos} videos · {rate:.0f} frames/s · {failed} failed · {left} left"
@@ -92,9 +93,3 @@ def _count(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
 
 def _add(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

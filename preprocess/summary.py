@@ -24,8 +24,16 @@ def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
     if not seconds:
         return None
     each = sum(seconds) / len(seconds)
-    hours = each * videos / 3600
-    return f"{each:.2f} s a video so far: {hours:.2f} core-hours, {hours / workers:.2f} h to go"
+    whole = each * videos
+    left = clock(whole / workers)
+    return f"{each:.2f} s a video so far: {whole / 3600:.3g} core-hours, {left} to go"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 1:02:03 or 0:42."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:

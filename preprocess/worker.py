@@ -67,7 +67,7 @@ class ShardJob:
         return cls(items=items, spec=TargetSpec.from_dict(values.pop("spec")), **values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a video: a row of the ledger.
 

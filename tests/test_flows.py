@@ -9,6 +9,9 @@ from clips import SPEC, write_clip, write_tree
 
 from mme_core.cli import main as mme
 from mme_core.store import TargetStore
+from preprocess.estimate import describe
+from preprocess.summary import clock
+from preprocess.worker import Outcome
 
 
 def flows(root, store, *more, dataset="folder", spec=SPEC):
@@ -158,6 +161,8 @@ def test_max_failures(videos, tmp_path, capsys):
     assert len(ledger(store)) == 2
     assert flows(videos, store, "--max-failures", 3) == 0
     assert len(ledger(store)) == 4
+    (videos / "a/002.mp4").write_bytes((videos / "b/003.mp4").read_bytes())
+    assert flows(videos, store, "--max-failures", 2, "--retry-quarantined") == 0
 
 
 def test_dry_run_writes_nothing(videos, tmp_path, capsys):
@@ -215,3 +220,28 @@ def test_store_behind_a_url(videos, tmp_path):
     assert flows(videos, f"file://{tmp_path}/store") == 0
     assert len(TargetStore(f"file://{tmp_path}/store").videos) == 4
     assert len(ledger(tmp_path / "store")) == 4
+
+
+def test_estimate(videos, capsys):
+    (videos / "a/000.mp4").write_bytes(b"")
+    words = ["estimate", "--dataset", "folder", "--root", str(videos), "--cores", "10", *SPEC]
+    assert mme(words) == 0
+    output = capsys.readouterr().out
+    assert "4 of 4 videos" in output
+    assert "on 10 cores" in output
+    assert "1 in the sample: about 1 in all" in output
+
+
+def test_estimate_scales_with_the_data_set():
+    rows = [Outcome("", str(n), "ok", seconds=2.0, frames=100) for n in range(4)]
+    lines = describe(rows, size=4_000_000, videos=3600, cores=8)
+    assert lines[0].endswith("2.00 s a video on one core, 50 frames/s")
+    assert lines[1:4] == [
+        "work         2 core-hours (± 0)",
+        "wall time    15:00 on 8 cores",
+        "store        3.6 GB",
+    ]
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]

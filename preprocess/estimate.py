@@ -1,0 +1,77 @@
+"""`mme estimate`: what stage 1 will cost, from a random sample of the real videos.
+
+    mme estimate --dataset k400 --root k400 [--sample 32] [--cores 512] [spec.stride=2 ...]
+
+The sample is extracted on one core of this machine and thrown away.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mme_core.datasets import Manifest
+from mme_core.spec import TargetSpec
+from mme_core.store import open_or_create_store
+from preprocess.arguments import command_parser, positive, read_manifest, read_spec
+from preprocess.isolate import Isolated
+from preprocess.summary import clock
+from preprocess.worker import OK, Outcome, ShardJob
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; see the module."""
+    parser = command_parser("estimate", __doc__)
+    add = parser.add_argument
+    add("--sample", type=positive, default=16, metavar="N", help="videos to try (default: 16)")
+    add("--seed", type=int, default=0, help="of the sample (default: 0)")
+    add("--cores", type=positive, default=os.cpu_count(), help="for the wall time (default: here)")
+    add("--timeout", type=float, default=1800, metavar="S", help="of a video (default: 1800)")
+    arguments = parser.parse_intermixed_args(argv)
+    spec, manifest = read_spec(arguments), read_manifest(arguments)
+    number = min(arguments.sample, len(manifest.items))
+    outcomes, size = _try(manifest, spec, number, arguments.seed, arguments.timeout)
+    for line in describe(outcomes, size, len(manifest.items), arguments.cores):
+        print(line)
+    return 0
+
+
+def _try(
+    manifest: Manifest, spec: TargetSpec, number: int, seed: int, timeout: float
+) -> tuple[Sequence[Outcome], int]:
+    """The outcomes of a sample, and the bytes of its shard."""
+    items = tuple(random.Random(seed).sample(manifest.items, number))
+    with tempfile.TemporaryDirectory() as store, Isolated() as isolated:
+        open_or_create_store(store, spec, manifest.dataset, manifest.split, manifest.class_names)
+        job = ShardJob(0, items, spec, store, manifest.root, timeout)
+        outcomes = isolated.write(job, lambda outcome: None).outcomes
+        files = (path for path in Path(store, "shards").rglob("*") if path.is_file())
+        return outcomes, sum(path.stat().st_size for path in files)
+
+
+def describe(outcomes: Sequence[Outcome], size: int, videos: int, cores: int) -> list[str]:
+    """Lines of the estimate for `videos`; `size` is the bytes of the outcomes' shard.
+
+    The range of the core-hours is two standard errors of the sample's mean.
+    """
+    seconds = [row.seconds for row in outcomes]
+    stored = sum(row.status == OK for row in outcomes)
+    mean = statistics.fmean(seconds)
+    error = statistics.stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else mean
+    frames = sum(row.frames for row in outcomes)
+    rate = frames / sum(seconds) if frames else 0
+    bad = len(outcomes) - stored
+    hours = mean * videos / 3600
+    return [
+        f"sample       {len(outcomes)} of {videos} videos: {mean:.2f} s a video on one core, "
+        f"{rate:.0f} frames/s",
+        f"work         {hours:.3g} core-hours (± {2 * error * videos / 3600:.2g})",
+        f"wall time    {clock(mean * videos / cores)} on {cores} cores",
+        f"store        {size / len(outcomes) * videos / 1e9:.3g} GB",
+        f"failures     {bad} in the sample: about {bad / len(outcomes) * videos:.0f} in all",
+    ]
