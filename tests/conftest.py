@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 
-def write_store(url: Path, paths: list[Path], spec) -> Path:
-    """A store of one shard with the targets of these video files, named by CLASS/NAME."""
+def write_store(url: Path, paths: list[Path], spec, root: Path | None = None) -> Path:
+    """A store of one shard with the targets of these video files, named by CLASS/NAME.
+
+    The table's paths are relative to `root`, or absolute without one.
+    """
     from mme_core.extract import stream_tubelets
     from mme_core.shards import ShardWriter
     from mme_core.store import open_or_create_store
@@ -24,7 +27,7 @@ def write_store(url: Path, paths: list[Path], spec) -> Path:
             writer.end_video(
                 {
                     "id": f"{path.parent.name}/{path.name}",
-                    "path": f"{path.parent.name}/{path.name}",
+                    "path": str(path.relative_to(root) if root else path),
                     "label": names.index(path.parent.name),
                     "fps": about.fps,
                     "height": about.height,

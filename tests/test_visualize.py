@@ -34,12 +34,12 @@ def run(store, out, *options):
 def no_frames(tmp_path_factory, demo_store):
     """A store without frames, and the video file behind it."""
     folder = tmp_path_factory.mktemp("gone")
-    source = demo_store.parent / "videos" / TargetStore(demo_store).videos[0]["path"]
+    source = Path(TargetStore(demo_store).videos[0]["path"])
     path = folder / source.parent.name / source.name
     path.parent.mkdir()
     path.write_bytes(source.read_bytes())
     spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast", frames="none")
-    return write_store(folder / "store", [path], spec), path
+    return write_store(folder / "store", [path], spec, root=folder), path
 
 
 def test_film_shows_every_raw_frame_of_the_window(demo_store, tmp_path):
