@@ -84,7 +84,7 @@ def measure(
         )
     place = Place(store)
     sizes = {
-        name: place.size(f"shards/00000.zarr/{name}") / len(kept) * CLIP / 1e6
+        name: sum(place.files(f"shards/00000.zarr/{name}").values()) / len(kept) * CLIP / 1e6
         for name in layouts(spec)
     }
     return sizes, kept

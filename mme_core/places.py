@@ -112,12 +112,16 @@ class Place:
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
-    def size(self, folder: str) -> int:
-        """Bytes of all files below a folder."""
+    def files(self, folder: str) -> dict[str, int]:
+        """Bytes of all files below a folder, by their names relative to it."""
         if self.local is not None:
-            return sum(p.stat().st_size for p in (self.local / folder).rglob("*") if p.is_file())
+            top = self.local / folder
+            files = (path for path in top.rglob("*") if path.is_file())
+            return {path.relative_to(top).as_posix(): path.stat().st_size for path in files}
         fs, root = self._remote()
-        return fs.du(f"{root}/{folder}")
+        top = f"{root}/{folder}"
+        found = fs.find(top, detail=True)
+        return {path[len(top) + 1 :]: int(about["size"]) for path, about in found.items()}
 
     def stamps(self, names: list[str]) -> list[str]:
         """For each file a text that changes when it is written anew; "" where it is missing."""

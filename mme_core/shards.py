@@ -257,7 +257,8 @@ def leftovers(url: str | os.PathLike[str]) -> list[str]:
     names = [f"shards/{name}" for name in place.names("shards")]
     if place.local is not None:
         return [name for name in names if _PARTIAL in name]
-    return [name for name in names if not place.exists(f"{name}/zarr.json")]
+    stamps = place.stamps([f"{name}/zarr.json" for name in names])
+    return [name for name, stamp in zip(names, stamps) if not stamp]
 
 
 def remove_leftovers(url: str | os.PathLike[str]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
@@ -26,7 +27,8 @@ def describe(url: str) -> dict[str, Any]:
     store, place = TargetStore(url), Place(url)
     left = leftovers(url)
     numbers = [number for number in shard_numbers(place) if shard_name(number) not in left]
-    attributes = [read_attributes(place, number) or {} for number in numbers]
+    with ThreadPoolExecutor(16) as pool:  # an object store answers slowly, but many at a time
+        attributes = list(pool.map(lambda number: read_attributes(place, number) or {}, numbers))
     reasons = Counter(row["reason"] for a in attributes for row in a.get("quarantined", ()))
     videos = store.videos
     tubelets, sizes = int(videos["count"].sum()), _sizes(place, numbers, store)
@@ -78,17 +80,20 @@ def _classes(store: TargetStore) -> dict[str, int]:
 
 def _sizes(place: Place, numbers: list[int], store: TargetStore) -> dict[str, int]:
     """Bytes of each array in all shards."""
-    return {
-        name: sum(place.size(f"{shard_name(number)}/{name}") for number in numbers)
-        for name in layouts(store.spec)
-    }
+    sizes = dict.fromkeys(layouts(store.spec), 0)
+    finished = {shard_name(number).removeprefix("shards/") for number in numbers}
+    for name, size in place.files("shards").items():
+        shard, array = name.split("/")[:2]
+        if shard in finished and array in sizes:
+            sizes[array] += size
+    return sizes
 
 
 def _print(about: dict[str, Any], console: Console) -> None:
     def listed(counts: dict[str, int], most: int = 6) -> str:
-        parts = [f"{name} {count}" for name, count in list(counts.items())[:most]]
+        parts = [f"{name} ({count})" for name, count in list(counts.items())[:most]]
         more = len(counts) - most
-        return ", ".join(parts) + (f", … {more} more" if more > 0 else "") if counts else "none"
+        return ", ".join(parts) + (f", and {more} more" if more > 0 else "") if counts else "none"
 
     per_clip, total = about["mb_per_8_tubelets"], sum(about["bytes"].values())
     targets = sum(size for name, size in per_clip.items() if not name.startswith("frame"))
@@ -103,7 +108,7 @@ def _print(about: dict[str, Any], console: Console) -> None:
         "length": f"{about['frames']:,} frames, {about['hours']:.2f} hours",
         "tubelets": f"{about['tubelets']:,}; a video has {spread['least']} to {spread['most']}, "
         f"median {spread['median']}",
-        "canvases": listed(about["canvases"]) + " (patches)",
+        "canvases": f"{listed(about['canvases'])}, in patches",
         "classes": f"{len(about['classes'])}: {listed(about['classes'])}",
         "shards": f"{about['shards']:,}"
         + (f", and {len(about['unfinished'])} unfinished" if about["unfinished"] else ""),
