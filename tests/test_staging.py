@@ -11,9 +11,11 @@ import pytest
 from conftest import write_store
 from motion import render, translation, write_video
 
+from mme_core import cli
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from train.logging import read_metrics
 from train.staging import StagedStore, copies_folder, copy_shards, main, open_staged
 
 SPEC = TargetSpec(stride=2, length=4, short_side=64, long_side=64, flow="dis-ultrafast")
@@ -167,3 +169,15 @@ def test_a_folder_that_cannot_be_written(store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"data\.stage: cannot write to .*file"):
         open_staged(store, tmp_path / "file")
+
+
+def test_a_run_learns_the_same_from_staged_shards(demo_store, tmp_path):
+    """Also with what else a recipe says of its data: shards shuffled, zooms, two crops a clip."""
+    words = ["--config", "tiny.yaml", f"store={demo_store}", "data.batch_size=4", "optim.steps=2"]
+    words += ["data.shard_shuffle=true", "data.zoom=[2,4]", "data.crops=2", "device=cpu"]
+    losses = []
+    for extra in ([], [f"data.stage={tmp_path / 'disk'}", "data.stage_gb=1"]):
+        out = tmp_path / f"run{len(extra)}"
+        assert cli.main(["pretrain", *words, f"out={out}", *extra]) == 0
+        losses.append([row["loss"] for row in read_metrics(out) if "loss" in row])
+    assert losses[0] == losses[1] and len(losses[0]) == 2

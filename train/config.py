@@ -44,7 +44,7 @@ class DataConfig:
     batch_size: int = 64  # clips per process and micro-batch, crops counted
     workers: int = 8  # loader processes per training process; 0 loads in the training process
     frames: str = "store"  # "store": its JPEG frames; "video": decoded from the video files
-    root: str | None = None  # folder of the video files, where frames=video and they moved
+    root: str | None = None  # folder of the video files, for frames=video
     stride: int | None = None  # raw frames between sampled frames that the store must have
     crops: int = 1  # crops per decoded clip (repeated augmentation); divides batch_size
     crop: str = "random"
@@ -52,7 +52,8 @@ class DataConfig:
     flip: bool = True
     shuffle_frames: bool = False  # Figure 3: the clip's tubelets in random order
     shard_shuffle: bool = False  # shuffle shards, then inside a few: for disks that seek slowly
-    stage: str | None = None  # local folder to which the shards are copied before training
+    stage: str | None = None  # local folder for copies of the shards, made beside the training
+    stage_gb: float | None = None  # how much of it; until 5 % of the disk are left where not said
 
 
 @dataclass

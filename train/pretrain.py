@@ -34,6 +34,7 @@ from train.logging import Meter, RunLog, step_line
 from train.objective import Objective, build_model
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.sampler import ClipSampler
+from train.staging import open_staged
 from train.transfer import on_device
 
 
@@ -72,7 +73,11 @@ class Pretraining:
         data, optim = config.data, config.optim
 
         # What is learnt, from what.
-        self.store = TargetStore(config.store)
+        self.store = (
+            open_staged(config.store, data.stage, data.stage_gb)
+            if data.stage
+            else TargetStore(config.store)
+        )
         runs.check_spec(self.store, config)
         dtype = autocast_dtype(config.precision, ranks.device)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
