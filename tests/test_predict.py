@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from mme_core.errors import UsageError, VideoError
+from mme_core.model import build_classifier
+from train.convert import save_weights
+from train.predict import main
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_classifier("tiny", 7, depth=1, frames=4, image_size=32)
+    torch.nn.init.normal_(model.head.weight)
+    folder = tmp_path_factory.mktemp("weights")
+    save_weights(
+        folder / "model.safetensors",
+        model.state_dict(),
+        frames=4,
+        image_size=32,
+        class_names=[f"class {i}" for i in range(7)],
+    )
+    return folder
+
+
+def test_five_best_classes_and_a_picture(labelled_set, weights, tmp_path, capsys):
+    video = labelled_set / "val" / "left" / "0.mp4"
+    picture = tmp_path / "p.png"
+    assert main([str(video), "--weights", str(weights), "-o", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(video)
+    scores = [float(line.split("%")[0]) for line in lines[1:]]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    assert lines[1].split(None, 1)[1].startswith("class ")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_several_videos_go_to_a_folder(labelled_set, weights, tmp_path):
+    videos = [str(labelled_set / "val" / "left" / f"{i}.mp4") for i in range(2)]
+    assert main([*videos, "--weights", str(weights), "--clips", "1", "-o", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+
+
+def test_wrong_input_is_explained(labelled_set, weights, tmp_path):
+    video = str(labelled_set / "val" / "left" / "0.mp4")
+    with pytest.raises(UsageError, match="--clips and --crops"):
+        main([video, "--weights", str(weights), "--clips", "0"])
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError):
+        main([str(tmp_path / "broken.mp4"), "--weights", str(weights)])
+    with pytest.raises(VideoError):
+        main([str(tmp_path / "absent.mp4"), "--weights", str(weights)])
