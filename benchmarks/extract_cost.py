@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 
-from mme_core import extract, targets, video
+from mme_core import extract, targets, video, walk
 from mme_core.flow import flow_function
 from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
@@ -139,10 +139,10 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch(video.Video, "__iter__", decoding)
         patch(video.Frame, "luma", clocked("resize", video.Frame.luma))
         patch(extract, "flow_function", lambda name: clocked("flow", flow_function(name)))
-        patch(extract, "hog_maps", clocked("hog", extract.hog_maps))
-        patch(extract, "hog_at", clocked("hog", extract.hog_at))
-        patch(extract, "sample", clocked("tracks", extract.sample))
-        patch(extract, "inside", clocked("tracks", extract.inside))
+        patch(walk, "hog_maps", clocked("hog", walk.hog_maps))
+        patch(walk, "hog_at", clocked("hog", walk.hog_at))
+        patch(walk, "sample", clocked("tracks", walk.sample))
+        patch(walk, "inside", clocked("tracks", walk.inside))
         patch(video.Frame, "bgr", clocked("jpeg", video.Frame.bgr))
         patch(cv2, "imencode", clocked("jpeg", cv2.imencode))
         patch(targets, "encode", clocked("quantise", targets.encode))

@@ -75,4 +75,13 @@ def flow_function(name: str) -> FlowFunction:
         raise UsageError(f"spec.flow={name} cannot be imported: {error}") from error
     if not callable(function):
         raise UsageError(f"spec.flow={name} is not a function")
-    return function
+    return lambda first, second: _checked(name, first, function(first, second))
+
+
+def _checked(name: str, image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    expected = (*image.shape, 2)
+    if flow.shape != expected or flow.dtype != np.float32:
+        raise UsageError(
+            f"spec.flow={name} returned {flow.dtype} {flow.shape}, not float32 {expected}"
+        )
+    return flow
