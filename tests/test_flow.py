@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from motion import render, translation
+
+from mme_core.errors import UsageError
+from mme_core.flow import ALGORITHMS, flow_function
+
+FIRST, SECOND = render(translation(2.3, -1.4), 2, 96, 128)
+
+
+def zero(first, second):
+    return np.zeros((*first.shape, 2), np.float32)
+
+
+def wrong(first, second):
+    return np.zeros(first.shape)
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "tvl1"])
+def test_flow_goes_from_the_first_image_to_the_second_x_first(name):
+    flow = flow_function(name)(FIRST, SECOND)
+    assert flow.dtype == np.float32 and flow.shape == (96, 128, 2)
+    inner = flow[16:-16, 16:-16].reshape(-1, 2)
+    assert np.allclose(np.median(inner, 0), [2.3, -1.4], atol=0.1)
+
+
+def test_tvl1_runs():
+    flow = flow_function("tvl1")(FIRST[:48, :48].copy(), SECOND[:48, :48].copy())
+    assert flow.shape == (48, 48, 2)
+
+
+def test_a_function_of_ones_own():
+    assert not flow_function(f"{__name__}:zero")(FIRST, SECOND).any()
+    with pytest.raises(
+        UsageError, match=r"returned float64 \(96, 128\), not float32 \(96, 128, 2\)"
+    ):
+        flow_function(f"{__name__}:wrong")(FIRST, SECOND)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raft", "dis-medium, farneback.*package.module:function"),
+        ("no.such.module:flow", "cannot be imported: No module named 'no'"),
+        ("mme_core.flow:nothing", "cannot be imported"),
+        ("mme_core.flow:ALGORITHMS", "not a function"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(UsageError, match=message):
+        flow_function(name)
