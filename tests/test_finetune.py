@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from mme_core.errors import UsageError
 from mme_core.model import build_classifier, build_pretraining_model
 from train import checkpoint, finetune
+from train.config import PretrainConfig
 from train.layer_decay import layer_decay_groups, layer_of
 from train.logging import read_metrics
 from train.mixup import build_mixup, mix
@@ -282,3 +283,53 @@ def test_a_video_shorter_than_the_clip_is_padded(tmp_path):
 def test_another_recipe_in_the_same_folder_is_refused(finished, labelled_set):
     with pytest.raises(UsageError, match=r"holds another run.*optim\.lr"):
         finetune.main(words(labelled_set, finished / "run", "optim.lr=1"))
+
+
+# recipes
+
+FOLDER = finetune.recipes.RECIPES / "finetune"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_are_complete(path):
+    load = finetune.recipes.load
+    config = load(finetune.FinetuneConfig, ["--config", str(path), "init=x", "out=y"], "", "")
+    finetune.check(config)
+    assert not (path.stem in ("ssv2", "tennis7", "demo") and config.augment.flip)
+
+
+@pytest.mark.parametrize("name", ["demo", "tennis7"])
+def test_small_recipes_have_the_model_of_their_pretraining(name):
+    load, shared = finetune.recipes.load, ("size", "depth", "frames", "image_size", "patch")
+    words = ["out=y", "store=s"]
+    after = load(
+        finetune.FinetuneConfig, ["--config", f"finetune/{name}.yaml", "init=x", *words], "", ""
+    )
+    before = load(PretrainConfig, ["--config", f"pretrain/{name}.yaml", *words], "", "")
+    for key in shared:
+        assert getattr(after.model, key) == getattr(before.model, key), key
+
+
+PUBLISHED = {  # epochs, lr, test clips, accumulation in the authors' scripts
+    "k400": (75, 1e-3, 7, 1),
+    "ssv2": (30, 5e-4, 2, 1),
+    "ucf101": (100, 1e-3, 10, 4),
+    "hmdb51": (100, 1e-3, 10, 4),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_are_the_authors(name):
+    epochs, lr, clips, accumulate = PUBLISHED[name]
+    words = ["--config", f"finetune/{name}.yaml", "init=x", "out=y"]
+    config = finetune.recipes.load(finetune.FinetuneConfig, words, "", "")
+    optim, augment = config.optim, config.augment
+    assert (optim.epochs, optim.lr, optim.warmup_epochs) == (epochs, lr, 5)
+    assert (optim.layer_decay, optim.weight_decay, optim.accumulate) == (0.75, 0.05, accumulate)
+    assert optim.betas == [0.9, 0.999]
+    assert (config.eval.clips, config.eval.crops) == (clips, 3)
+    assert (config.model.size, config.model.frames, config.model.drop_path) == ("base", 16, 0.1)
+    assert config.data.crops == 2
+    assert (augment.mixup, augment.cutmix, augment.smoothing, augment.erase) == (0.8, 1, 0.1, 0.25)
+    assert augment.rand_augment == "rand-m7-n4-mstd0.5-inc1"
+    assert augment.scale == [0.25, 1.0]

@@ -101,16 +101,16 @@ class SweepAdamW:
     def step(self, scale: float) -> None:
         """One step at `scale` times the trials' rates; clears the gradients."""
         self.steps += 1
+        first_share, second_share = (1 - beta**self.steps for beta in BETAS)
         for p, first, second in zip(self.parameters, self.first, self.second):
             shape = (-1,) + (1,) * (p.ndim - 1)
             lr = (self.lr * scale).view(shape)
             if p.shape[-2] != 1:
                 p.mul_(1 - lr * self.decay.view(shape))
             first.lerp_(p.grad, 1 - BETAS[0])
-            second.lerp_(p.grad.square(), 1 - BETAS[1])
-            mean = first / (1 - BETAS[0] ** self.steps)
-            deviation = (second / (1 - BETAS[1] ** self.steps)).sqrt() + EPSILON
-            p.sub_(lr * mean / deviation)
+            second.mul_(BETAS[1]).addcmul_(p.grad, p.grad, value=1 - BETAS[1])
+            deviation = second.sqrt().div_(math.sqrt(second_share)).add_(EPSILON)
+            p.sub_((first / deviation).mul_(lr / first_share))
             p.grad = None
 
 
