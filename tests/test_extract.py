@@ -1,0 +1,344 @@
+import dataclasses
+import gc
+import itertools
+import weakref
+
+import av
+import cv2
+import motion
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mme_core import targets, walk
+from mme_core.canvas import plan_canvas
+from mme_core.errors import UsageError, VideoError
+from mme_core.extract import extract_video, stream_tubelets
+from mme_core.spec import TargetSpec
+from mme_core.tracks import sample
+from mme_core.video import Video
+
+SMALL = TargetSpec(short_side=64, long_side=80, flow="dis-fast")
+CENTRE = (170.0, 128.0)
+MOTIONS = {
+    "slow": motion.translation(0.9, 0.0),
+    "fast": motion.translation(-3.7, 2.2),
+    "rotation": motion.rotation(1.2, CENTRE),
+    "zoom in": motion.zoom(1.02, CENTRE),
+    "zoom out": motion.zoom(1 / 1.015, CENTRE),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("extract")
+
+
+@pytest.fixture(scope="module")
+def pan(folder):
+    path = folder / "pan.mp4"
+    motion.write_video(path, motion.render(motion.translation(1.4, -0.6), 40, 64, 96, finest=5))
+    return path
+
+
+def still(first, second):
+    return np.zeros((*first.shape, 2), np.float32)
+
+
+def wobble(first, second):
+    """A flow that differs between frames and places, and is quick and exactly repeatable."""
+    flow = cv2.merge([first.astype(np.float32), second.astype(np.float32)])
+    return cv2.blur(flow, (9, 9)) / 64 - 2
+
+
+def exact_displacement(moves, canvas, found, spec):
+    """Exact motion, canvas pixels, along the exact tracks of the grid."""
+    offset = np.array([canvas.left, canvas.top])
+    scale = np.array([canvas.width / canvas.resized[1], canvas.height / canvas.resized[0]])
+    exact = np.empty_like(found.displacement)
+    for n in range(len(exact)):
+        source = (found.points[n, ..., 0, :] + offset + 0.5) * scale - 0.5
+        for step in range(spec.length):
+            moved = motion.displacement(moves, n * spec.hop + step, source)
+            exact[n, ..., step, :] = moved / scale
+            source = source + moved
+    return exact
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+@pytest.mark.parametrize(("height", "stride"), [(256, 4), (192, 2), (384, 3)])
+def test_displacement_is_right_to_a_tenth_of_a_pixel(folder, name, height, stride):
+    size, scale = (height, height * 340 // 256), height / 256
+    zoomed = MOTIONS[name]  # the motion of a 256-pixel frame, seen at this resolution
+
+    def moves(r):
+        matrix = zoomed(r)
+        return np.column_stack([matrix[:, :2], matrix[:, 2] * scale])
+
+    spec = TargetSpec(stride=stride)
+    path = folder / f"{name} {height}.mp4"
+    motion.write_video(path, motion.render(moves, stride + 7, *size, finest=8 * scale))
+    found = extract_video(path, spec)
+    exact = exact_displacement(moves, plan_canvas(*size, spec), found, spec)
+    limit = np.array(found.frames.shape[2:0:-1]) - 17
+    interior = ((found.points >= 16) & (found.points <= limit)).all((-1, -2)) & found.valid
+    error = np.linalg.norm(found.displacement - exact, axis=-1)[interior]
+    assert interior[0].mean() > 0.4
+    assert np.median(error) <= 0.1 and np.percentile(error, 90) <= 0.3
+
+
+def test_hog_follows_the_texture(folder):
+    path = folder / "follow.mp4"
+    frames = motion.render(motion.translation(4.3, 1.0), 9, 192, 256, finest=6)
+    motion.write_video(path, frames)
+    spec = TargetSpec()
+    moving = extract_video(path, spec)
+    fixed = extract_video(path, dataclasses.replace(spec, flow=f"{__name__}:still"))
+    kept = moving.valid
+
+    def similarity(hog):
+        first, last = hog[kept][:, 0], hog[kept][:, 5]
+        norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(last, axis=-1)
+        return np.median((first * last).sum(-1) / norms)
+
+    assert similarity(moving.hog) >= 0.98 and similarity(fixed.hog) <= 0.90
+
+
+def test_the_arrays_and_the_stream_agree(pan):
+    whole = extract_video(pan, SMALL)
+    stream = stream_tubelets(pan, SMALL)
+    tubelets = list(stream)
+    assert stream.summary == whole.summary and len(tubelets) == len(whole.valid) == 5
+    assert [t.first for t in tubelets] == [0, 8, 16, 24, 32]
+    assert whole.pts.tolist() == [[512 * r, 512 * (r + 4)] for r in range(0, 40, 8)]
+    for n, coded in enumerate(tubelets):
+        position, shape, moments = targets.encode(whole.displacement[n], whole.hog[n], SMALL)
+        assert (coded.position == position).all() and (coded.shape == shape).all()
+        assert (coded.moments == moments).all() and (coded.moments == whole.moments[n]).all()
+        assert (targets.unpack_valid(coded.valid, 4) == whole.valid[n]).all()
+        assert (coded.pts == whole.pts[n]).all() and coded.homography is None
+        for jpeg, frame in zip(coded.frames, whole.frames[2 * n : 2 * n + 2]):
+            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            assert image.shape == frame.shape
+            assert np.abs(image.astype(int) - frame).mean() < 4
+    assert np.allclose(np.diff(whole.points, axis=-2), whole.displacement, atol=1e-4)
+
+
+def test_every_moving_patch_has_mean_0_and_deviation_1(pan):
+    whole = extract_video(pan, SMALL)
+    for values, raw in ((whole.position, whole.displacement), (whole.shape, whole.hog)):
+        assert (raw.std((-3, -2, -1)) > 0.01).all()
+        assert np.allclose(values.mean((-3, -2, -1)), 0, atol=1e-4)
+        assert np.allclose(values.std((-3, -2, -1)), 1, atol=1e-3)
+
+
+def test_the_same_video_gives_the_same_bytes_whatever_the_threads(pan):
+    spec = dataclasses.replace(SMALL, camera="homography", flow="dis-medium")
+    runs = []
+    for threads in (1, 2):
+        cv2.setNumThreads(threads)
+        runs.append(list(stream_tubelets(pan, spec)))
+        assert cv2.getNumThreads() == threads
+    for one, two in zip(*runs, strict=True):
+        for name, value in vars(one).items():
+            assert np.array_equal(value, getattr(two, name)), name
+
+
+def direct(path, spec):
+    """Displacement and points by the definition, tubelet by tubelet, from all frames in memory."""
+    with Video(path) as video:
+        frames = list(video)
+        canvas = plan_canvas(*frames[0].shape, spec)
+        luma = [f.luma(lambda image: canvas.crop_region(canvas.resize(image))) for f in frames]
+    flows = [wobble(first, second) for first, second in itertools.pairwise(luma)]
+    grid = extract_video(path, spec).points[0, ..., 0, :].reshape(-1, 2)
+    for first in range(0, len(luma) - spec.stride, spec.hop):
+        points = [grid + np.array(canvas.offset, np.float32)]
+        for flow in flows[first : first + spec.length]:
+            points.append(points[-1] + sample(flow, points[-1]))
+        points += [points[-1]] * (spec.length + 1 - len(points))
+        yield np.stack(points, 1) - np.array(canvas.offset, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("stride", "hop", "length"), [(1, 1, 6), (1, 2, 6), (2, 2, 6), (3, 6, 5), (4, 8, 6), (6, 4, 3)]
+)
+def test_each_needed_pair_is_computed_once_and_no_other(pan, monkeypatch, stride, hop, length):
+    spec = TargetSpec(
+        stride=stride,
+        hop=hop,
+        length=length,
+        short_side=64,
+        long_side=80,
+        flow=f"{__name__}:wobble",
+    )
+    expected = list(direct(pan, spec))
+    calls, maps = [], []
+    monkeypatch.setitem(
+        globals(), "wobble", lambda *pair, flow=wobble: calls.append(1) or flow(*pair)
+    )
+    monkeypatch.setattr(
+        walk, "hog_maps", lambda *args, compute=walk.hog_maps: maps.append(1) or compute(*args)
+    )
+    found = extract_video(pan, spec)
+    assert len(found.points) == len(expected)
+    for points, exact in zip(found.points, expected):
+        assert np.allclose(points.reshape(exact.shape), exact, atol=1e-4)
+    needed = {
+        pair
+        for first in range(0, 40, hop)
+        for pair in range(first, first + length)
+        if pair + 1 < 40
+    }
+    assert len(calls) == len(needed)
+    assert len(maps) == len(
+        {r for first in range(0, 40, hop) for r in range(first, first + length) if r < 40}
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(frames=st.integers(1, 24), stride=st.integers(1, 4), length=st.integers(1, 8))
+def test_a_tubelet_exists_where_both_its_sampled_frames_do(
+    tmp_path_factory, frames, stride, length
+):
+    path = tmp_path_factory.mktemp("length") / "clip.mp4"
+    motion.write_video(path, motion.render(motion.translation(0.4, 0), frames, 32, 48))
+    spec = TargetSpec(
+        stride=stride, length=length, short_side=32, long_side=48, flow=f"{__name__}:still"
+    )
+    if frames <= max(length, stride):
+        with pytest.raises(VideoError, match=f"{frames} frames?: too short for one trajectory"):
+            extract_video(path, spec)
+        return
+    found = extract_video(path, spec)
+    assert found.summary.frames == frames
+    assert len(found.valid) == len(range(0, frames - stride, spec.hop))
+    for n, valid in enumerate(found.valid):
+        assert valid.all() if n * spec.hop + length < frames else not valid.any()
+
+
+def test_steps_after_the_end_stand_still_and_are_invalid(pan):
+    whole = extract_video(pan, dataclasses.replace(SMALL, length=12))
+    assert not whole.valid[-1].any() and whole.valid[0].any()
+    assert whole.displacement[-1][..., :7, :].any()
+    assert not whole.displacement[-1][..., 7:, :].any()
+    assert (whole.points[-1][..., 8:, :] == whole.points[-1][..., 7:8, :]).all()
+    assert (whole.hog[-1][..., 8:, :] == whole.hog[-1][..., 7:8, :]).all()
+
+
+def test_trajectories_that_leave_the_region_are_invalid(folder):
+    path = folder / "leave.mp4"
+    motion.write_video(path, motion.render(motion.translation(4, 0), 14, 64, 96, finest=8))
+    found = extract_video(path, SMALL)
+    outside = found.points[..., 0].max(-1) > 87.5  # canvas 80 of 96: 8 pixels on each side
+    assert outside.any() and not found.valid[outside].any()
+    assert found.valid[0][found.points[0][..., 0].max(-1) < 86].all()
+
+
+def test_a_gap_is_not_bridged(folder):
+    path = folder / "gap.mp4"
+    frames = motion.render(motion.translation(1, 0), 48, 64, 96, finest=5)
+    motion.write_video(path, frames, options={"crf": "10", "g": "12", "bf": "0"})
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    place, size = places[21]  # of the tubelet at 16 … 22, whose sampled frames are 16 and 20
+    data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    found = extract_video(path, SMALL)
+    assert found.summary.frames == 47
+    assert found.valid.any((1, 2, 3)).tolist() == [True, True, False, True, True, True]
+    assert not found.displacement[2][..., 4, :].any()
+    assert {"broken packets: 1", "gaps: 1"} <= set(found.summary.warnings)
+
+
+def test_camera_motion_is_stored_beside_the_total(pan):
+    plain = extract_video(pan, SMALL)
+    found = extract_video(pan, dataclasses.replace(SMALL, camera="homography"))
+    assert (found.displacement == plain.displacement).all() and plain.homography is None
+    assert found.homography.shape == (5, 6, 3, 3) and found.homography.dtype == np.float32
+    start = np.concatenate([found.points, np.ones_like(found.points[..., :1])], -1)[..., :-1, :]
+    moved = np.einsum("nlij,nhwklj->nhwkli", found.homography, start)
+    residual = found.displacement - (moved[..., :2] / moved[..., 2:] - start[..., :2])
+    assert np.median(np.abs(residual[found.valid])) < 0.1
+
+
+def test_the_check_invalidates_what_does_not_come_back(pan):
+    spec = dataclasses.replace(SMALL, flow=f"{__name__}:wobble")
+    free = extract_video(pan, spec)
+    checked = extract_video(pan, dataclasses.replace(spec, check=True))
+    assert (checked.displacement == free.displacement).all()
+    assert not checked.valid[~free.valid].any()
+    assert 0 < checked.valid.sum() < free.valid.sum()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "rawvideo"])
+def test_a_mirrored_video_has_mirrored_targets(folder, codec):
+    frames = motion.render(motion.rotation(1.5, (60, 40)), 10, 128, 160, finest=6)
+    suffix = {"libx264": "mp4", "rawvideo": "avi"}[codec]
+    paths = [folder / f"{name}.{suffix}" for name in ("straight", "mirrored")]
+    options = {} if codec == "rawvideo" else None
+    motion.write_video(paths[0], frames, codec, options=options)
+    motion.write_video(paths[1], frames[..., ::-1].copy(), codec, options=options)
+    spec = TargetSpec(short_side=128, long_side=160)
+    straight, mirrored = (extract_video(path, spec) for path in paths)
+    swap = [1, 0, 3, 2]
+    displacement = mirrored.displacement[:, :, ::-1, swap] * np.array([-1, 1], np.float32)
+    assert np.median(np.abs(displacement - straight.displacement)) <= 0.1
+    hog = mirrored.hog[:, :, ::-1, swap, :, ::-1]
+    if codec == "rawvideo":  # without losses the starting cells are equal to the bit
+        assert (hog[..., 0, :] == straight.hog[..., 0, :]).all()
+    norms = np.linalg.norm(hog, axis=-1) * np.linalg.norm(straight.hog, axis=-1)
+    assert np.median((hog * straight.hog).sum(-1) / norms) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("size", "patches"),
+    [((32, 32), (16, 16)), ((322, 242), (20, 16)), ((10, 1000), (16, 20)), ((2, 2), (16, 16))],
+)
+def test_small_odd_and_extreme_sizes(folder, size, patches):
+    path = folder / f"{size}.mp4"
+    motion.write_video(path, motion.render(motion.translation(0.5, 0), 9, *size))
+    found = extract_video(path, TargetSpec(flow="dis-ultrafast"))
+    assert found.valid.shape[1:3] == patches and found.valid.any()
+    assert found.frames.shape[1:3] == tuple(16 * side for side in patches)
+    assert (found.summary.height, found.summary.width) == size
+
+
+def test_an_odd_size(folder):
+    path = folder / "odd.mp4"
+    motion.write_video(path, motion.render(motion.translation(0.5, 0), 9, 321, 243))
+    found = extract_video(path, SMALL)
+    assert found.frames.shape == (2, 80, 64, 3)
+
+
+def test_frames_can_be_left_out(pan):
+    for tubelet in stream_tubelets(pan, dataclasses.replace(SMALL, frames="none")):
+        assert tubelet.frames == ()
+
+
+def test_the_frame_rate_is_measured_not_read(folder):
+    path = folder / "slow.mp4"
+    frames = motion.render(motion.translation(0.5, 0), 12, 32, 48)
+    motion.write_video(path, frames, rate=30, pts=range(0, 12 * 1024, 1024))
+    spec = dataclasses.replace(SMALL, flow=f"{__name__}:still")
+    assert extract_video(path, spec).summary.fps == pytest.approx(15)
+
+
+def test_errors(pan):
+    with pytest.raises(UsageError, match=r"spec\.flow=raft is unknown"):
+        stream_tubelets(pan, dataclasses.replace(SMALL, flow="raft"))
+    with pytest.raises(VideoError, match="time limit"):
+        list(stream_tubelets(pan, SMALL, deadline_s=0.02))
+
+
+def test_a_stream_holds_neither_frames_nor_tubelets(pan):
+    """Memory does not grow: what was handed out is not kept."""
+    spec = dataclasses.replace(SMALL, flow=f"{__name__}:still", frames="none")
+    handed_out = []
+    for tubelet in stream_tubelets(pan, spec):
+        handed_out.append(weakref.ref(tubelet.position))
+        del tubelet
+        gc.collect()
+        assert sum(ref() is not None for ref in handed_out) <= 1
