@@ -18,6 +18,7 @@ from numcodecs import blosc, zstd
 from mme_core.spec import TUBELET, TargetSpec
 
 FORMAT = 1  # of the whole store; a reader refuses a higher one
+LOCK = "flows.lock"  # in a store while stage 1 writes it, or after it was killed
 
 FILE_TUBELETS = 128
 SMALL_FILE_TUBELETS = 2048  # of the arrays with under a kilobyte a tubelet: fewer files

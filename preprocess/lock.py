@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 
 from mme_core.errors import StoreError
+from mme_core.layout import LOCK
 from mme_core.places import Place
 
-LOCK = "flows.lock"
 BEAT_S = 20.0
 DEAD_S = 300.0  # without a beat; allows for clocks that differ and a slow disk
 

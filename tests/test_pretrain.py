@@ -1,5 +1,7 @@
 """The pre-training loop: what it writes, what it learns, what it refuses."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from conftest import write_store
 from mme_core import cli
 from mme_core.errors import MMEError, StoreError, UsageError
 from mme_core.model import take_tokens
+from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from preprocess.lock import StoreLock
 from train import checkpoint, pretrain
 from train.config import PretrainConfig, load
 from train.contents import content_sizes
@@ -217,6 +221,14 @@ def test_a_held_out_store_made_otherwise_is_refused(demo_store, tmp_path):
     other = write_store(tmp_path / "other", [root], spec)
     error = refused(demo_store, tmp_path / "run", f"val_store={other}")
     assert "spec.length: 3 here, 6 there" in str(error)
+
+
+def test_a_store_that_is_being_written_is_refused(demo_store, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    with StoreLock(Place(store)):
+        error = refused(store, tmp_path / "run")
+    assert "is being written" in str(error)
 
 
 def test_the_command_answers_mistakes_in_one_line_and_status_2(capsys, tmp_path):

@@ -78,6 +78,7 @@ class Pretraining:
             if data.stage
             else TargetStore(config.store)
         )
+        runs.check_finished(self.store)
         runs.check_spec(self.store, config)
         dtype = autocast_dtype(config.precision, ranks.device)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mme_core.errors import StoreError, UsageError
+from mme_core.layout import LOCK
+from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from train import config as recipes
@@ -50,6 +52,15 @@ def check_spec(store: TargetStore, config: PretrainConfig) -> None:
                 f"{store.url}: spec.{field}={value} does not fit the recipe's {key}={wanted}: "
                 f"change {key}, or make a store with spec.{field}={wanted}"
             )
+
+
+def check_finished(store: TargetStore) -> None:
+    """Raises StoreError for a store that is being written: its videos are still to change."""
+    if Place(store.url).exists(LOCK):
+        raise StoreError(
+            f"{store.url} is being written, or was left unfinished ({LOCK} is in it): run `mme "
+            "flows` until it is done"
+        )
 
 
 def check_same_spec(store: TargetStore, val: TargetStore) -> None:
