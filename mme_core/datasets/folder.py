@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
@@ -29,7 +29,7 @@ def load(root: str, split: str | None) -> Manifest:
         return _from_split_folder(top, split)
     ids, others = find_videos(top)
     names = sorted({class_of(video) for video in ids} - {""})
-    items = (_item(top, video, class_of(video), names) for video in ids)
+    items = _items(top, ((video, class_of(video)) for video in ids), names)
     return Manifest("folder", str(top), None, tuple(names), sort_items(items), _notes(others))
 
 
@@ -87,9 +87,11 @@ def class_of(video: str) -> str:
     return first if slash else ""
 
 
-def _item(top: Path, video: str, class_name: str, names: list[str]) -> VideoItem:
-    label = names.index(class_name) if class_name in names else NO_LABEL
-    return VideoItem(video, str(top / video), label)
+def _items(top: Path, videos: Iterable[tuple[str, str]], names: list[str]) -> Iterator[VideoItem]:
+    """Items of (id, class) pairs; `names` are the classes in the order of their labels."""
+    labels = {name: label for label, name in enumerate(names)}
+    for video, class_name in videos:
+        yield VideoItem(video, f"{top}/{video}", labels.get(class_name, NO_LABEL))
 
 
 def _notes(others: list[str]) -> tuple[str, ...]:
@@ -111,7 +113,7 @@ def _from_split_folder(top: Path, split: str) -> Manifest:
         if entry.is_dir() and not entry.name.startswith(".")
     )
     names = sorted(set(names))
-    items = (_item(top, f"{split}/{video}", class_of(video), names) for video in ids)
+    items = _items(top, ((f"{split}/{video}", class_of(video)) for video in ids), names)
     return Manifest("folder", str(top), split, tuple(names), sort_items(items), _notes(others))
 
 
@@ -121,8 +123,8 @@ def _from_split_file(top: Path, split: str) -> Manifest:
     if split not in splits:
         raise UsageError(f"{top / SPLIT_FILE} has no split '{split}'; it has {', '.join(splits)}")
     names = sorted({row["class"] for row in rows} - {""})
-    chosen = (row for row in rows if row["split"] == split)
-    items = (_item(top, row["path"], row["class"], names) for row in chosen)
+    chosen = ((row["path"], row["class"]) for row in rows if row["split"] == split)
+    items = _items(top, chosen, names)
     return Manifest("folder", str(top), split, tuple(names), sort_items(items))
 
 
