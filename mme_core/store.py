@@ -77,9 +77,7 @@ class TargetStore:
         """
         row = self._row(video, start, tubelets)
         step = self.spec.clip_step
-        real = min(tubelets, (row["count"] - 1 - start) // step + 1)
-        low = row["first"] + start
-        high = low + (real - 1) * step + 1
+        real, low, high = self._rows(row, start, tubelets)
 
         def take(name: str) -> np.ndarray:
             return self._reader.rows(row["shard"], self._layouts[name], low, high)[::step]
@@ -105,6 +103,19 @@ class TargetStore:
             start=start,
             spec=self.spec,
         )
+
+    def read_frames(self, video: int, start: int, tubelets: int) -> tuple[bytes, ...]:
+        """The JPEG files of a window alone; arguments, padding and errors as of `read_coded`."""
+        row = self._row(video, start, tubelets)
+        _, low, high = self._rows(row, start, tubelets)
+        return self._frames(row["shard"], low, high, tubelets)
+
+    def _rows(self, row: dict[str, Any], start: int, tubelets: int) -> tuple[int, int, int]:
+        """Tubelets of the window that the video has, and their rows low … high − 1."""
+        step = self.spec.clip_step
+        real = min(tubelets, (row["count"] - 1 - start) // step + 1)
+        low = row["first"] + start
+        return real, low, low + (real - 1) * step + 1
 
     def _row(self, video: int, start: int, tubelets: int) -> dict[str, Any]:
         if tubelets < 1:

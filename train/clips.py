@@ -126,10 +126,10 @@ class StoreSource:
         count = -(-int(self.store.videos["count"][video]) // step)
         tubelets, member = np.divmod(choose(TUBELET * count), TUBELET)
         first, last = int(tubelets.min()), int(tubelets.max())
-        window = self.store.read_coded(video, first * step, last - first + 1)
+        jpegs = self.store.read_frames(video, first * step, last - first + 1)
         places = (tubelets - first) * TUBELET + member
         wanted, inverse = np.unique(places, return_inverse=True)
-        frames = decode_frames(tuple(window.frames[place] for place in wanted))
+        frames = decode_frames(tuple(jpegs[place] for place in wanted))
         return frames[inverse.reshape(places.shape)]
 
 
