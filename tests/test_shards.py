@@ -87,6 +87,19 @@ def test_the_bytes_are_the_same_every_time(tmp_path, small_files):
     assert digest(one / "shards/00000.zarr") == digest(other / "shards/00000.zarr")
 
 
+def test_a_still_video_is_stored_like_any_other(tmp_path):
+    """Zarr leaves chunks of zeros out by default; here an absent chunk is damage."""
+    still = tubelets(0, 1)[0]
+    for name in ("position", "shape", "moments", "valid", "homography"):
+        getattr(still, name)[...] = 0
+    with ShardWriter(make_store(tmp_path / "s", []), 0, SPEC) as writer:
+        writer.begin_video()
+        for _ in range(6):
+            writer.append(still)
+        writer.end_video(row("a", 6))
+    assert not TargetStore(tmp_path / "s").read_coded(0, 0, 6).shape.any()
+
+
 @pytest.mark.parametrize("scheme", ["", "memory://"])
 @pytest.mark.parametrize("before", [0, 1, 7, 8, 17])
 @pytest.mark.parametrize("length", [1, 9, 30])
