@@ -1,0 +1,231 @@
+"""What large data sets take: stage 1's cost, the store's size, what training reads, the driver.
+
+    python benchmarks/scale.py VIDEO [VIDEO ...]         # tables from the costs of these files
+    python benchmarks/scale.py --driver 1000000 [--ray]  # a run whose tasks do nothing
+
+The first extracts the files on one core into a store, takes the means per raw frame and per
+tubelet, and multiplies; it counts the processor's time, so other work on the machine hardly
+disturbs it. The second runs the driver of `mme flows` on made-up videos: its own work, memory and,
+with --ray, how many tasks a second it gets through. docs/scale.md holds the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mme_core.datasets import Manifest, VideoItem
+from mme_core.extract import stream_tubelets
+from mme_core.layout import CHUNK_TUBELETS, FRAME_CHUNK, layouts
+from mme_core.shards import ShardWriter
+from mme_core.spec import TUBELET, TargetSpec
+from preprocess import flows, pool
+from preprocess.isolate import ShardResult
+from preprocess.plan import MOST_PER_SHARD
+from preprocess.worker import OK, Outcome, ShardJob
+
+CLIP = 8  # tubelets
+GPUS, CLIPS_PER_GPU = (
+    8,
+    1000,
+)  # a node of stage 2; clips/s of one GPU, the goal for ViT-B on an H200
+CORES = 1000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """videos of `seconds` at `fps`; extracted with `stride`."""
+
+    name: str
+    videos: int
+    seconds: float
+    fps: float
+    stride: int
+
+
+DATA_SETS = (
+    DataSet("K400, train", 240_000, 10, 30, 4),
+    DataSet("SSv2, train", 169_000, 4, 12, 3),
+    DataSet("10 million videos", 10_000_000, 10, 30, 4),
+)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Means: core-seconds a raw frame, stored bytes a tubelet."""
+
+    frame_s: float
+    targets: float
+    frames: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO")
+    parser.add_argument("--driver", type=int, metavar="N", help="simulate a run of N videos")
+    parser.add_argument("--ray", action="store_true", help="with --driver: tasks go through Ray")
+    arguments = parser.parse_args()
+    if arguments.driver:
+        simulate(arguments.driver, arguments.ray)
+    elif arguments.videos:
+        print_tables(measure(arguments.videos, TargetSpec()))
+    else:
+        parser.error("name video files, or --driver N")
+
+
+def measure(videos: list[Path], spec: TargetSpec) -> Units:
+    """Extracts the videos one after the other on one core."""
+    rows = [_measure_one(video, spec) for video in videos]
+    print(f"{'file':<34}{'frames':>8}{'ms/frame':>10}{'targets':>10}{'frames':>10}  kB/tubelet")
+    for video, (count, each) in zip(videos, rows):
+        sizes = f"{each.targets / 1e3:>10.1f}{each.frames / 1e3:>10.1f}"
+        print(f"{video.name[-33:]:<34}{count:>8}{each.frame_s * 1e3:>10.2f}{sizes}")
+    parts = zip(*((each.frame_s, each.targets, each.frames) for _, each in rows))
+    mean = Units(*(sum(part) / len(rows) for part in parts))
+    sizes = f"{mean.targets / 1e3:>10.1f}{mean.frames / 1e3:>10.1f}"
+    print(f"{'mean':<42}{mean.frame_s * 1e3:>10.2f}{sizes}\n")
+    return mean
+
+
+def _measure_one(video: Path, spec: TargetSpec) -> tuple[int, Units]:
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        with ShardWriter(folder, 0, spec) as writer:
+            writer.begin_video()
+            stream = stream_tubelets(video, spec)
+            for tubelet in stream:
+                writer.append(tubelet)
+            about = stream.summary
+            kept = {name: getattr(about, name) for name in ("fps", "height", "width", "frames")}
+            row = {"id": "x", "path": "x", "label": -1, "warnings": [], **kept}
+            writer.end_video(row)
+        seconds = time.process_time() - begun
+        sizes = {"targets": 0, "frames": 0}
+        for file in Path(folder).rglob("c.*"):
+            kind = "frames" if file.parent.name.startswith("frame") else "targets"
+            sizes[kind] += file.stat().st_size
+    per_tubelet = {kind: size / about.tubelets for kind, size in sizes.items()}
+    return about.frames, Units(seconds / about.frames, **per_tubelet)
+
+
+def print_tables(units: Units) -> None:
+    print("| data set | videos | raw frames | tubelets | core-hours | hours on 1000 cores |")
+    print("|---|---|---|---|---|---|")
+    for each in DATA_SETS:
+        frames, tubelets = each.videos * each.seconds * each.fps, each.videos * count(each)
+        hours = frames * units.frame_s / 3600
+        print(
+            f"| {each.name} | {each.videos:,} | {frames / 1e6:,.0f} M | {tubelets / 1e6:,.1f} M "
+            f"| {hours:,.0f} | {hours / CORES:,.1f} |"
+        )
+    print("\n| data set | targets | with frames | shards | files |")
+    print("|---|---|---|---|---|")
+    for each in DATA_SETS:
+        tubelets = each.videos * count(each)
+        targets, both = tubelets * units.targets, tubelets * (units.targets + units.frames)
+        shards = math.ceil(each.videos / MOST_PER_SHARD)
+        files = shards * files_in_shard(each, units)
+        print(
+            f"| {each.name} | {targets / 1e12:.2f} TB | {both / 1e12:.2f} TB | {shards:,} "
+            f"| {files:,} |"
+        )
+    read = clip_bytes(units)
+    node = GPUS * CLIPS_PER_GPU
+    print(
+        f"\na random clip reads {read / 1e6:.2f} MB; a node of {GPUS} GPUs at {CLIPS_PER_GPU} "
+        f"clips/s each: {node * read / 1e9:.1f} GB/s, with 4 crops a clip "
+        f"{node * read / 4e9:.1f} GB/s"
+    )
+
+
+def count(data: DataSet) -> int:
+    """Tubelets of one video."""
+    frames, hop = int(data.seconds * data.fps), TUBELET * data.stride
+    return (frames - data.stride - 1) // hop + 1
+
+
+def files_in_shard(data: DataSet, units: Units) -> int:
+    """The group's metadata, and for each array its own and its data files."""
+    tubelets = MOST_PER_SHARD * count(data)
+    total = 1
+    for name, layout in layouts(TargetSpec(stride=data.stride)).items():
+        rows = {"frames": tubelets * units.frames, "frame_ends": TUBELET * tubelets}
+        total += 1 + math.ceil(rows.get(name, tubelets) / layout.file)
+    return total
+
+
+def clip_bytes(units: Units) -> float:
+    """Bytes read for a random clip: whole chunks, of which a clip's ends need only a part."""
+    targets = units.targets * (CLIP + CHUNK_TUBELETS - 1)
+    return targets + units.frames * CLIP + FRAME_CHUNK
+
+
+def simulate(videos: int, through_ray: bool) -> None:
+    """`mme flows` on made-up videos, each stored at once by a task that does nothing."""
+
+    def manifest(arguments: argparse.Namespace, generate: bool) -> Manifest:
+        items = (
+            VideoItem(
+                f"class {i % 400:03d}/{i:09d}.mp4", f"/data/class {i % 400:03d}/{i:09d}.mp4", 0
+            )
+            for i in range(videos)
+        )
+        return Manifest("folder", "/data", None, ("all",), tuple(items))
+
+    def tasks(
+        arguments: argparse.Namespace, jobs: Iterator[ShardJob], display: Any
+    ) -> Iterator[ShardResult]:
+        if through_ray:
+            yield from pool.run_ray(jobs, display.note, None, None, 0)
+        else:
+            yield from map(_nothing, jobs)
+
+    class Loop:
+        """Notes when the first and the last shard were finished."""
+
+        first = last = shards = 0.0
+
+        def finish(self, display: Any, result: ShardResult) -> None:
+            self.last = time.monotonic()
+            self.first = self.first or self.last
+            self.shards += 1
+
+    loop = Loop()
+    begun = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(flows, "read_manifest", manifest),
+        mock.patch.object(flows, "_pool", tasks),
+        mock.patch.object(pool, "_write_shard", _nothing),
+        mock.patch.object(flows.Display, "finish", lambda *words: loop.finish(*words)),
+    ):
+        flows.main(["--dataset", "folder", "--root", "/data", "--store", f"{folder}/store"])
+        ledger = Path(folder, "store", "ledger.jsonl").stat().st_size
+    ended = time.monotonic()
+    rate = (loop.shards - 1) / max(loop.last - loop.first, 1e-9)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        f"\n{videos:,} videos, {loop.shards:,.0f} shards: {rate:,.0f} shards/s, "
+        f"{rate * MOST_PER_SHARD:,.0f} videos/s\n"
+        f"before the first shard {loop.first - begun:.1f} s, "
+        f"after the last {ended - loop.last:.1f} s\n"
+        f"peak memory {peak / 1e9:.2f} GB, {peak / videos:,.0f} bytes a video; "
+        f"ledger {ledger / 1e6:,.0f} MB"
+    )
+
+
+def _nothing(job: ShardJob, *_: Any) -> ShardResult:
+    rows = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)
+    return ShardResult(job.number, tuple(rows))
+
+
+if __name__ == "__main__":
+    main()
