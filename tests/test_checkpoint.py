@@ -23,6 +23,14 @@ def test_the_last_n_are_kept_and_the_newest_is_read(tmp_path):
     assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 30
 
 
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    checkpoint.save(tmp_path, 1, state(1), keep=2)
+    (tmp_path / "checkpoints" / "step-00000002.tmp").write_bytes(b"half")
+    checkpoint.save(tmp_path, 3, state(3), keep=2)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000001.pt", "step-00000003.pt"]
+
+
 def test_no_checkpoint_is_none(tmp_path):
     assert checkpoint.load_last(tmp_path, pytest.fail) is None
 

@@ -39,6 +39,8 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("optim.steps=1.5", "optim.steps"),
         ("precision=int8", "precision=int8 is not one of"),
         ("norm.kind=batch", "norm.kind=batch is not one of patch, step"),
+        ("checkpoint.keep=0", "checkpoint.keep=0 must be at least 1"),
+        ("optim.steps=0", "optim.steps=0 must be at least 1"),
         ("seed", "'seed' is not of the form key=value"),
     ],
 )
@@ -88,7 +90,7 @@ def test_differences_name_nested_keys():
 
 def test_every_pretraining_recipe_is_valid_and_opens_with_its_command():
     overlays = {"release.yaml", "plus.yaml"}
-    recipes = sorted((RECIPES / "pretrain").glob("*.yaml")) + [RECIPES / "tiny.yaml"]
+    recipes = [*sorted((RECIPES / "pretrain").glob("*.yaml")), RECIPES / "tiny.yaml"]
     assert len(recipes) >= 9
     for path in recipes:
         head = path.read_text().split("\n\n")[0]

@@ -50,7 +50,7 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
             f"checkpoint {path}: cannot be written ({cause}; {free / 1e9:.2f} GB free on that "
             "disk); the earlier checkpoints are intact: make room and run the same command again"
         ) from error
-    for old in checkpoints(run)[keep:]:
+    for old in [*checkpoints(run)[keep:], *folder.glob("*.tmp")]:  # the latter of killed runs
         old.unlink()
     return path
 

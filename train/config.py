@@ -38,6 +38,25 @@ CHOICES = {
     "model.size": ("tiny", "small", "base", "large"),
 }
 
+AT_LEAST = {
+    "data.batch_size": 1,
+    "data.workers": 0,
+    "data.crops": 1,
+    "optim.epochs": 1,
+    "optim.steps": 1,
+    "optim.warmup_epochs": 0,
+    "optim.accumulate": 1,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 1,
+    "log.every": 1,
+    "eval.every": 0,
+    "eval.clips": 1,
+    "eval.knn": 0,
+    "eval.knn_videos": 1,
+    "eval.panels": 0,
+    "nonfinite_budget": 0,
+}
+
 
 @dataclass
 class DataConfig:
@@ -203,6 +222,10 @@ def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]])
         value = OmegaConf.select(config, key)
         if value is not None and value not in choices:
             raise UsageError(f"{key}={value} is not one of {', '.join(choices)}")
+    for key, least in AT_LEAST.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and value < least:
+            raise UsageError(f"{key}={value} must be at least {least}")
     return OmegaConf.to_object(config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -147,5 +148,5 @@ def _start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         config=dict(config),
         mode=os.environ.get("WANDB_MODE", "online" if logged_in else "offline"),
         resume="allow",
-        id=run.resolve().name,
+        id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12],
     )

@@ -148,6 +148,9 @@ class Pretraining:
     def _train(self, stop: StopRequest, state: dict[str, Any] | None) -> bool:
         """The loop; True where a signal ended it."""
         config = self.config
+        if self.done >= self.steps:
+            self.log.say(f"{self.out} is at its last step already")
+            return False
         if config.compile:
             self.model.compile()  # in place, before DDP: the state dict's keys stay as they are
         self.parallel = self.ranks.wrap(self.model)
