@@ -1,4 +1,4 @@
-"""Run by torchrun from test_evaluate: an evaluation and a probe, one after the other.
+"""Run by torchrun from test_evaluate: an evaluation, a probe, a fine-tuning, one after the other.
 
 torchrun --nproc-per-node=2 tests/evaluate_phases.py OUT WORD…
 """
@@ -6,19 +6,28 @@ torchrun --nproc-per-node=2 tests/evaluate_phases.py OUT WORD…
 import sys
 from unittest import mock
 
-from train import evaluate, probe
+from train import evaluate, finetune, probe
 from train.distributed import connect, disconnect
+
+# where nothing is drawn for a process, two learn what one does
+FINETUNE = ["model.size=tiny", "model.depth=1", "model.frames=4", "model.image_size=32"]
+FINETUNE += ["model.drop_path=0", "augment.mixup=0", "augment.cutmix=0", "augment.erase=0"]
+FINETUNE += ["data.stride=2", "optim.steps=4", "optim.lr=0.02", "log.every=1", "eval.every=0"]
+EXTRA = {
+    "evaluate": [],
+    "probe": ["probes=[knn]", "neighbours=[1]", "baselines=false"],
+    "finetune": [*FINETUNE, "data.batch_size=2", "checkpoint.every=2"],
+}
 
 if __name__ == "__main__":
     out, *words = sys.argv[1:]
     group = connect("cpu")
-    # one process group for both commands
-    for module in (evaluate, probe):
+    # one process group for all commands
+    for module in (evaluate, probe, finetune):
         with (
             mock.patch.object(module, "connect", lambda device: group),
             mock.patch.object(module, "disconnect"),
         ):
             name = module.__name__.rpartition(".")[2]
-            extra = ["probes=[knn]", "neighbours=[1]", "baselines=false"] * (name == "probe")
-            assert module.main([*words, *extra, f"out={out}/{name}"]) == 0
+            assert module.main([*words, *EXTRA[name], f"out={out}/{name}"]) == 0
     disconnect()

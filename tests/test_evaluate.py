@@ -7,19 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluate_phases import FINETUNE
 from labelled import write_set
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_classifier
 from mme_core.spec import TargetSpec
+from mme_core.store import TargetStore
 from mme_core.video import Video
-from train import evaluate, metrics
+from train import evaluate, finetune, metrics
 from train.clip_data import TestViews, ViewPlan, collate_train, normalise
-from train.clips import FileSource, StoreSource, frame_stride, packet_pts
+from train.clips import FileSource, StoreSource, frame_stride, open_source, packet_pts
 from train.convert import save_weights
 from train.distributed import connect
 from train.evaluate import score_videos
+from train.finetune_config import LabelledDataConfig
+from train.logging import read_metrics
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(__file__).with_name("evaluate_phases.py")
@@ -128,8 +132,10 @@ def test_multi_view_scores_equal_a_direct_computation(labelled_set, classifier, 
     assert evaluation(tmp_path)["top1"] == pytest.approx(right / len(source.items))
 
 
-def test_one_and_two_processes_agree_to_the_last_digit(labelled_set, classifier, tmp_path):
-    """Five videos, so that two processes cannot share them evenly; batches of two."""
+@pytest.fixture(scope="module")
+def two_processes(classifier, tmp_path_factory):
+    """(words, folder): what PHASES left, of five readable held-out videos, an odd number."""
+    tmp_path = tmp_path_factory.mktemp("two")
     root = write_set(tmp_path / "set", train=2, val=3)
     (root / "val" / "left" / "1.mp4").write_bytes(b"no video")
     more = [f"data.root={root}", f"init={classifier[0]}", "data.dataset=folder", "data.workers=0"]
@@ -141,13 +147,32 @@ def test_one_and_two_processes_agree_to_the_last_digit(labelled_set, classifier,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert evaluate.main([*more, "device=cpu", f"out={tmp_path / 'one'}"]) == 0
-    one, two = tmp_path / "one", tmp_path / "two" / "evaluate"
-    assert evaluation(one) == evaluation(two)
-    assert evaluation(one)["videos"] == 5
-    assert (one / "predictions.csv").read_text() == (two / "predictions.csv").read_text()
-    report = json.loads((tmp_path / "two" / "probe" / "probe.json").read_text())
+    return [*more, "device=cpu"], tmp_path / "two"
+
+
+def test_one_and_two_processes_agree_to_the_last_digit(two_processes, tmp_path):
+    words, folder = two_processes
+    assert evaluate.main([*words, f"out={tmp_path}"]) == 0
+    two = folder / "evaluate"
+    assert evaluation(tmp_path) == evaluation(two)
+    assert evaluation(tmp_path)["videos"] == 5
+    assert (tmp_path / "predictions.csv").read_text() == (two / "predictions.csv").read_text()
+
+
+def test_two_processes_extract_every_video_once(two_processes):
+    report = json.loads((two_processes[1] / "probe" / "probe.json").read_text())
     assert (report["training_videos"], report["test_videos"]) == (4, 5)
+
+
+def test_two_processes_learn_what_one_does(two_processes, tmp_path):
+    words, folder = two_processes
+    assert finetune.main([*words, *FINETUNE, "data.batch_size=4", f"out={tmp_path}"]) == 0
+    one, two = (
+        [row["loss"] for row in read_metrics(run) if "loss" in row]
+        for run in (tmp_path, folder / "finetune")
+    )
+    assert len(one) == 4
+    assert one == pytest.approx(two, abs=1e-4)
 
 
 def test_unreadable_videos_are_counted_and_not_replaced(classifier, tmp_path, capsys):
@@ -231,14 +256,23 @@ def test_a_file_with_fewer_frames_than_packets_is_counted(labelled_set, monkeypa
     assert asked == [13, 12]
 
 
-def test_frames_of_a_store_are_every_stride_th_of_the_file(labelled_set, tmp_path):
+@pytest.fixture
+def store(labelled_set, tmp_path):
+    """A store of the held-out videos, of which stage 1 set one more aside."""
     from conftest import write_store
 
-    from mme_core.store import TargetStore
+    from mme_core.shards import ShardWriter
 
     spec = TargetSpec(stride=2, short_side=32, long_side=48, length=2, flow="dis-ultrafast")
     paths = sorted((labelled_set / "val").rglob("*.mp4"))
-    source = StoreSource(TargetStore(write_store(tmp_path / "store", paths, spec)))
+    url = write_store(tmp_path / "store", paths, spec)
+    with ShardWriter(url, 1, spec) as writer:
+        writer.quarantine({"id": "left/9.mp4", "path": "left/9.mp4", "reason": "too short"})
+    return url
+
+
+def test_frames_of_a_store_are_every_stride_th_of_the_file(store, labelled_set):
+    source = StoreSource(TargetStore(store))
     assert source.step == 2
     assert list(source.class_names) == ["left", "right"]
     counts = []
@@ -247,6 +281,23 @@ def test_frames_of_a_store_are_every_stride_th_of_the_file(labelled_set, tmp_pat
     plain = source_of(labelled_set).read(0, lambda count: np.arange(0, count, 2))
     error = np.abs(frames.astype(int) - plain).mean()
     assert frames.shape == plain.shape and error < 6  # JPEG
+
+
+def test_quarantined_videos_of_a_store_are_asked_and_not_read(store, classifier, tmp_path):
+    words = ["device=cpu", "data.workers=0", f"val_store={store}", f"init={classifier[0]}"]
+    assert evaluate.main([*words, f"out={tmp_path / 'out'}"]) == 0
+    result = evaluation(tmp_path / "out")
+    assert (result["videos"], result["asked"]) == (6, 7)
+    assert result["not_read"] == [{"id": "left/9.mp4", "reason": "too short"}]
+
+
+def test_frames_of_a_stores_videos_can_come_from_the_files(store, labelled_set):
+    data = LabelledDataConfig(frames="video", root="/")
+    source = open_source(data, str(store), root="/", split=None)
+    assert list(source.class_names) == ["left", "right"] and source.step == 1
+    files = source_of(labelled_set)
+    seen, plain = (s.read(4, lambda count: np.arange(count)) for s in (source, files))
+    assert (seen == plain).all()
 
 
 def test_strides_count_raw_frames(labelled_set):

@@ -18,10 +18,11 @@ from mme_core.errors import UsageError, VideoError
 from mme_core.places import Place
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.store_index import read_attributes
+from mme_core.store_index import read_attributes, shard_numbers
 from mme_core.video import NO_PTS, Video, read_frames
 from mme_core.window import decode_frames
 from train.finetune_config import LabelledDataConfig
+from train.runs import check_finished
 
 FILE_STRIDE = 4  # of clips from video files, where a recipe says nothing
 
@@ -117,7 +118,7 @@ class StoreSource:
     def missing(self) -> list[tuple[str, str]]:
         """The videos that stage 1 quarantined."""
         place = Place(self.store.url)
-        shards = [read_attributes(place, n) for n in np.unique(self.store.videos["shard"])]
+        shards = [read_attributes(place, number) for number in shard_numbers(place)]
         rows = [row for shard in shards if shard for row in shard["quarantined"]]
         return [(row["id"], row["reason"]) for row in rows]
 
@@ -156,6 +157,7 @@ def open_source(
         manifest = load_manifest(data.dataset, root, split)
         return FileSource(manifest.items, manifest.class_names)
     opened = TargetStore(store)
+    check_finished(opened)
     if data.frames == "store":
         return StoreSource(opened)
     table = opened.videos
