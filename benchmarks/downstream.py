@@ -107,7 +107,8 @@ class Experiment:
         """Rows of the report: (given weights, random) × (video, still)."""
         out = self.folder / "probe"
         if not (out / "probe.json").exists():
-            words = ["data.workers=0", "view.clips=2", "epochs=60", "batch_size=64"]
+            words = ["data.workers=0", "view.clips=2", "epochs=40", "batch_size=64"]
+            words += ["lrs=[5e-3,1e-3,3e-4]", "weight_decays=[0.01,0.4]"]
             words += [f"init={init}", f"out={out}"]
             assert probe.main([*self.common, *words]) == 0
         return json.loads((out / "probe.json").read_text())["rows"]
