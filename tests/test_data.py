@@ -166,20 +166,26 @@ def test_a_short_video_repeats_its_last_frame_without_valid_targets(store, sourc
     assert not torch.equal(frames[4], frames[5])
 
 
-def test_an_overlapping_time_line_is_read_with_its_step(tmp_path):
-    """hop = stride: the tubelets of a clip are every second one, its frames not doubled."""
-    path = tmp_path / "a" / "0.mp4"
+@pytest.mark.parametrize(("name", "codec"), [("0.mp4", "libx264"), ("0.avi", "mpeg4")])
+def test_an_overlapping_time_line_is_read_with_its_step(tmp_path, name, codec):
+    """hop = stride: the tubelets of a clip are every second one, its frames not doubled.
+
+    In the AVI file, whose timestamps are not trusted, the frames are counted.
+    """
+    path = tmp_path / "a" / name
     path.parent.mkdir()
-    write_video(path, render(translation(1, 0), 32, 64, 64))
+    options = {"qscale": "2"} if codec == "mpeg4" else None
+    write_video(path, render(translation(1, 0), 32, 64, 64), codec, options=options)
     spec = TargetSpec(stride=2, hop=2, length=2, short_side=64, long_side=64)
     store = TargetStore(write_store(tmp_path / "store", [path], spec))
     options = {"frames": 8, "image_size": 64, "flip": False}
     stored = ClipDataset(store, **options)[3, 0]
     filed = ClipDataset(store, **options, source="video", root=tmp_path)[3, 0]
     assert stored["start"] > 0
-    assert (stored["frames"].int() - filed["frames"].int()).abs().float().mean() < 4
+    apart = (stored["frames"].int() - filed["frames"].int()).abs().float().mean((1, 2, 3))
+    assert apart.max() < 2  # quality 90
     step = stored["frames"].float().diff(dim=0).abs().mean((1, 2, 3))
-    assert (step > 0.8 * step.max()).all()  # evenly spaced in time
+    assert (step > 0.5 * step.max()).all()  # evenly spaced in time
 
 
 def test_crops_of_a_clip_share_its_window_only(store):
@@ -216,6 +222,22 @@ def test_the_motion_mask_follows_the_flip(tmp_path, zoom):
         visible = ~sample["mask"].reshape(4, 6, 6)
         left[bool(sample["flip"])].append(visible[..., :3].sum() / visible.sum())
     assert np.mean(left[False]) > 0.6 and np.mean(left[True]) < 0.4
+
+
+@pytest.mark.parametrize("camera", ["none", "homography"])
+def test_the_motion_mask_looks_at_the_residual_where_the_cameras_motion_is_known(tmp_path, camera):
+    """All drifts but the left column, which moves most against the background: 6 of 36 patches."""
+    drifting = render(translation(2, 0), 24, 96, 96)
+    frames = [np.concatenate([drifting[0][:, :16], f[:, 16:]], 1) for f in drifting]
+    path = tmp_path / "column" / "0.mp4"
+    path.parent.mkdir()
+    write_video(path, frames)
+    spec = TargetSpec(stride=2, length=4, short_side=96, long_side=96, camera=camera)
+    store = TargetStore(write_store(tmp_path / "store", [path], spec))
+    data = ClipDataset(store, frames=8, image_size=96, mask="motion", flip=False)
+    visible = torch.stack([~data[epoch, 0]["mask"].reshape(4, 6, 6) for epoch in range(30)])
+    share = visible[..., 0].sum() / visible.sum()
+    assert share > 0.25 if camera == "homography" else share < 0.15
 
 
 def test_batches_do_not_depend_on_the_workers(store):
