@@ -252,6 +252,20 @@ def test_batches_do_not_depend_on_the_workers(store):
         assert one["frames"].is_contiguous() and one["frames"].shape[0] == 4
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_meets_is_said_in_one_line(tmp_path, workers):
+    path = tmp_path / "a" / "0.mp4"
+    path.parent.mkdir()
+    write_video(path, render(translation(1, 0), 16, 64, 64))
+    spec = TargetSpec(stride=2, length=4, short_side=64, long_side=64)
+    store = TargetStore(write_store(tmp_path / "store", [path], spec))
+    data = ClipDataset(store, frames=8, image_size=64, source="video", root=tmp_path)
+    path.unlink()
+    loader = make_loader(data, ClipSampler(1, 1), workers=workers)
+    with pytest.raises(VideoError, match=r"^a/0\.mp4, which is in the store: [^\n]*no such file$"):
+        next(iter(loader))
+
+
 def test_a_single_pass_ends(store):
     data = ClipDataset(store, **SMALL, training=False)
     sampler = ClipSampler(len(data), 3, shuffle=False, endless=False)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from mme_core.canvas import plan_canvas
-from mme_core.errors import VideoError
+from mme_core.errors import MMEError, VideoError
 from mme_core.masking import make_mask
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
@@ -223,9 +223,21 @@ def collate(samples: list[Sample]) -> Sample:
     return {name: value.flatten(0, 1) for name, value in batch.items()}
 
 
+class ClipLoader(DataLoader):
+    """A DataLoader that says what is wrong with a store or a video without a worker's traceback."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        try:
+            yield from super().__iter__()
+        except MMEError as error:
+            # torch sends a worker's exception as text: a header, the traceback, TYPE: MESSAGE
+            message = str(error).rpartition(f"{type(error).__name__}: ")[2]
+            raise type(error)(message.strip()) from error
+
+
 def make_loader(
     dataset: ClipDataset, sampler: Sampler, *, workers: int = 0, prefetch: int = 4
-) -> DataLoader:
+) -> ClipLoader:
     """Batches of `dataset` as `sampler` (a ClipSampler) asks for them, pinned where there is CUDA.
 
     Workers are started once and live as long as the loader. They are forked from a clean process,
@@ -243,7 +255,7 @@ def make_loader(
             "prefetch_factor": prefetch,
             "worker_init_fn": _start_worker,
         }
-    return DataLoader(
+    return ClipLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
