@@ -23,13 +23,14 @@ def _dis(preset: int) -> FlowFunction:
 
 
 def _farneback() -> FlowFunction:
+    """With the defaults of OpenCV's CUDA version, which the authors' extraction command runs."""
     parameters = {
         "pyr_scale": 0.5,
-        "levels": 3,
-        "winsize": 15,
-        "iterations": 3,
+        "levels": 5,
+        "winsize": 13,
+        "iterations": 10,
         "poly_n": 5,
-        "poly_sigma": 1.2,
+        "poly_sigma": 1.1,
         "flags": 0,
     }
     return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, **parameters)
