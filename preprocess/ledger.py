@@ -43,9 +43,9 @@ class Ledger:
         ledger = cls(place)
         lines = list(_read_rows(place))
         written = {row.id: row for row in lines}
-        ledger.shards = {
-            n for n in shard_numbers(place) if place.exists(f"{shard_name(n)}/zarr.json")
-        }
+        numbers = shard_numbers(place)
+        stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
+        ledger.shards = {number for number, stamp in zip(numbers, stamps) if stamp}
         for row in load_table(place, spec_hash):
             stored = _stored(row, root)
             known = written.get(stored.id)
