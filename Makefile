@@ -16,13 +16,18 @@ ADDRESS ?=
 RECIPE ?= pretrain/$(DATASET).yaml
 VAL_STORE ?=
 OUT ?= runs/$(DATASET)
+INIT ?= runs/$(DATASET)
 NPROC ?= 1
 SPEC ?=
 OPTS ?=
 
+RUN = $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) -m mme_core,$(BIN)/mme)
+CONFIG = $(foreach recipe,$(RECIPE),--config "$(recipe)")
+LABELLED = $(if $(VAL_STORE),data.dataset=null "store=$(STORE)" "val_store=$(VAL_STORE)",data.dataset=$(DATASET) "data.root=$(ROOT)")
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo flows pretrain lint test bench notebook
+.PHONY: help setup demo flows pretrain finetune probe lint test bench notebook
 
 help:  ## show this
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -38,10 +43,11 @@ help:  ## show this
 	@echo "  WORKERS     processes of 'flows'; empty: one a core"
 	@echo "  ADDRESS     Ray cluster for 'flows', such as auto; empty: this machine"
 	@echo "  SPEC        what the targets are, such as SPEC=\"spec.stride=2 spec.flow=dis-fast\""
-	@echo "  RECIPE      recipes of 'pretrain', later ones win ($(RECIPE))"
-	@echo "  VAL_STORE   held-out store of 'pretrain', if any"
-	@echo "  OUT         folder of a run ($(OUT))"
-	@echo "  NPROC       processes of 'pretrain', one a GPU ($(NPROC))"
+	@echo "  RECIPE      recipes of a run, later ones win ($(RECIPE); of 'finetune' finetune/..., and so on)"
+	@echo "  VAL_STORE   held-out store; without it 'finetune' and 'probe' read the video files in ROOT"
+	@echo "  OUT         folder of a run ($(OUT); of 'finetune' $(OUT)-finetune, and so on)"
+	@echo "  INIT        weights that 'finetune' and 'probe' start from, or none ($(INIT))"
+	@echo "  NPROC       processes of a run, one a GPU ($(NPROC))"
 	@echo "  OPTS        further options of the command, such as OPTS=\"--limit 10\""
 	@echo "  PYTHON      interpreter that 'setup' uses, 3.11 or newer ($(PYTHON))"
 	@echo "  VENV        virtual environment ($(VENV))"
@@ -72,9 +78,16 @@ pretrain: $(STAMP)  ## stage 2: store -> encoder
 	@test -e "$(STORE)" || case "$(STORE)" in *://*) ;; *) \
 	  echo "make pretrain: no $(STORE); make it: make flows DATASET=$(DATASET)" \
 	       "$(if $(SPLIT),SPLIT=$(SPLIT) )ROOT=DIR, or name it: STORE=..." >&2; exit 2;; esac
-	$(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) -m mme_core,$(BIN)/mme) \
-	  pretrain $(foreach recipe,$(RECIPE),--config "$(recipe)") "store=$(STORE)" \
+	$(RUN) pretrain $(CONFIG) "store=$(STORE)" \
 	  $(if $(VAL_STORE),"val_store=$(VAL_STORE)") "out=$(OUT)" $(OPTS)
+
+finetune probe: RECIPE = $@/$(DATASET).yaml
+finetune probe: OUT = runs/$(DATASET)-$@
+finetune: $(STAMP)  ## encoder -> classifier, and its accuracy
+	$(RUN) $@ $(CONFIG) "init=$(INIT)" $(LABELLED) "out=$(OUT)" $(OPTS)
+
+probe: $(STAMP)  ## what the encoder's features are worth: linear, attentive, kNN
+	$(RUN) $@ $(CONFIG) "init=$(INIT)" $(LABELLED) "out=$(OUT)" $(OPTS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

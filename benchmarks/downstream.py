@@ -1,7 +1,9 @@
 """What pre-training is worth on a small labelled set: fine-tuning and probes, beside the shortcuts.
 
-    python benchmarks/downstream.py --root DIR/tennis7 --work /tmp/tennis7
-    python benchmarks/downstream.py --root DIR/weizmann4 --work /tmp/weizmann4 --subjects 8
+    python benchmarks/downstream.py --root DIR/tennis7 --work runs/tennis7-downstream --seeds 3
+    python benchmarks/downstream.py --root DIR/weizmann4 --work runs/weizmann4-downstream \
+        --seeds 3 --subjects 8 --image-size 64 --short-side 64 --steps 200 --batch 8
+    python benchmarks/downstream.py          # a generated set, one seed: does it run?
 
 Makes the targets, pre-trains on the training videos alone, and then fine-tunes and probes from
 these weights and from random ones, on clips and on one still frame repeated, all of it with
@@ -24,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mme_core.datasets import load_manifest
 from preprocess import flows
 from train import finetune, pretrain, probe
 
@@ -133,21 +136,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--root", type=Path, help="labelled videos; default: 60 generated ones")
+    parser.add_argument("--work", type=Path, default=Path("runs/downstream"))
     parser.add_argument("--subjects", type=int, help="leave one subject out; see above")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600, help="of pre-training")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=None, help="of pre-training")
     parser.add_argument("--batch", type=int, default=16, help="of pre-training")
-    parser.add_argument("--epochs", type=int, default=30, help="of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning")
     parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--stride", type=int, default=2)
-    parser.add_argument("--short-side", type=int, default=112)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--image-size", type=int, default=80)
+    parser.add_argument("--stride", type=int, default=4)
+    parser.add_argument("--short-side", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.steps = options.steps or (600 if options.root else 60)
+    if options.root is None:
+        options.root = options.work / "videos"
+        load_manifest("demo", str(options.root), videos=60)
 
     classes = sorted(path.name for path in options.root.iterdir() if path.is_dir())
     spec = [f"spec.stride={options.stride}", f"spec.short_side={options.short_side}"]

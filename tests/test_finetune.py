@@ -2,6 +2,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -333,3 +334,18 @@ def test_recipes_are_the_authors(name):
     assert (augment.mixup, augment.cutmix, augment.smoothing, augment.erase) == (0.8, 1, 0.1, 0.25)
     assert augment.rand_augment == "rand-m7-n4-mstd0.5-inc1"
     assert augment.scale == [0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (["DATASET=k400", "ROOT=/d"], 'data.dataset=k400 "data.root=/d" "out=runs/k400-finetune"'),
+        (["STORE=a", "VAL_STORE=b"], 'data.dataset=null "store=a" "val_store=b" "out=runs/demo'),
+        (["INIT=none", "NPROC=2"], '--nproc-per-node=2 -m mme_core finetune --config "finetune/'),
+    ],
+)
+def test_make_names_the_command(variables, words):
+    repository = finetune.recipes.RECIPES.parents[1]
+    command = ["make", "-n", "-C", str(repository), "finetune", *variables]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert words in done.stdout
