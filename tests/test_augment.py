@@ -12,6 +12,7 @@ from train.augment import (
     crop_image,
     crop_patches,
     draw_view,
+    with_border,
     zoom_field,
     zoom_homography,
     zoom_valid,
@@ -80,6 +81,14 @@ def test_zoom_reads_a_linear_field_at_the_models_points(size):
     expected = corner - 0.5 + (grid_points(14, 14, SPEC) + 0.5) / scale
     # beyond the canvas' last point the stored grid's border is read
     np.testing.assert_allclose(read, np.clip(expected, 3.5, [315.5, 251.5]), atol=1e-3)
+
+
+@pytest.mark.parametrize("view", [View(0, 0, 5), View(2, 3, 5), View(4, 5, 4), View(1, 0, 7)])
+def test_a_border_of_one_patch_is_all_that_a_zoom_reads(view):
+    values = np.random.default_rng(0).normal(size=(2, 8, 9, 4, 3)).astype(np.float32)
+    rows, columns, inside = with_border(view, 8, 9)
+    read = zoom_field(values[:, rows, columns], inside, 6, 2)
+    np.testing.assert_allclose(read, zoom_field(values, view, 6, 2), atol=1e-6)
 
 
 def test_zoom_reads_one_point_a_patch_too():

@@ -51,6 +51,14 @@ def crop_patches(array: np.ndarray, view: View) -> np.ndarray:
     return np.ascontiguousarray(array[:, rows, columns])
 
 
+def with_border(view: View, hp: int, wp: int) -> tuple[slice, slice, View]:
+    """The rows and columns of the canvas that a zoom of the view reads, and the view in them."""
+    top, left = max(view.top - 1, 0), max(view.left - 1, 0)
+    rows = slice(top, min(view.top + view.size + 1, hp))
+    columns = slice(left, min(view.left + view.size + 1, wp))
+    return rows, columns, View(view.top - top, view.left - left, view.size, view.flip)
+
+
 def crop_image(canvas: np.ndarray, view: View, patch: int, out: np.ndarray) -> None:
     """Writes the view of a canvas, uint8 [H, W, 3], into `out`, uint8 [S, S, 3].
 

@@ -161,14 +161,18 @@ class ClipDataset(Dataset):
 
     def _zoomed(self, window: CodedWindow, view: View) -> dict[str, np.ndarray]:
         spec, side, grid = self.spec, self.side, self.spec.grid
-        displacement = decode_displacement(window.position, window.moments, spec)
-        hog = decode_hog(window.shape, window.moments, spec)
-        valid = unpack_valid(window.valid, spec.points)
+        rows, columns, inside = augment.with_border(view, window.hp, window.wp)
+        position, shape, moments, bits = (
+            getattr(window, name)[:, rows, columns]
+            for name in ("position", "shape", "moments", "valid")
+        )
+        displacement = decode_displacement(position, moments, spec) * np.float32(side / view.size)
+        hog = decode_hog(shape, moments, spec)
+        valid = unpack_valid(bits, spec.points)
         arrays = {
-            "displacement": augment.zoom_field(displacement, view, side, grid)
-            * np.float32(side / view.size),
-            "hog": augment.zoom_field(hog, view, side, grid),
-            "valid": pack_valid(augment.zoom_valid(valid, view, side, grid)),
+            "displacement": augment.zoom_field(displacement, inside, side, grid),
+            "hog": augment.zoom_field(hog, inside, side, grid),
+            "valid": pack_valid(augment.zoom_valid(valid, inside, side, grid)),
         }
         if window.homography is not None:
             moved = augment.zoom_homography(window.homography, view, side, spec.patch)
