@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/downstream"))
     parser.add_argument("--subjects", type=int, help="leave one subject out; see above")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=None, help="of pre-training")
+    parser.add_argument(
+        "--steps", type=int, help="of pre-training; default 600, of the generated set 60"
+    )
     parser.add_argument("--batch", type=int, default=16, help="of pre-training")
     parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning")
     parser.add_argument("--depth", type=int, default=4)

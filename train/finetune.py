@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data.mixup import mixup_target
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mme_core.errors import MMEError
-from mme_core.model import Classifier, build_classifier
+from mme_core.model import Classifier
 from train import checkpoint, runs
 from train import config as recipes
-from train.clip_augment import erase, seed_all
-from train.clip_data import TrainClips, ViewPlan, collate_train, make_loader, normalise
+from train.classification import SoftLoss, build
+from train.clip_augment import seed_all
+from train.clip_data import TrainClips, ViewPlan, collate_train, make_loader
 from train.clips import Sources, frame_stride, open_sources
 from train.convert import save_weights
 from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
@@ -36,10 +35,8 @@ from train.evaluate import Evaluation, evaluate, write_evaluation
 from train.finetune_config import FinetuneConfig, check
 from train.layer_decay import layer_decay_groups
 from train.logging import Meter, RunLog, step_line
-from train.mixup import build_mixup, mix
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.sampler import ClipSampler
-from train.weights import load_weights, read_weights
 
 MODEL = "model.safetensors"
 _ASK_EVERY = 10  # steps between two questions whether another process was told to stop
@@ -53,25 +50,6 @@ def main(argv: list[str]) -> int:
         return Finetuning(config, ranks).run()
     finally:
         disconnect()
-
-
-def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
-    """The classifier with its initial weights, and what was loaded into it, for the log."""
-    torch.manual_seed(config.seed)  # the head, and the encoder where init=none
-    model = build_classifier(
-        config.model.size,
-        num_classes,
-        frames=config.model.frames,
-        image_size=config.model.image_size,
-        patch=config.model.patch,
-        depth=config.model.depth,
-        drop_path=config.model.drop_path,
-        fc_dropout=config.model.fc_dropout,
-    )
-    if config.init == "none":
-        return model, "random weights"
-    report = load_weights(model, read_weights(config.init), head=False)
-    return model, f"{config.init}: {report}"
 
 
 class Finetuning:
@@ -105,15 +83,15 @@ class Finetuning:
             seed=config.seed,
         )
         self.loader = make_loader(clips, self.sampler, collate_train, data.workers)
-        classes, batch = len(self.class_names), data.batch_size
-        self.mixup = build_mixup(augment.mixup, augment.cutmix, augment.smoothing, classes, batch)
+        self.dtype = autocast_dtype(config.precision, ranks.device)
+        classes = len(self.class_names)
+        self.loss = SoftLoss.of(augment, classes, data.batch_size, ranks.device, self.dtype)
 
         # The model.
         bare, self.loaded = build(config, classes)
         self.bare = bare.to(ranks.device)
         self.ema = ModelEmaV3(self.bare, decay=config.ema) if config.ema else None
         self.model: nn.Module = ranks.wrap(torch.compile(bare) if config.compile else bare)
-        self.dtype = autocast_dtype(config.precision, ranks.device)
 
         # The optimiser: its rate follows the videos of a step and falls from layer to layer.
         self.videos_per_step = self.sampler.batch_size * ranks.world * optim.accumulate
@@ -218,7 +196,7 @@ class Finetuning:
             seed_all([self.config.seed, self.step, number, self.ranks.rank])
             waits = number < len(micro) - 1 and self.ranks.world > 1
             with self.model.no_sync() if waits else contextlib.nullcontext():
-                loss = self._loss(batch) / len(micro)
+                loss = self.loss(self.model, batch) / len(micro)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         parameters = list(self.bare.parameters())
@@ -228,21 +206,6 @@ class Finetuning:
         if self.ema:
             self.ema.update(self.bare, step=self.step)
         return total, norm
-
-    def _loss(self, batch: dict[str, Any]) -> Tensor:
-        """Cross-entropy with the soft targets of mixup, or of label smoothing alone."""
-        device, augment = self.ranks.device, self.config.augment
-        label = batch["label"].to(device, non_blocking=True)
-        clip = normalise(batch["frames"].to(device, non_blocking=True))
-        if augment.erase:
-            clip = erase(clip, augment.erase)
-        if self.mixup is not None:
-            clip, target = mix(self.mixup, clip, label)
-        else:
-            target = mixup_target(label, len(self.class_names), 1.0, augment.smoothing)
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            logits = self.model(clip)
-        return F.cross_entropy(logits.float(), target)
 
     def _note_unreadable(self, micro: list[dict[str, Any]], known: set[str]) -> None:
         for batch in micro:
