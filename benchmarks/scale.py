@@ -1,12 +1,13 @@
 """What large data sets take: stage 1's cost, the store's size, what training reads, the driver.
 
-    python benchmarks/scale.py VIDEO [VIDEO ...]         # tables from the costs of these files
+    python benchmarks/scale.py [VIDEO ...]               # tables from the costs of these files
     python benchmarks/scale.py --driver 1000000 [--ray]  # a run whose tasks do nothing
 
 The first extracts the files on one core into a store, takes the means per raw frame and per
 tubelet, and multiplies; it counts the processor's time, so other work on the machine hardly
-disturbs it. The second runs the driver of `mme flows` on made-up videos: its own work, memory and,
-with --ray, how many tasks a second it gets through. docs/scale.md holds the output.
+disturbs it. Without files it takes some of the demo set. The second runs the driver of `mme flows`
+on made-up videos: its own work, memory and, with --ray, how many tasks a second it gets through.
+docs/scale.md holds the output.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from mme_core.datasets import Manifest, VideoItem
+from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.extract import stream_tubelets
 from mme_core.layout import CHUNK_TUBELETS, FRAME_CHUNK, layouts
 from mme_core.shards import ShardWriter
@@ -78,7 +79,9 @@ def main() -> None:
     elif arguments.videos:
         print_tables(measure(arguments.videos, TargetSpec()))
     else:
-        parser.error("name video files, or --driver N")
+        with tempfile.TemporaryDirectory() as folder:
+            items = load_manifest("demo", folder, videos=4).items
+            print_tables(measure([Path(item.path) for item in items], TargetSpec()))
 
 
 def measure(videos: list[Path], spec: TargetSpec) -> Units:
