@@ -1,8 +1,10 @@
-"""The store behind s3://, against a local server that speaks S3; needs moto[server] and s3fs."""
+"""The store behind s3://, against a local server that speaks S3."""
 
 import time
 
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 from targets_made_up import make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError
@@ -10,14 +12,11 @@ from mme_core.shards import leftovers, remove_leftovers
 from mme_core.store import TargetStore
 from preprocess.verify import verify_store
 
-moto = pytest.importorskip("moto.server")
-s3fs = pytest.importorskip("s3fs")
-
 
 @pytest.fixture(scope="module")
 def bucket():
     """The URL of an empty bucket."""
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
