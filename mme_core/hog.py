@@ -28,7 +28,7 @@ def hog_maps(luma_HW: np.ndarray, spec: TargetSpec) -> np.ndarray:
     is (y − p, x − p) with p = ⌈c / 2⌉; pixels outside the image count nothing.
     """
     codes = _gradient_codes(luma_HW, _pad(spec))
-    votes = np.take(_votes(spec.hog_bins), codes, axis=0, mode="clip")  # clip: no range check
+    votes = np.take(_votes(spec.hog_bins), codes, axis=0)
     window = (spec.hog_cell, spec.hog_cell)
     return cv2.boxFilter(
         votes, cv2.CV_32F, window, anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT
@@ -52,10 +52,10 @@ def _pad(spec: TargetSpec) -> int:
 
 
 def _gradient_codes(luma_HW: np.ndarray, pad: int) -> np.ndarray:
-    """Rows of `_votes` for the image grown by `pad` on each side: int64 [H + 2 pad, W + 2 pad].
+    """Rows of `_votes` for the image grown by `pad` on each side: int32 [H + 2 pad, W + 2 pad].
 
-    A code is |gx| + 256·|gy| + 65536·(1 where they differ in sign), put together byte by byte:
-    numpy gathers by int64, and arithmetic on that many bytes costs more than the gather.
+    A code is |gx| + 256·|gy| + 65536·(1 where they differ in sign). Putting it together byte by
+    byte is several times cheaper than arithmetic.
     """
     border = pad + 1
     image = cv2.copyMakeBorder(luma_HW, border, border, border, border, cv2.BORDER_REPLICATE)
@@ -64,9 +64,8 @@ def _gradient_codes(luma_HW: np.ndarray, pad: int) -> np.ndarray:
     gx[:pad] = gx[-pad:] = 0  # the grown part votes for nothing; replicated
     gy[:, :pad] = gy[:, -pad:] = 0  # pixels make the other two borders 0 already
     differ = cv2.compare(left, right, cv2.CMP_GT) ^ cv2.compare(up, down, cv2.CMP_GT)
-    zero = np.zeros_like(gx)
-    planes = [gx, gy, differ & 1] + [zero] * 5  # from the lowest byte up
-    return cv2.merge(planes).view("<i8")[..., 0]
+    bytes_4 = cv2.merge([gx, gy, differ & 1, np.zeros_like(gx)])  # from the lowest byte up
+    return bytes_4.view("<i4")[..., 0]
 
 
 @lru_cache(maxsize=4)

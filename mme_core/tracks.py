@@ -20,7 +20,7 @@ def sample(image_HWC: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
     index = corner[:, 1] * width + corner[:, 0]
 
     def read(offset: int) -> np.ndarray:
-        return pixels.take(index + offset, axis=0, mode="clip")  # clip: no range check
+        return pixels.take(index + offset, axis=0)
 
     x, y = part[:, :1], part[:, 1:]
     upper = _between(read(0), read(right), x)

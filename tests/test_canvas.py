@@ -60,6 +60,12 @@ def test_the_resize_has_half_pixel_centres():
     assert np.allclose(canvas.resize(ramp)[0], 2 * np.arange(256) + 0.5)
 
 
+def test_shrinking_averages_over_area():
+    fine = np.random.default_rng(0).integers(0, 2, (1024, 1024)).astype(np.uint8) * 200
+    shrunk = plan_canvas(1024, 1024, SPEC).resize(fine)
+    assert shrunk.std() == pytest.approx(100 / 4, rel=0.05)  # a mean of 16 pixels
+
+
 def test_the_grid_is_symmetric():
     points = grid_points(3, 5, SPEC)
     assert points[0, 0].tolist() == [[3.5, 3.5], [11.5, 3.5], [3.5, 11.5], [11.5, 11.5]]
