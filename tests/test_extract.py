@@ -46,6 +46,12 @@ def still(first, second):
     return np.zeros((*first.shape, 2), np.float32)
 
 
+def alone(first, second):
+    """What a worker of one core expects, and what makes flow the same on every machine."""
+    assert cv2.getNumThreads() == 1
+    return still(first, second)
+
+
 def wobble(first, second):
     """A flow that differs between frames and places, and is quick and exactly repeatable."""
     flow = cv2.merge([first.astype(np.float32), second.astype(np.float32)])
@@ -143,6 +149,13 @@ def test_the_same_video_gives_the_same_bytes_whatever_the_threads(pan):
     for one, two in zip(*runs, strict=True):
         for name, value in vars(one).items():
             assert np.array_equal(value, getattr(two, name)), name
+
+
+def test_extraction_uses_one_thread(pan):
+    cv2.setNumThreads(2)
+    assert (
+        len(list(stream_tubelets(pan, dataclasses.replace(SMALL, flow=f"{__name__}:alone")))) == 5
+    )
 
 
 def direct(path, spec):
