@@ -150,7 +150,7 @@ class TubeletStream:
         frames = iter(video)
         first = next(frames, None)
         if first is None:
-            raise VideoError("no frame can be decoded")
+            raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
         canvas = plan_canvas(*first.shape, self._spec)
         walk = Walk(canvas, self._spec, self._flow, self._render)
         count, any_valid = 0, False

@@ -89,21 +89,14 @@ class Video:
 
     def __init__(self, path: str | Path, deadline: float = float("inf")) -> None:
         self._deadline = deadline
-        self._container = _open(path)
         self.broken_packets = self.damaged_frames = 0
-        streams = self._container.streams
-        if not streams.video:
-            self._container.close()
-            raise VideoError("no video stream")
-        self._stream = streams.best("video") or streams.video[0]
-        codec = self._stream.codec_context
+        self.trouble = ""  # what FFmpeg said of the last broken packet
+        self._container = _open(path)
         try:
-            check_size(codec.height, codec.width)
+            self._stream = _video_stream(self._container)
         except VideoError:
             self._container.close()
             raise
-        codec.thread_count = 1
-        codec.options = {"max_pixels": str(MAX_PIXELS)}
         # AVI stores no timestamps: FFmpeg makes them up from the order of the packets.
         self.timeline = Timeline(reliable=self._container.format.name != "avi")
 
@@ -149,12 +142,11 @@ class Video:
         for packet in self.packets():
             try:
                 pictures = packet.decode()
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError as error:
                 self.broken_packets += 1
+                self.trouble = error.strerror
                 self.timeline.lose(packet.pts, reorders)
                 continue
-            except av.error.FFmpegError as error:
-                raise VideoError(f"cannot be decoded: {error.strerror}") from error
             for picture in pictures:
                 self._check_deadline()
                 check_size(picture.height, picture.width)
@@ -169,8 +161,9 @@ class Video:
                 yield next(packets)
             except StopIteration:
                 return
-            except av.error.FFmpegError:  # the rest of the file cannot be read
+            except av.error.FFmpegError as error:  # the rest of the file cannot be read
                 self.broken_packets += 1
+                self.trouble = error.strerror
                 return
 
     def _check_deadline(self) -> None:
@@ -210,6 +203,7 @@ def read_frames(
 
 
 def _read_by_pts(path: str | Path, pts: list[int]) -> np.ndarray | None:
+    """The frames with exactly these increasing pts; None where they cannot be had by a jump."""
     images = []
     with Video(path) as video:
         if not video.timeline.increasing:
@@ -228,6 +222,20 @@ def _read_by_pts(path: str | Path, pts: list[int]) -> np.ndarray | None:
                 if len(images) == len(pts):
                     return np.stack(images)
     return None
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The stream to decode, its decoder set up; VideoError where there is none."""
+    if not container.streams.video:
+        raise VideoError("no video stream")
+    stream = container.streams.best("video") or container.streams.video[0]
+    codec = stream.codec_context
+    if codec is None:
+        raise VideoError("FFmpeg has no decoder for the video stream")
+    check_size(codec.height, codec.width)
+    codec.thread_count = 1  # parallelism is over videos
+    codec.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
 
 
 def _open(path: str | Path) -> av.container.InputContainer:
@@ -258,7 +266,8 @@ def _why(source: str | BytesIO) -> str:
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        av.open(source).close()
+        with av.logging.Capture():  # keeps the words off the terminal
+            av.open(source).close()
     except av.error.FFmpegError as error:
         return error.log[2].strip() if error.log else error.strerror
     finally:

@@ -326,6 +326,17 @@ def test_an_odd_size(folder):
     assert found.frames.shape == (2, 80, 64, 3)
 
 
+def test_a_video_of_broken_packets_only(pan, folder):
+    with av.open(str(pan)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(pan.read_bytes())
+    for place, size in places:
+        data[place : place + size] = bytes(size)
+    (folder / "broken.mp4").write_bytes(data)
+    with pytest.raises(VideoError, match="no frame can be decoded: Invalid data"):
+        extract_video(folder / "broken.mp4", SMALL)
+
+
 def test_frames_can_be_left_out(pan):
     for tubelet in stream_tubelets(pan, dataclasses.replace(SMALL, frames="none")):
         assert tubelet.frames == ()

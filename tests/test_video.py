@@ -164,7 +164,7 @@ def silent(path):
         container.mux(stream.encode(silence))
 
 
-def test_reasons(folder, reordered):
+def test_reasons(folder, reordered, capfd):
     (folder / "empty.mp4").touch()
     (folder / "folder.mp4").mkdir()
     (folder / "text.mp4").write_text("Not a video.\n" * 100)
@@ -182,6 +182,7 @@ def test_reasons(folder, reordered):
     for name, reason in reasons.items():
         with pytest.raises(VideoError, match=reason):
             decode(folder / name)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", ["-dash.mp4", "with space: é 100% 日本.mp4", "a:b.mp4"])
