@@ -85,5 +85,5 @@ def test_follows_a_texture_where_a_fixed_window_does_not():
     start = np.stack(np.meshgrid(np.arange(12, 80, 8), np.arange(12, 72, 8)), -1).reshape(-1, 2)
     first, last = hog_maps(frames[0], SPEC), hog_maps(frames[5], SPEC)
     before = hog_at(first, start, SPEC)
-    assert np.median(cosine(before, hog_at(last, start + [21.5, 8.0], SPEC))) >= 0.99
+    assert np.median(cosine(before, hog_at(last, start + np.array([21.5, 8.0]), SPEC))) >= 0.99
     assert np.median(cosine(before, hog_at(last, start, SPEC))) <= 0.90
