@@ -26,6 +26,7 @@ import numpy as np
 
 from mme_core import extract, targets, video, walk
 from mme_core.flow import flow_function
+from mme_core.hog import HogField
 from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
 
@@ -139,8 +140,8 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch(video.Video, "__iter__", decoding)
         patch(video.Frame, "luma", clocked("resize", video.Frame.luma))
         patch(extract, "flow_function", lambda name: clocked("flow", flow_function(name)))
-        patch(walk, "hog_maps", clocked("hog", walk.hog_maps))
-        patch(walk, "hog_at", clocked("hog", walk.hog_at))
+        patch(HogField, "load", clocked("hog", HogField.load))
+        patch(HogField, "at", clocked("hog", HogField.at))
         patch(walk, "sample", clocked("tracks", walk.sample))
         patch(walk, "inside", clocked("tracks", walk.inside))
         patch(video.Frame, "bgr", clocked("jpeg", video.Frame.bgr))

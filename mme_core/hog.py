@@ -21,34 +21,44 @@ from mme_core.tracks import sample
 _UNIT = 128
 
 
-def hog_maps(luma_HW: np.ndarray, spec: TargetSpec) -> np.ndarray:
-    """Window sums at all whole positions, for `hog_at`: float32 [H + 2p, W + 2p, bins].
+class HogField:
+    """HOG of any window of an image, and then of the next image of the same shape.
 
-    luma_HW is uint8. Entry (y, x) is the window of c × c pixels, c = `spec.hog_cell`, whose first
-    is (y − p, x − p) with p = ⌈c / 2⌉; pixels outside the image count nothing.
+    The memory is kept from image to image: taking and returning megabytes costs as much as the
+    sums themselves.
     """
-    codes = _gradient_codes(luma_HW, _pad(spec))
-    votes = np.take(_votes(spec.hog_bins), codes, axis=0)
-    window = (spec.hog_cell, spec.hog_cell)
-    return cv2.boxFilter(
-        votes, cv2.CV_32F, window, anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT
-    )
 
+    def __init__(self, shape: tuple[int, int], spec: TargetSpec) -> None:
+        """For images of (height, width)."""
+        self._spec = spec
+        self._pad = (spec.hog_cell + 1) // 2  # pixels around the image that a window can reach
+        grown = (shape[0] + 2 * self._pad, shape[1] + 2 * self._pad, spec.hog_bins)
+        self._votes = np.empty(grown, np.uint16)
+        self._sums = np.empty(grown, np.float32)  # of the window that starts at each pixel
+        self._last = np.array([shape[1] - 1, shape[0] - 1], np.float32)
 
-def hog_at(maps: np.ndarray, points_N2: np.ndarray, spec: TargetSpec) -> np.ndarray:
-    """HOG of the windows centred at (x, y) `points_N2` of the image: float32 [N, bins].
+    def load(self, luma_HW: np.ndarray) -> None:
+        """Takes the uint8 image; pixels outside of it count nothing."""
+        codes = _gradient_codes(luma_HW, self._pad)
+        # "clip" never clips here: it lets numpy write to `out` without a copy
+        np.take(_votes(self._spec.hog_bins), codes, axis=0, out=self._votes, mode="clip")
+        cv2.boxFilter(
+            self._votes,
+            cv2.CV_32F,
+            (self._spec.hog_cell, self._spec.hog_cell),
+            dst=self._sums,
+            anchor=(0, 0),
+            normalize=False,
+            borderType=cv2.BORDER_CONSTANT,
+        )
 
-    Sums of gradient magnitudes of luma in [0, 1]. A point outside the image reads its border.
-    """
-    pad = _pad(spec)
-    last = np.array([maps.shape[1] - 2 * pad - 1, maps.shape[0] - 2 * pad - 1], np.float32)
-    first_pixel = np.clip(points_N2, 0, last) - (spec.hog_cell - 1) / 2
-    return sample(maps, first_pixel + pad) * np.float32(1 / (255 * _UNIT))
+    def at(self, points_N2: np.ndarray) -> np.ndarray:
+        """HOG of the windows centred at (x, y) `points_N2` of the image: float32 [N, bins].
 
-
-def _pad(spec: TargetSpec) -> int:
-    """Pixels around the image that a window centred in it can reach."""
-    return (spec.hog_cell + 1) // 2
+        Sums of gradient magnitudes of luma in [0, 1]. A point outside the image reads its border.
+        """
+        first_pixel = np.clip(points_N2, 0, self._last) - (self._spec.hog_cell - 1) / 2
+        return sample(self._sums, first_pixel + self._pad) * np.float32(1 / (255 * _UNIT))
 
 
 def _gradient_codes(luma_HW: np.ndarray, pad: int) -> np.ndarray:

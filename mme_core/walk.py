@@ -1,7 +1,7 @@
 """One pass over a video's frames: tubelets start, are followed along the flow, and are complete.
 
 Only the luma of the frame before and the live tubelets are held. The flow of a frame pair, its
-camera motion and a frame's HOG maps are computed once, whatever number of tubelets needs them, and
+camera motion and a frame's HOG sums are computed once, whatever number of tubelets needs them, and
 not at all where none does. Positions here are in pixels of the region (see `mme_core.canvas`).
 """
 
@@ -17,7 +17,7 @@ from mme_core.camera import homography
 from mme_core.canvas import Canvas, grid_points
 from mme_core.errors import VideoError
 from mme_core.flow import FlowFunction
-from mme_core.hog import hog_at, hog_maps
+from mme_core.hog import HogField
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.tracks import consistent, inside, sample
 from mme_core.video import Frame
@@ -65,6 +65,8 @@ class Walk:
         self._spec, self._flow, self._render = spec, flow, render
         self._grid = grid_points(canvas.hp, canvas.wp, spec).reshape(-1, 2)
         self._grid += np.array(canvas.offset, np.float32)
+        top, left, bottom, right = canvas.region
+        self._hog = HogField((bottom - top, right - left), spec)
         self._luma: np.ndarray | None = None  # of the frame before, where a tubelet needs it
         self._live: list[Tubelet] = []
 
@@ -137,10 +139,9 @@ class Walk:
 
     def _describe(self, followed: list[Tubelet], luma: np.ndarray) -> None:
         """HOG at the present positions."""
-        maps = hog_maps(luma, self._spec)
+        self._hog.load(luma)
         for tubelet in followed:
-            points = tubelet.points[:, tubelet.step]
-            tubelet.hog[:, tubelet.step] = hog_at(maps, points, self._spec)
+            tubelet.hog[:, tubelet.step] = self._hog.at(tubelet.points[:, tubelet.step])
 
     def _sample(self, frame: Frame) -> None:
         """Keeps the frame for the tubelets that sample it, rendered once."""

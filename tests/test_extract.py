@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mme_core import targets, walk
+from mme_core import targets
 from mme_core.canvas import plan_canvas
 from mme_core.errors import UsageError, VideoError
 from mme_core.extract import extract_video, stream_tubelets
+from mme_core.hog import HogField
 from mme_core.spec import TargetSpec
 from mme_core.tracks import sample
 from mme_core.video import Video
@@ -187,12 +188,12 @@ def test_each_needed_pair_is_computed_once_and_no_other(pan, monkeypatch, stride
         flow=f"{__name__}:wobble",
     )
     expected = list(direct(pan, spec))
-    calls, maps = [], []
+    calls, loads = [], []
     monkeypatch.setitem(
         globals(), "wobble", lambda *pair, flow=wobble: calls.append(1) or flow(*pair)
     )
     monkeypatch.setattr(
-        walk, "hog_maps", lambda *args, compute=walk.hog_maps: maps.append(1) or compute(*args)
+        HogField, "load", lambda *args, load=HogField.load: loads.append(1) or load(*args)
     )
     found = extract_video(pan, spec)
     assert len(found.points) == len(expected)
@@ -205,7 +206,7 @@ def test_each_needed_pair_is_computed_once_and_no_other(pan, monkeypatch, stride
         if pair + 1 < 40
     }
     assert len(calls) == len(needed)
-    assert len(maps) == len(
+    assert len(loads) == len(
         {r for first in range(0, 40, hop) for r in range(first, first + length) if r < 40}
     )
 

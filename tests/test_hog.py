@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from motion import render, translation
 
-from mme_core.hog import hog_at, hog_maps
+from mme_core.hog import HogField
 from mme_core.spec import TargetSpec
 
 SPEC = TargetSpec()
@@ -33,13 +33,19 @@ def noise():
     return np.random.default_rng(0).integers(0, 256, (40, 52), np.uint8)
 
 
+def hog_of(luma, points, spec=SPEC):
+    field = HogField(luma.shape, spec)
+    field.load(luma)
+    return field.at(points)
+
+
 def cosine(a, b):
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
 def test_agrees_with_the_direct_sum_at_sub_pixel_positions(noise):
     points = np.random.default_rng(1).uniform(0, [51, 39], (60, 2)).astype(np.float32)
-    found = hog_at(hog_maps(noise, SPEC), points, SPEC)
+    found = hog_of(noise, points)
     expected = np.array([direct(noise, point) for point in points])
     assert np.allclose(found, expected, rtol=2e-3, atol=2e-2)
 
@@ -48,7 +54,7 @@ def test_agrees_with_the_direct_sum_at_sub_pixel_positions(noise):
 def test_agrees_with_the_direct_sum_for_other_bins_and_windows(noise, bins, cell):
     spec = TargetSpec(hog_bins=bins, hog_cell=cell)
     points = np.array([[0, 0], [51, 39], [20.25, 11.5], [30, 17]], np.float32)
-    found = hog_at(hog_maps(noise, spec), points, spec)
+    found = hog_of(noise, points, spec)
     expected = np.array([direct(noise, point, bins, cell) for point in points])
     assert np.allclose(found, expected, rtol=2e-3, atol=4e-2)
 
@@ -58,7 +64,7 @@ def test_the_window_of_a_starting_point_is_its_cell():
     luma[8:16, 16:24] = np.random.default_rng(0).integers(0, 256, (8, 8))
     luma[8:16, [16, 23]] = luma[[8, 15], 16:24] = 0  # all gradients lie inside this one cell
     centres = np.array([[19.5, 11.5], [27.5, 11.5], [19.5, 3.5], [11.5, 19.5]], np.float32)
-    sums = hog_at(hog_maps(luma, SPEC), centres, SPEC).sum(1)
+    sums = hog_of(luma, centres).sum(1)
     assert sums[0] > 1 and not sums[1:].any()
 
 
@@ -67,7 +73,7 @@ def test_a_ramp_fills_the_bin_of_its_direction():
     for b in range(9):
         angle = np.radians(10 + 20 * b)
         luma = np.rint(128 + 10 * (x * np.cos(angle) + y * np.sin(angle))).astype(np.uint8)
-        histogram = hog_at(hog_maps(luma, SPEC), np.array([[7.5, 7.5]], np.float32), SPEC)[0]
+        histogram = hog_of(luma, np.array([[7.5, 7.5]], np.float32))[0]
         assert histogram.argmax() == b and histogram[b] > 0.8 * histogram.sum()
 
 
@@ -75,15 +81,22 @@ def test_a_mirror_reverses_the_bins_exactly(noise):
     points = np.random.default_rng(2).integers(0, [512, 390], (50, 2)).astype(np.float32) / 8
     points[:, 0] = np.minimum(points[:, 0], 51)
     mirrored = points * [-1, 1] + [51, 0]
-    straight = hog_at(hog_maps(noise, SPEC), points, SPEC)
-    flipped = hog_at(hog_maps(np.ascontiguousarray(noise[:, ::-1]), SPEC), mirrored, SPEC)
+    straight = hog_of(noise, points)
+    flipped = hog_of(np.ascontiguousarray(noise[:, ::-1]), mirrored)
     assert (flipped[:, ::-1] == straight).all()
 
 
 def test_follows_a_texture_where_a_fixed_window_does_not():
     frames = render(translation(4.3, 1.6), 6, 96, 128, finest=5)
     start = np.stack(np.meshgrid(np.arange(12, 80, 8), np.arange(12, 72, 8)), -1).reshape(-1, 2)
-    first, last = hog_maps(frames[0], SPEC), hog_maps(frames[5], SPEC)
-    before = hog_at(first, start, SPEC)
-    assert np.median(cosine(before, hog_at(last, start + np.array([21.5, 8.0]), SPEC))) >= 0.99
-    assert np.median(cosine(before, hog_at(last, start, SPEC))) <= 0.90
+    before = hog_of(frames[0], start)
+    assert np.median(cosine(before, hog_of(frames[5], start + np.array([21.5, 8.0])))) >= 0.99
+    assert np.median(cosine(before, hog_of(frames[5], start))) <= 0.90
+
+
+def test_the_next_image_forgets_the_one_before(noise):
+    points = np.random.default_rng(3).uniform(0, [51, 39], (60, 2)).astype(np.float32)
+    field = HogField(noise.shape, SPEC)
+    field.load(255 - noise[::-1])
+    field.load(noise)
+    assert (field.at(points) == hog_of(noise, points)).all()
