@@ -125,7 +125,8 @@ class Experiment:
             clip = "still" if row["clip"].startswith("still") else "video"
             for kind in KINDS[1:]:
                 found[weights, clip, kind] = row[kind]["accuracy"]
-        for weights, start in (("MME", init), ("random", "none")):
+        starts = (("MME", init), ("random", "none")) if self.options.epochs else ()
+        for weights, start in starts:
             for clip in ("video", "still"):
                 name = f"finetune-{weights}-{clip}"
                 found[weights, clip, "finetune"] = self.finetune(start, name, clip == "still")
@@ -144,7 +145,7 @@ def main() -> None:
         "--steps", type=int, help="of pre-training; default 600, of the generated set 60"
     )
     parser.add_argument("--batch", type=int, default=16, help="of pre-training")
-    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning; 0: probes only")
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=80)
@@ -180,10 +181,11 @@ def main() -> None:
 
 def show(results: list[dict[tuple[str, str, str], float]], videos: int) -> None:
     print(f"\n{videos} test clips, {len(results)} seeds; mean ± deviation over seeds, %")
-    print("weights  clip  " + "".join(f"{kind:>15}" for kind in KINDS))
+    kinds = [kind for kind in KINDS if ("MME", "video", kind) in results[0]]
+    print("weights  clip  " + "".join(f"{kind:>15}" for kind in kinds))
     for weights in ("random", "MME"):
         for clip in ("video", "still"):
-            cells = [[100 * result[weights, clip, kind] for result in results] for kind in KINDS]
+            cells = [[100 * result[weights, clip, kind] for result in results] for kind in kinds]
             text = "".join(f"{np.mean(cell):>8.1f} ± {np.std(cell):<4.1f}" for cell in cells)
             print(f"{weights:<9}{clip:<6}{text}", flush=True)
 
