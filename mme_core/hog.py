@@ -39,8 +39,10 @@ class HogField:
 
     def load(self, luma_HW: np.ndarray) -> None:
         """Takes the uint8 image; pixels outside of it count nothing."""
-        codes = _gradient_codes(luma_HW, self._pad)
-        # "clip" never clips here: it lets numpy write to `out` without a copy
+        codes = _gradient_codes(luma_HW, self._pad).astype(
+            np.intp
+        )  # as numpy gathers, or it copies
+        # "clip" never clips here: it lets numpy write to `out` without another copy
         np.take(_votes(self._spec.hog_bins), codes, axis=0, out=self._votes, mode="clip")
         cv2.boxFilter(
             self._votes,
