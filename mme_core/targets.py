@@ -31,14 +31,15 @@ def shape_scale(spec: TargetSpec) -> float:
     return _INT8_MAX / math.sqrt(max(spec.points * spec.length * spec.hog_bins - 1, 1))
 
 
-def moments_of(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population deviation over `axes`, kept as float32 with the axes as 1.
+def _centre(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """values − mean, and mean and population deviation over `axes` (kept as 1): all float32.
 
-    Summed in float64, so that equal numbers have a deviation of exactly 0.
+    Summed in float64, so that equal numbers have exactly their own mean and no deviation.
     """
-    mean = values.mean(axes, dtype=np.float64, keepdims=True)
-    deviation = np.sqrt(np.square(values - mean).mean(axes, keepdims=True))
-    return mean.astype(np.float32), deviation.astype(np.float32)
+    mean = values.mean(axes, dtype=np.float64, keepdims=True).astype(np.float32)
+    centred = values - mean
+    variance = np.square(centred).mean(axes, dtype=np.float64, keepdims=True)
+    return centred, mean, np.sqrt(variance).astype(np.float32)
 
 
 def normalise(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -47,8 +48,8 @@ def normalise(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     The paper's target (`patch`): displacement [..., K, L, 2] or hog [..., K, L, B] with
     axes (-3, -2, -1), one mean and deviation over all numbers of a patch (Table 7b).
     """
-    mean, deviation = moments_of(values, axes)
-    return (values - mean) / (deviation + np.float32(EPSILON))
+    centred, _, deviation = _centre(values, axes)
+    return centred / (deviation + np.float32(EPSILON))
 
 
 def encode(
@@ -58,10 +59,10 @@ def encode(
 
     Returns position int8 [..., K, L, 2], shape int8 [..., K, L, B], moments float32 [..., 6].
     """
-    mean_xy, sd_xy = moments_of(displacement, (-3, -2))
-    mean_hog, sd_hog = moments_of(hog, (-3, -2, -1))
-    position = _quantise(displacement, mean_xy, sd_xy, position_scale(spec))
-    shape = _quantise(hog, mean_hog, sd_hog, shape_scale(spec))
+    centred_xy, mean_xy, sd_xy = _centre(displacement, (-3, -2))
+    centred_hog, mean_hog, sd_hog = _centre(hog, (-3, -2, -1))
+    position = _quantise(centred_xy, sd_xy, position_scale(spec))
+    shape = _quantise(centred_hog, sd_hog, shape_scale(spec))
     moments = np.concatenate(
         [part[..., 0, 0, :] for part in (mean_xy, sd_xy, mean_hog, sd_hog)], axis=-1
     )
@@ -91,10 +92,8 @@ def unpack_valid(bits: np.ndarray, points: int) -> np.ndarray:
     return (bits[..., None] >> np.arange(points)) & 1 == 1
 
 
-def _quantise(
-    values: np.ndarray, mean: np.ndarray, deviation: np.ndarray, scale: float
-) -> np.ndarray:
-    codes = (values - mean) * (np.float32(scale) / (deviation + np.float32(EPSILON)))
+def _quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.ndarray:
+    codes = centred * (np.float32(scale) / (deviation + np.float32(EPSILON)))
     return np.rint(codes, out=codes).astype(np.int8)
 
 
