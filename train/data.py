@@ -265,6 +265,8 @@ def make_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
+        # Its seeds for workers, which nothing uses, are not drawn from the training's numbers.
+        generator=torch.Generator(),
         **options,
     )
 
