@@ -82,7 +82,7 @@ def test_killed_child_is_replaced(tmp_path):
 
     def kill_once(outcome):
         if not killed:
-            killed.extend(psutil.Process().children())
+            killed.extend(workers())
             killed[0].send_signal(signal.SIGKILL)
 
     with Isolated() as isolated:
@@ -91,13 +91,19 @@ def test_killed_child_is_replaced(tmp_path):
     assert len(TargetStore(tmp_path / "store").videos) == 3
 
 
+def workers():
+    """The child processes that write shards; other tests may have left children of other kinds."""
+    children = psutil.Process().children()
+    return [child for child in children if "preprocess.worker" in child.cmdline()]
+
+
 def test_one_child_serves_many_shards(tmp_path):
     write_tree(tmp_path / "videos", 2, ("a",))
     with Isolated() as isolated:
         isolated.write(job(tmp_path, "dis-fast"), lambda outcome: None)
-        (child,) = psutil.Process().children()
+        (child,) = workers()
         isolated.write(job(tmp_path, "dis-fast"), lambda outcome: None)
-        assert psutil.Process().children() == [child]
+        assert workers() == [child]
     assert not child.is_running()
 
 
