@@ -34,7 +34,7 @@ from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, conne
 from train.evaluate import Evaluation, evaluate, write_evaluation
 from train.finetune_config import FinetuneConfig, check
 from train.layer_decay import layer_decay_groups
-from train.logging import Meter, RunLog, step_line
+from train.logging import Meter, step_line
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.sampler import ClipSampler
 
@@ -113,16 +113,7 @@ class Finetuning:
         state = checkpoint.load_last(self.out, warnings.append)
         if state is not None:
             self._restore(state)
-        runs.begin(self.config, self.ranks)
-        self.log = RunLog(
-            self.out,
-            self.ranks.main,
-            recipes.to_dict(self.config),
-            wandb=self.config.log.project if self.config.log.wandb else None,
-            after=self.step,
-        )
-        for text in warnings:
-            self.log.warn(text)
+        self.log = runs.begin(self.config, self.ranks, self.step, warnings)
         self._introduce()
         stop = StopRequest()
         try:

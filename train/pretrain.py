@@ -30,7 +30,7 @@ from train.contents import content_sizes
 from train.data import make_loader
 from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
 from train.heldout import HeldOut, clip_dataset
-from train.logging import Meter, RunLog, step_line
+from train.logging import Meter, step_line
 from train.objective import Objective, build_model
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.sampler import ClipSampler
@@ -126,16 +126,7 @@ class Pretraining:
         state = checkpoint.load_last(self.out, warnings.append)
         if state is not None:
             self._restore(state)
-        runs.begin(self.config, self.ranks)
-        self.log = RunLog(
-            self.out,
-            self.ranks.main,
-            recipes.to_dict(self.config),
-            wandb=self.config.log.project if self.config.log.wandb else None,
-            after=self.done,
-        )
-        for text in warnings:
-            self.log.warn(text)
+        self.log = runs.begin(self.config, self.ranks, self.done, warnings)
         self._introduce()
         stop = StopRequest()
         try:

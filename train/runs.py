@@ -14,6 +14,7 @@ from mme_core.store import TargetStore
 from train import config as recipes
 from train.config import DataConfig, PretrainConfig
 from train.distributed import Ranks
+from train.logging import RunLog
 
 CONFIG = "config.yaml"
 
@@ -104,11 +105,21 @@ def write_config(config: PretrainConfig) -> None:
         ) from error
 
 
-def begin(config: PretrainConfig, ranks: Ranks) -> None:
-    """Every process has read what the folder held before the main one writes into it."""
+def begin(config: PretrainConfig, ranks: Ranks, done: int, warnings: list[str]) -> RunLog:
+    """Writes the recipe into the run's folder and opens its log, to go on after step `done`.
+
+    Every process has read what the folder held before the main one writes into it. `warnings` of
+    that reading become the log's first lines.
+    """
     ranks.gather(None)
     if ranks.main:
         write_config(config)
+    project = config.log.project if config.log.wandb else None
+    recipe = recipes.to_dict(config)
+    log = RunLog(Path(config.out), ranks.main, recipe, wandb=project, after=done)
+    for text in warnings:
+        log.warn(text)
+    return log
 
 
 def videos_per_batch(data: DataConfig) -> int:
