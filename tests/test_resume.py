@@ -101,6 +101,24 @@ def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
     same(final(tmp_path), final(whole))
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_the_loader_too_ends_the_run_in_order(demo_store, tmp_path, number, status):
+    # a terminal and Slurm signal all processes of a job, the loader's workers among them
+    options = words(demo_store, tmp_path, "data.workers=1", "optim.steps=100000")
+    command = [sys.executable, "-m", "mme_core", "pretrain", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    wait_for_step(tmp_path, 3, process)
+    os.killpg(process.pid, number)
+    said = "".join(process.communicate(timeout=60))
+    assert process.returncode == status, said
+    assert "Traceback" not in said and "leaked" not in said
+    if status == 75:
+        assert checkpoint.load_last(tmp_path, pytest.fail)["step"] >= 3
+
+
 def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_path):
     assert pretrain.main(words(demo_store, tmp_path, "optim.steps=10")) == 0
     more = ["optim.steps=20", "resume=force"]

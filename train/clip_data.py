@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -21,6 +19,7 @@ from train.clip_augment import augment_clip
 from train.clips import Source
 from train.finetune_config import AugmentConfig
 from train.sampler import SAMPLE
+from train.workers import worker_options
 
 UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
 
@@ -157,12 +156,8 @@ def make_loader(
     collate: Callable[[list[Any]], Any],
     workers: int,
 ) -> DataLoader:
-    """Batches of items of `dataset`; workers are forked from a clean process (see train.data)."""
-    options = {}
-    if workers:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["train.clip_data"])
-        options = {"multiprocessing_context": context, "worker_init_fn": _start_worker}
+    """Batches of items of `dataset`, loaded by so many processes (see train.workers)."""
+    options = worker_options("train.clip_data") if workers else {}
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -171,8 +166,3 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         **options,
     )
-
-
-def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(1)  # as many processes as cores are busy already
-    torch.set_num_threads(1)

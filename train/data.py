@@ -20,12 +20,10 @@ tensor has a leading axis for them. docs/data.md tells how a sample is made.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -44,6 +42,7 @@ from train import data_checks as checks
 from train.augment import View
 from train.contents import stored_to_raw
 from train.sampler import SAMPLE
+from train.workers import worker_options
 
 Sample = dict[str, Tensor]
 
@@ -244,21 +243,13 @@ def make_loader(
 ) -> ClipLoader:
     """Batches of `dataset` as `sampler` (a ClipSampler) asks for them, pinned where there is CUDA.
 
-    Workers are started once and live as long as the loader. They are forked from a clean process,
-    not from this one, whose threads (CUDA, BLAS, file systems) would not survive that. A script
-    that has workers must therefore be importable: its work under `if __name__ == "__main__":`.
-    workers=0 loads in this process.
+    Workers are started once and live as long as the loader; train.workers says what they ask of a
+    script. workers=0 loads in this process.
     """
     options = {}
     if workers:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["train.data"])
-        options = {
-            "multiprocessing_context": context,
-            "persistent_workers": True,
-            "prefetch_factor": prefetch,
-            "worker_init_fn": _start_worker,
-        }
+        options = worker_options("train.data")
+        options |= {"persistent_workers": True, "prefetch_factor": prefetch}
     return ClipLoader(
         dataset,
         batch_sampler=sampler,
@@ -269,7 +260,3 @@ def make_loader(
         generator=torch.Generator(),
         **options,
     )
-
-
-def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(1)  # as many processes as cores are busy already

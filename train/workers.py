@@ -1,0 +1,48 @@
+"""The processes that load clips."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import cv2
+import torch
+
+from train.distributed import STOP_SIGNALS
+
+
+def worker_options(preload: str) -> dict[str, Any]:
+    """Arguments of a DataLoader with workers; `preload` is the module of its dataset.
+
+    Workers are forked from a clean process, not from this one, whose threads (CUDA, BLAS, file
+    systems) would not survive that. A script that has workers must therefore be importable: its
+    work under `if __name__ == "__main__":`.
+    """
+    return {"multiprocessing_context": _context(preload), "worker_init_fn": _start_worker}
+
+
+def _context(preload: str) -> BaseContext:
+    """Workers do not hear the signals that stop a run: the training process ends them itself.
+
+    A terminal and Slurm send them to all processes of a job, and a run whose workers die first has
+    nothing left to save. Blocked signals are inherited, by the server and then by the workers.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    stopping = {signal.SIGINT, *STOP_SIGNALS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # it has unblocked some
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # as many processes as cores are busy already
+    torch.set_num_threads(1)
