@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mme_core.errors import VideoError
+from mme_core.remote import RemoteFile, is_url
+
+if TYPE_CHECKING:
+    import h5py
 
 INSIDE = "::"
 SUFFIXES = (".h5", ".hdf5")
@@ -18,13 +23,20 @@ def is_inside(path: str) -> bool:
     return bool(separator) and container.endswith(SUFFIXES)
 
 
+def open_container(path: str) -> h5py.File:
+    """The HDF5 file at a path or URL, for reading. Raises OSError where it is none."""
+    import h5py
+
+    return h5py.File(RemoteFile(path) if is_url(path) else path)
+
+
 def read_inside(path: str) -> io.BytesIO:
     """The bytes of a video in an HDF5 file; VideoError when they are not there."""
     import h5py
 
     container, _, name = path.partition(INSIDE)
     try:
-        with h5py.File(container) as file:
+        with open_container(container) as file:
             thing = file[name]
             if not isinstance(thing, h5py.Dataset):
                 raise VideoError("a group of the HDF5 file, not a video")

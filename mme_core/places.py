@@ -15,13 +15,16 @@ from typing import Any
 
 import fsspec
 
-from mme_core.errors import StoreError
+from mme_core.remote import errors_named, open_filesystem, refused
 
 _LOCAL = ("file", "local")
 
 
 class Place:
-    """Names are relative to the directory, in posix form. A missing file is FileNotFoundError."""
+    """Names are relative to the directory, in posix form.
+
+    A missing file is FileNotFoundError; whatever else a remote file system refuses is StoreError.
+    """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url).rstrip("/") or "/"
@@ -41,23 +44,22 @@ class Place:
 
     def at(self, name: str) -> str:
         """The address of one file, for messages."""
-        return f"{self.url}/{name}"
+        return f"{self.url}/{name}".rstrip("/")
 
     def _remote(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """The file system and the directory's path there; opened anew after a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                fs, root = fsspec.core.url_to_fs(self.url)
-            except (ImportError, ValueError) as error:
-                raise StoreError(f"{self.url}: cannot open this kind of URL: {error}") from error
-            self._opened = (os.getpid(), fs, root.rstrip("/"))
-        return self._opened[1], self._opened[2]
+            self._opened = (os.getpid(), *open_filesystem(self.url))
+        fs = self._opened[1]
+        fs.invalidate_cache()  # others write here
+        return fs, self._opened[2]
 
     def read(self, name: str) -> bytes:
         if self.local is not None:
             return (self.local / name).read_bytes()
         fs, root = self._remote()
-        return fs.cat_file(f"{root}/{name}")
+        with errors_named(self.at(name)):
+            return fs.cat_file(f"{root}/{name}")
 
     def read_tail(self, name: str, size: int) -> bytes:
         """The last `size` bytes of a file."""
@@ -67,7 +69,8 @@ class Place:
                 file.seek(max(end - size, 0))
                 return file.read()
         fs, root = self._remote()
-        return fs.cat_file(f"{root}/{name}", start=-size)
+        with errors_named(self.at(name)):
+            return fs.cat_file(f"{root}/{name}", start=-size)
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Bytes start … end − 1; fewer where the file is shorter."""
@@ -75,13 +78,18 @@ class Place:
             with (self.local / name).open("rb", buffering=0) as file:
                 return os.pread(file.fileno(), end - start, start)
         fs, root = self._remote()
-        return fs.cat_file(f"{root}/{name}", start=start, end=end)
+        with errors_named(self.at(name)):
+            return fs.cat_file(f"{root}/{name}", start=start, end=end)
 
     def write(self, name: str, data: bytes) -> None:
         """The whole file at once: a reader sees the old content or the new."""
         if self.local is None:
             fs, root = self._remote()
-            fs.pipe_file(f"{root}/{name}", data)
+            try:
+                with errors_named(self.at(name)):
+                    fs.pipe_file(f"{root}/{name}", data)
+            except FileNotFoundError as error:  # no such bucket
+                raise refused(self.at(name), error) from error
             return
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +104,22 @@ class Place:
         if self.local is not None:
             return (self.local / name).exists()
         fs, root = self._remote()
-        fs.invalidate_cache()
-        return fs.exists(f"{root}/{name}".rstrip("/"))
+        with errors_named(self.at(name)):
+            return fs.exists(f"{root}/{name}".rstrip("/"))
+
+    def is_file(self, name: str) -> bool:
+        if self.local is not None:
+            return (self.local / name).is_file()
+        fs, root = self._remote()
+        with errors_named(self.at(name)):
+            return fs.isfile(f"{root}/{name}")
+
+    def is_folder(self, name: str = "") -> bool:
+        if self.local is not None:
+            return (self.local / name).is_dir()
+        fs, root = self._remote()
+        with errors_named(self.at(name)):
+            return fs.isdir(f"{root}/{name}".rstrip("/"))
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names in a folder; empty when there is none."""
@@ -105,9 +127,9 @@ class Place:
             path = self.local / folder
             return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
         fs, root = self._remote()
-        fs.invalidate_cache()
         try:
-            paths = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
+            with errors_named(self.at(folder)):
+                paths = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
         except FileNotFoundError:
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
@@ -119,8 +141,9 @@ class Place:
             files = (path for path in top.rglob("*") if path.is_file())
             return {path.relative_to(top).as_posix(): path.stat().st_size for path in files}
         fs, root = self._remote()
-        top = f"{root}/{folder}"
-        found = fs.find(top, detail=True)
+        top = f"{root}/{folder}".rstrip("/")
+        with errors_named(self.at(folder)):
+            found = fs.find(top, detail=True)
         return {path[len(top) + 1 :]: int(about["size"]) for path, about in found.items()}
 
     def stamps(self, names: list[str]) -> list[str]:
@@ -134,7 +157,8 @@ class Place:
                 stat = (self.local / name).stat()
                 return f"{stat.st_size} {stat.st_mtime_ns}"
             fs, root = self._remote()
-            info = fs.info(f"{root}/{name}")
+            with errors_named(self.at(name)):
+                info = fs.info(f"{root}/{name}")
         except FileNotFoundError:
             return ""
         keys = ("size", "ETag", "etag", "mtime", "LastModified", "created")
@@ -150,5 +174,16 @@ class Place:
                 path.unlink(missing_ok=True)
             return
         fs, root = self._remote()
-        if fs.exists(f"{root}/{name}"):
-            fs.rm(f"{root}/{name}", recursive=True)
+        with errors_named(self.at(name)):
+            if fs.exists(f"{root}/{name}"):
+                fs.rm(f"{root}/{name}", recursive=True)
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copies a file to this machine."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.local is not None:
+            shutil.copyfile(self.local / name, target)
+            return
+        fs, root = self._remote()
+        with errors_named(self.at(name)):
+            fs.get_file(f"{root}/{name}", str(target))

@@ -152,6 +152,8 @@ class ShardWriter:
             raise ValueError("the shard ends inside a video")
         for array in self._arrays.values():
             array.finish()
+        if self._place.local is None:
+            self._remove_strays()
         attributes = {
             "format": FORMAT,
             "spec_hash": self._spec.hash,
@@ -165,6 +167,12 @@ class ShardWriter:
         self._place.write(f"{self._folder}/zarr.json", text.encode())
         if self._place.local is not None:
             self._rename()
+
+    def _remove_strays(self) -> None:
+        """What a writer that died here had written of a video that is now quarantined."""
+        mine = {f"{name}/{key}" for name, array in self._arrays.items() for key in array.keys}
+        for name in self._place.files(self._folder).keys() - mine - {"zarr.json"}:
+            self._place.remove(f"{self._folder}/{name}")
 
     def _rename(self) -> None:
         source, target = self._place.local / self._folder, self._place.local / self._name
@@ -224,6 +232,12 @@ class _ArrayWriter:
         if self._kept is not None:
             self._buffer = self._kept
         self._files, self._filled, self._kept = files, filled, None
+
+    @property
+    def keys(self) -> list[str]:
+        """Its files, once it is finished."""
+        names = [self.layout.key(file).partition("/")[2] for file in range(self._files)]
+        return [*names, "zarr.json"]
 
     def finish(self) -> None:
         """Writes what is left, and the metadata."""

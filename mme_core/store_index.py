@@ -194,7 +194,7 @@ def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> Non
     np.savez(buffer, **packed)
     try:
         place.write(INDEX, buffer.getvalue())
-    except OSError:
+    except (OSError, StoreError):
         return  # a read-only store is read without its cache
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from mme_core.containers import is_inside, read_inside
 from mme_core.errors import VideoError
+from mme_core.remote import RemoteFile, is_url
 from mme_core.timeline import NO_PTS, Timeline
 
 MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
@@ -239,9 +240,12 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def _open(path: str | Path) -> av.container.InputContainer:
-    """Opens a local file, or one inside an HDF5 file; VideoError says why it cannot be opened."""
-    source = read_inside(str(path)) if is_inside(str(path)) else f"file:{path}"
+    """Opens a file, local, behind a URL or inside an HDF5 file; VideoError says why it cannot be.
+
+    Raises StoreError where it is the connection that fails.
+    """
     try:
+        source = _source(str(path))
         return av.open(source, metadata_errors="ignore")
     except FileNotFoundError as error:
         raise VideoError("no such file") from error
@@ -250,18 +254,26 @@ def _open(path: str | Path) -> av.container.InputContainer:
     except PermissionError as error:
         raise VideoError("permission denied") from error
     except (av.error.FFmpegError, OSError) as error:
-        if _size(path, source) == 0:
+        if _size(source) == 0:
             raise VideoError("the file is empty") from error
         raise VideoError(f"{_why(source)}: truncated or not a video") from error
 
 
-def _size(path: str | Path, source: str | BytesIO) -> int:
-    return Path(path).stat().st_size if isinstance(source, str) else len(source.getbuffer())
+def _source(path: str) -> str | BytesIO | RemoteFile:
+    if is_inside(path):
+        return read_inside(path)
+    return RemoteFile(path) if is_url(path) else f"file:{path}"
 
 
-def _why(source: str | BytesIO) -> str:
+def _size(source: str | BytesIO | RemoteFile) -> int:
+    if isinstance(source, str):
+        return Path(source.removeprefix("file:")).stat().st_size
+    return source.seek(0, 2)
+
+
+def _why(source: str | BytesIO | RemoteFile) -> str:
     """FFmpeg's last words on a file that does not open. Its log is off in ordinary use."""
-    if isinstance(source, BytesIO):
+    if not isinstance(source, str):
         source.seek(0)
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)

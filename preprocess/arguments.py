@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from mme_core.datasets import DATASETS, Manifest, load_manifest
+from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError
 from mme_core.flow import flow_function
 from mme_core.spec import TargetSpec
@@ -29,7 +29,7 @@ def command_parser(name: str, text: str) -> argparse.ArgumentParser:
         help="what the targets are, such as spec.stride=2; docs/store.md lists the fields",
     )
     add("--dataset", required=True, choices=DATASETS, help="which kind of data set")
-    add("--root", help="folder of the videos; `demo` is made there")
+    add("--root", help="folder or fsspec URL of the videos; `demo` is made there")
     add("--split", help="such as train (default: everything, or the official training split)")
     add("--list", metavar="FILE", help="`csv`: the 'path label' lines (default: ROOT/SPLIT.csv)")
     demo_help = "`demo`: how many (default: 100)"
@@ -55,7 +55,7 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
         raise UsageError("--list belongs to --dataset csv")
     if arguments.list:
         options["list_file"] = arguments.list
-        root = root or Path(arguments.list).parent
+        root = root or any_path(arguments.list).parent
     if arguments.dataset == "demo":
         options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
         options |= {"generate": generate, "report": _report_making}

@@ -28,6 +28,7 @@ from rich.markup import escape
 from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
 from mme_core.places import Place
+from mme_core.remote import is_url
 from mme_core.shards import remove_leftovers
 from mme_core.spec import TargetSpec
 from mme_core.store import STORE, open_or_create_store
@@ -228,7 +229,7 @@ def _cores() -> int:
 
 
 def _absolute(store: str) -> str:
-    return store if "://" in store else str(Path(store).expanduser().absolute())
+    return store if is_url(store) else str(Path(store).expanduser().absolute())
 
 
 def _terminate(*_: object) -> None:

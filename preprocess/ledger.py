@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mme_core.chunks import shard_name
 from mme_core.places import Place
+from mme_core.remote import join
 from mme_core.store_index import load_table, read_attributes, shard_numbers
 from preprocess.worker import OK, QUARANTINED, Outcome
 
@@ -116,11 +116,11 @@ def _read_rows(place: Place) -> Iterator[Outcome]:
 
 def _quarantined(place: Place, number: int, root: str) -> Iterator[Outcome]:
     for row in (read_attributes(place, number) or {}).get("quarantined", ()):
-        path = os.path.join(root, row["path"])  # noqa: PTH118 – keeps an absolute path as it is
+        path = join(root, row["path"])
         yield Outcome(path, row["id"], QUARANTINED, row["reason"], shard=number)
 
 
 def _stored(row: dict[str, Any], root: str) -> Outcome:
     duration = round(row["frames"] / row["fps"], 3) if row["fps"] else 0.0
-    path = os.path.join(root, row["path"])  # noqa: PTH118 – keeps an absolute path as it is
+    path = join(root, row["path"])
     return Outcome(path, row["id"], OK, "", None, row["shard"], row["frames"], duration)

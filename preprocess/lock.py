@@ -7,6 +7,7 @@ heartbeat, which its holder renews.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -89,7 +90,8 @@ class StoreLock:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
-            self._place.write(LOCK, self._content())
+            with contextlib.suppress(OSError, StoreError):  # the next beat may reach the disk
+                self._place.write(LOCK, self._content())
 
 
 def _read(place: Place) -> dict[str, Any] | None:

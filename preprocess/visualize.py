@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from mme_core.canvas import plan_canvas
+from mme_core.datasets.paths import any_path
 from mme_core.errors import StoreError, UsageError
 from mme_core.places import Place
+from mme_core.remote import is_url, join
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.video import read_frames
@@ -64,7 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="frames below: every raw frame of the video file, or the two a tubelet that the "
         "store keeps (default: the file where it is there)",
     )
-    parser.add_argument("--root", type=Path, help="where the video files are now, if they moved")
+    parser.add_argument("--root", help="where the video files are now, if they moved")
     parser.add_argument("--fps", type=float, help="pictures a second (default: the video's own)")
     return parser.parse_args(argv)
 
@@ -98,7 +100,7 @@ def load_clip(
     start: int,
     tubelets: int,
     source: str,
-    root: Path | None,
+    root: str | None,
 ) -> Clip:
     """Reads a window and the frames below it."""
     index = find_video(store, video)
@@ -126,10 +128,10 @@ def load_clip(
     return Clip(str(row["id"]), tracks, window.frames, tuple(times), first, slow)
 
 
-def locate(row: dict[str, Any], root: Path | None, url: str) -> str:
+def locate(row: dict[str, Any], root: str | None, url: str) -> str:
     """Where the video's file should be: below `root`, else where the ledger says it was."""
-    if root is not None or Path(row["path"]).is_absolute():
-        return str((root or Path()) / row["path"])
+    if root is not None or is_url(row["path"]) or Path(row["path"]).is_absolute():
+        return join(root or "", row["path"])
     place = Place(url)
     if place.exists(LEDGER):
         wanted = json.dumps(row["id"]).encode()
@@ -141,7 +143,7 @@ def locate(row: dict[str, Any], root: Path | None, url: str) -> str:
 
 def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
     """Whether to draw on the video file's frames; an error where what is asked for is not there."""
-    there = Path(path.partition("::")[0]).is_file()  # FILE.h5::NAME is a video in a container
+    there = any_path(path.partition("::")[0]).is_file()  # FILE.h5::NAME is in a container
     if source == "store" and not kept:
         raise StoreError(f"{url} keeps no frames (spec.frames=none): take --source video")
     if source == "store" or (source == "auto" and kept and not there):

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from mme_core.datasets import VideoItem
 from mme_core.errors import MMEError, StoreError, UsageError, VideoError
+from mme_core.remote import is_url, relative
 from mme_core.spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -108,13 +109,13 @@ def _check_shared_disk(job: ShardJob) -> None:
     where = socket.gethostname()
     if not Place(job.store).exists("store.json"):
         raise StoreError(f"{where} does not see the store {job.store}: it must be on a shared disk")
-    if not Path(job.root).is_dir():
+    if not is_url(job.root) and not Path(job.root).is_dir():
         raise UsageError(f"{where} does not see the videos ({job.root}): share that disk")
 
 
 def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
     started = time.monotonic()
-    path = os.path.relpath(item.path, job.root) if _inside(item.path, job.root) else item.path
+    path = relative(item.path, job.root)
 
     def outcome(**values: Any) -> Outcome:
         seconds = round(time.monotonic() - started, 3)
@@ -166,10 +167,6 @@ def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _inside(path: str, root: str) -> bool:
-    return Path(path).is_relative_to(root)
 
 
 def main(argv: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Fixtures that several test modules use."""
 
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,23 @@ def labelled_set(tmp_path_factory) -> Path:
     from labelled import write_set
 
     return write_set(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The URL of an empty bucket on a local server that speaks S3."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        name = f"targets-{uuid.uuid4()}"  # the servers of one process share their content
+        s3fs.S3FileSystem().mkdir(name)
+        yield f"s3://{name}"
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()

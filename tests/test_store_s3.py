@@ -4,29 +4,12 @@ import time
 
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 from targets_made_up import make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError
 from mme_core.shards import leftovers, remove_leftovers
 from mme_core.store import TargetStore
 from preprocess.verify import verify_store
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """The URL of an empty bucket."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem().mkdir("targets")
-        yield "s3://targets"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def test_written_read_verified_and_gone_on_with(bucket):

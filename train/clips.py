@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
 from mme_core.places import Place
+from mme_core.remote import join
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store_index import read_attributes, shard_numbers
@@ -161,9 +161,8 @@ def open_source(
     if data.frames == "store":
         return StoreSource(opened)
     table = opened.videos
-    base = Path(root or ".")
     items = [
-        VideoItem(id_, str(base / path), int(label))
+        VideoItem(id_, join(root or "", path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
     return FileSource(items, opened.class_names)

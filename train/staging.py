@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from mme_core.chunks import ChunkReader, shard_name
 from mme_core.errors import MMEError, UsageError
 from mme_core.places import Place
@@ -139,7 +137,7 @@ def copy_shards(
             if number in kept:
                 continue
             room = _room(copies, staged.size, limit_gb)
-            size = _copy(store.url, source, shard_name(number), copies, room, go_on)
+            size = _copy(source, shard_name(number), copies, room, go_on)
             if size is None:
                 break
             staged = Staged(staged.shards + 1, staged.of, staged.size + size)
@@ -217,28 +215,26 @@ def _room(copies: Path, used: int, limit_gb: float | None) -> float:
 
 
 def _copy(
-    url: str, source: Place, name: str, copies: Path, room: float, go_on: Callable[[], bool]
+    source: Place, name: str, copies: Path, room: float, go_on: Callable[[], bool]
 ) -> int | None:
     """Copies one shard; its bytes, or None where there is no room, or no wish to go on."""
     stamp = source.stamps([f"{name}/zarr.json"])[0]
-    fs, root = fsspec.core.url_to_fs(url)
-    folder = f"{root.rstrip('/')}/{name}"
-    files = fs.find(folder, detail=True)
-    size = sum(int(about["size"]) for about in files.values())
+    files = source.files(name)
+    size = sum(files.values())
     if size > room:
         return None
     partial = copies / "shards" / f".partial-{uuid.uuid4().hex}"
     try:
-        for path in files:
+        for file in files:
             if not go_on():
                 return None
-            target = partial / path[len(folder) + 1 :]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(path, str(target))
+            source.fetch(f"{name}/{file}", partial / file)
         (partial / _STAMP).write_text(stamp)
         partial.rename(copies / name)
     except OSError as error:
-        raise MMEError(f"copying {url}/{name} to {copies}: {error.strerror or error}") from error
+        raise MMEError(
+            f"copying {source.at(name)} to {copies}: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return size

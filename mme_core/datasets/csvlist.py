@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
+from mme_core.datasets.folder import absolute
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note
+from mme_core.datasets.paths import AnyPath, any_path
 from mme_core.errors import UsageError
+from mme_core.remote import is_url, join, relative
 
 _LINE = re.compile(r"(?P<path>.+?)\s*[,\s]\s*(?P<label>[^\s,]+)")
 _HEADING = re.compile(r"(path|video)\s*[,\s]\s*label", re.IGNORECASE)
@@ -26,7 +28,7 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     split       names the list when `list_file` is None and root a folder: root/SPLIT.csv or .txt
     list_file   the list
     """
-    path, top = _find_list(Path(root), split, list_file)
+    path, top = _find_list(any_path(root), split, list_file)
     seen: dict[str, tuple[int, VideoItem]] = {}
     repeated: list[str] = []
     for number, video, label in read_list(path):
@@ -45,7 +47,7 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     return Manifest("csv", str(top), split, names, items, notes)
 
 
-def read_list(path: Path) -> Iterator[tuple[int, str, int]]:
+def read_list(path: AnyPath) -> Iterator[tuple[int, str, int]]:
     """(line number, path, label) of every line; UsageError names the file and the line."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
@@ -67,9 +69,9 @@ def _parse(text: str, where: str) -> tuple[str, int]:
     return video, int(label)
 
 
-def _find_list(root: Path, split: str | None, list_file: str | None) -> tuple[Path, Path]:
+def _find_list(root: AnyPath, split: str | None, list_file: str | None) -> tuple[AnyPath, AnyPath]:
     if list_file is not None:
-        path, top = Path(list_file), root
+        path, top = any_path(list_file), root
     elif root.is_dir():
         path, top = _list_in(root, split), root
     else:
@@ -77,17 +79,17 @@ def _find_list(root: Path, split: str | None, list_file: str | None) -> tuple[Pa
     if not path.is_file():
         state = "is not a file" if path.exists() else "does not exist"
         raise UsageError(f"the list {path} {state}; give it with --list (make: LIST=FILE)")
-    return path, Path(os.path.abspath(top))  # noqa: PTH100 – keep links as they are
+    return path, absolute(top)
 
 
-def _list_in(root: Path, split: str | None) -> Path:
+def _list_in(root: AnyPath, split: str | None) -> AnyPath:
     if split is None:
         raise UsageError(f"{root} is a folder: name the list with --list FILE or --split NAME")
     text = root / f"{split}.txt"
     return text if text.is_file() else root / f"{split}.csv"
 
 
-def _item(top: Path, video: str, label: int) -> VideoItem:
-    path = Path(os.path.normpath(top / video))
-    inside = path.is_relative_to(top)
-    return VideoItem(path.relative_to(top).as_posix() if inside else str(path), str(path), label)
+def _item(top: AnyPath, video: str, label: int) -> VideoItem:
+    path = join(str(top), video)
+    path = path if is_url(path) else os.path.normpath(path)
+    return VideoItem(relative(path, str(top)), path, label)

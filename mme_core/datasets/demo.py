@@ -22,6 +22,7 @@ import numpy as np
 from mme_core.datasets.folder import SPLIT_FILE
 from mme_core.datasets.manifest import Manifest, VideoItem, sort_items
 from mme_core.errors import UsageError
+from mme_core.remote import is_url
 
 HEIGHT, WIDTH, FRAMES, FPS = 128, 160, 72, 30
 _TILE = 96  # side of an object's texture, pixels
@@ -63,6 +64,11 @@ def load(
         raise UsageError(f"a demo set of {videos} videos; it needs at least 1")
     if split not in (None, "train", "val"):
         raise UsageError(f"the demo set has no split '{split}'; it has train and val")
+    if is_url(root):
+        raise UsageError(
+            f"--root {root}: the demo set is made in a folder of a disk; for a copy of it behind "
+            "a URL use --dataset folder"
+        )
     top = Path(root).absolute()
     if generate:
         make_demo(top, videos, seed, report)

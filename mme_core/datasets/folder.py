@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
+from mme_core.datasets.paths import AnyPath, RemotePath, any_path
 from mme_core.errors import UsageError
 
 _SUFFIXES = "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp ogv ts m2ts mts asf vob"
@@ -33,16 +34,22 @@ def load(root: str, split: str | None) -> Manifest:
     return Manifest("folder", str(top), None, tuple(names), sort_items(items), _notes(others))
 
 
-def existing_folder(root: str) -> Path:
-    """The absolute path of a folder, or UsageError."""
-    top = Path(os.path.abspath(root))  # noqa: PTH100 – Path.resolve() would follow links
+def existing_folder(root: str) -> AnyPath:
+    """The absolute path of a folder, or its URL, or UsageError."""
+    top = absolute(any_path(root))
     if not top.is_dir():
         state = "is not a folder" if top.exists() else "does not exist"
         raise UsageError(f"the data set's folder {top} {state}; give it with --root")
     return top
 
 
-def find_videos(top: Path) -> tuple[list[str], list[str]]:
+def absolute(path: AnyPath) -> AnyPath:
+    if isinstance(path, RemotePath):
+        return path
+    return Path(os.path.abspath(path))  # noqa: PTH100 – Path.resolve() would follow links
+
+
+def find_videos(top: AnyPath) -> tuple[list[str], list[str]]:
     """Ids (posix paths relative to `top`) of the videos below it, and of the other files.
 
     Links to folders are followed, each folder once. An empty folder named like a video counts as
@@ -50,6 +57,12 @@ def find_videos(top: Path) -> tuple[list[str], list[str]]:
     """
     videos: list[str] = []
     others: list[str] = []
+    if isinstance(top, RemotePath):
+        for name in top.files():
+            path = PurePosixPath(name)
+            if not any(part.startswith(".") for part in path.parts):
+                (videos if path.suffix.lower() in VIDEO_SUFFIXES else others).append(name)
+        return videos, others
     for folder, subfolders, files in _walk(top):
         for name in files:
             kind = videos if Path(name).suffix.lower() in VIDEO_SUFFIXES else others
@@ -87,7 +100,9 @@ def class_of(video: str) -> str:
     return first if slash else ""
 
 
-def _items(top: Path, videos: Iterable[tuple[str, str]], names: list[str]) -> Iterator[VideoItem]:
+def _items(
+    top: AnyPath, videos: Iterable[tuple[str, str]], names: list[str]
+) -> Iterator[VideoItem]:
     """Items of (id, class) pairs; `names` are the classes in the order of their labels."""
     labels = {name: label for label, name in enumerate(names)}
     for video, class_name in videos:
@@ -99,7 +114,7 @@ def _notes(others: list[str]) -> tuple[str, ...]:
     return count_note("files without a video's suffix left out", shown)
 
 
-def _from_split_folder(top: Path, split: str) -> Manifest:
+def _from_split_folder(top: AnyPath, split: str) -> Manifest:
     folder = top / split
     if not folder.is_dir():
         raise UsageError(f"split '{split}': there is neither {top / SPLIT_FILE} nor {folder}")
@@ -117,7 +132,7 @@ def _from_split_folder(top: Path, split: str) -> Manifest:
     return Manifest("folder", str(top), split, tuple(names), sort_items(items), _notes(others))
 
 
-def _from_split_file(top: Path, split: str) -> Manifest:
+def _from_split_file(top: AnyPath, split: str) -> Manifest:
     rows = list(read_split_file(top / SPLIT_FILE))
     splits = sorted({row["split"] for row in rows})
     if split not in splits:
@@ -128,7 +143,7 @@ def _from_split_file(top: Path, split: str) -> Manifest:
     return Manifest("folder", str(top), split, tuple(names), sort_items(items))
 
 
-def read_split_file(path: Path) -> Iterator[dict[str, str]]:
+def read_split_file(path: AnyPath) -> Iterator[dict[str, str]]:
     """Rows of a split.csv; `class` may be left out, then it is the path's first folder."""
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)

@@ -7,41 +7,50 @@ opaque value. With a split: ROOT/SPLIT.h5, ROOT/SPLIT_*.h5 and ROOT/SPLIT/*.h5. 
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
-from mme_core.containers import INSIDE, SUFFIXES
+from mme_core.containers import INSIDE, SUFFIXES, open_container
 from mme_core.datasets.folder import class_of, existing_folder
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, sort_items
+from mme_core.datasets.paths import AnyPath, RemotePath
 from mme_core.errors import UsageError
 
 
 def load(root: str, split: str | None) -> Manifest:
     """The videos in the files of a folder; classes are the first groups of all its files."""
     top = existing_folder(root)
-    every = sorted(path for path in top.rglob("*") if path.suffix in SUFFIXES)
-    chosen = [path for path in every if split is None or _belongs(path.relative_to(top), split)]
+    every = _containers(top)
+    chosen = [name for name in every if split is None or _belongs(PurePosixPath(name), split)]
     if not chosen:
         raise UsageError(f"no HDF5 file of split '{split}' in {top}: looked for {split}*.h5")
-    names = {path: _videos(path) for path in every}
-    classes = sorted({class_of(name) for part in names.values() for name in part} - {""})
+    videos = {name: _videos(f"{top}/{name}") for name in every}
+    classes = sorted({class_of(video) for part in videos.values() for video in part} - {""})
     labels = {name: label for label, name in enumerate(classes)}
     items = (
         VideoItem(
-            f"{path.relative_to(top).as_posix()}{INSIDE}{name}",
-            f"{path}{INSIDE}{name}",
-            labels.get(class_of(name), NO_LABEL),
+            f"{name}{INSIDE}{video}",
+            f"{top}/{name}{INSIDE}{video}",
+            labels.get(class_of(video), NO_LABEL),
         )
-        for path in chosen
-        for name in names[path]
+        for name in chosen
+        for video in videos[name]
     )
     return Manifest("hdf5", str(top), split, tuple(classes), sort_items(items))
 
 
-def _belongs(path: Path, split: str) -> bool:
+def _containers(top: AnyPath) -> list[str]:
+    """Names relative to `top`."""
+    if isinstance(top, RemotePath):
+        return [name for name in top.files() if name.endswith(SUFFIXES)]
+    files = (path for path in top.rglob("*") if path.suffix in SUFFIXES)
+    return sorted(path.relative_to(top).as_posix() for path in files)
+
+
+def _belongs(path: PurePosixPath, split: str) -> bool:
     return path.parts[0] == split or path.stem == split or path.stem.startswith(f"{split}_")
 
 
-def _videos(path: Path) -> list[str]:
+def _videos(path: str) -> list[str]:
     import h5py
 
     names: list[str] = []
@@ -51,7 +60,7 @@ def _videos(path: Path) -> list[str]:
             names.append(name)
 
     try:
-        with h5py.File(path) as file:
+        with open_container(path) as file:
             file.visititems(visit)
     except OSError as error:
         raise UsageError(f"{path} cannot be read as HDF5: {error}") from error

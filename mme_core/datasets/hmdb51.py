@@ -7,11 +7,12 @@ ROOT/testTrainMulti_7030_splits; the clips anywhere below ROOT in folders named 
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from mme_core.datasets.folder import existing_folder
 from mme_core.datasets.lookup import Collector, VideoFiles
 from mme_core.datasets.manifest import Manifest
+from mme_core.datasets.paths import AnyPath
 from mme_core.errors import UsageError
 
 _SPLIT = re.compile(r"(train|test|val)([123])?")
@@ -43,9 +44,9 @@ def load(root: str, split: str | None) -> Manifest:
     return collector.manifest("hmdb51", split or "train")
 
 
-def _find_lists(top: Path, suffix: str) -> dict[str, Path]:
+def _find_lists(top: AnyPath, suffix: str) -> dict[str, AnyPath]:
     for folder in (*_FOLDERS, "annotations", "splits", "."):
-        paths = sorted((top / folder).glob(f"*{suffix}")) if (top / folder).is_dir() else []
+        paths = list((top / folder).glob(f"*{suffix}")) if (top / folder).is_dir() else []
         if paths:
             return {path.name.removesuffix(suffix): path for path in paths}
     raise UsageError(f"no CLASS{suffix} in {top} or {top / _FOLDERS[0]}")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mme_core.datasets import folder
 from mme_core.datasets.lookup import Collector, VideoFiles
 from mme_core.datasets.manifest import Manifest
+from mme_core.datasets.paths import AnyPath
 from mme_core.errors import UsageError
 
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
@@ -69,7 +69,7 @@ def load(root: str, split: str | None, dataset: str) -> Manifest:
     return collector.manifest(dataset, split)
 
 
-def _find_list(top: Path, split: str, dataset: str) -> Path | None:
+def _find_list(top: AnyPath, split: str, dataset: str) -> AnyPath | None:
     for name in SPLITS[split]:
         for pattern in _LISTS:
             path = top / pattern.format(name, dataset=dataset)
@@ -78,7 +78,7 @@ def _find_list(top: Path, split: str, dataset: str) -> Path | None:
     return None
 
 
-def _read(path: Path) -> Iterator[_Row]:
+def _read(path: AnyPath) -> Iterator[_Row]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or ())

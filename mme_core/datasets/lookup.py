@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from mme_core.datasets.folder import find_videos
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
+from mme_core.datasets.paths import AnyPath
 from mme_core.errors import UsageError
 
 
 class VideoFiles:
     """The videos below some folders of a data set, by their names without suffix."""
 
-    def __init__(self, top: Path, folders: Iterable[str] = ("",)) -> None:
+    def __init__(self, top: AnyPath, folders: Iterable[str] = ("",)) -> None:
         """Takes the folders in order: of two files of one name the first folder's counts."""
         self._by_stem: dict[str, str] = {}
         self._by_folded: dict[str, str] = {}
@@ -41,7 +42,7 @@ class VideoFiles:
 class Collector:
     """Gathers the items of a list, and what is wrong with it."""
 
-    top: Path
+    top: AnyPath
     class_names: Sequence[str]
     items: dict[str, VideoItem] = field(default_factory=dict)
     problems: Mapping[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -84,7 +85,7 @@ class Collector:
         )
 
 
-def first_existing(top: Path, names: Iterable[str], what: str) -> Path:
+def first_existing(top: AnyPath, names: Iterable[str], what: str) -> AnyPath:
     """The first of these files below `top`, or UsageError that names them."""
     names = list(names)
     for name in names:

@@ -8,12 +8,12 @@ clips are ID.webm, with any suffix, anywhere below ROOT.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from mme_core.datasets.folder import existing_folder
 from mme_core.datasets.lookup import Collector, VideoFiles, first_existing
 from mme_core.datasets.manifest import Manifest
+from mme_core.datasets.paths import AnyPath
 from mme_core.errors import UsageError
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -39,13 +39,13 @@ def load(root: str, split: str | None) -> Manifest:
     return collector.manifest("ssv2", split)
 
 
-def _find(top: Path, name: str) -> Path:
+def _find(top: AnyPath, name: str) -> AnyPath:
     files = (f"{name}.json", f"something-something-v2-{name}.json")
     folders = ("", "labels/", "annotations/")
     return first_existing(top, [f"{f}{n}" for f in folders for n in files], f"{name} of ssv2")
 
 
-def _read(path: Path, kind: type) -> Any:
+def _read(path: AnyPath, kind: type) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

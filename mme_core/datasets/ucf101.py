@@ -7,11 +7,12 @@ clips. Lists and clips may lie in ROOT itself or in the folders of the official 
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from mme_core.datasets.folder import existing_folder
 from mme_core.datasets.lookup import Collector, VideoFiles, first_existing
 from mme_core.datasets.manifest import Manifest
+from mme_core.datasets.paths import AnyPath
 from mme_core.errors import UsageError
 
 _SPLIT = re.compile(r"(train|test|val)(0?[123])?")
@@ -44,7 +45,7 @@ def load(root: str, split: str | None) -> Manifest:
     return collector.manifest("ucf101", split or "train")
 
 
-def _read_classes(path: Path) -> list[str]:
+def _read_classes(path: AnyPath) -> list[str]:
     names = []
     for number, line in enumerate(path.read_text().split("\n"), 1):
         if not line.strip():
