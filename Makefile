@@ -36,7 +36,7 @@ help:  ## show this
 	@echo
 	@echo "variables"
 	@echo "  DATASET     folder, csv, demo, k400, k600, k700, ssv2, ucf101, hmdb51 or hdf5 ($(DATASET))"
-	@echo "  ROOT        folder of the videos ($(ROOT))"
+	@echo "  ROOT        folder or URL of the videos ($(ROOT))"
 	@echo "  STORE       folder or URL of the targets ($(STORE))"
 	@echo "  SPLIT       split of the data set, such as train; empty: everything, or the training split"
 	@echo "  LIST        DATASET=csv: the file of 'path label' lines; empty: ROOT/SPLIT.csv"
@@ -68,8 +68,8 @@ demo: $(STAMP)  ## the whole system on generated videos: 10 minutes on 2 cores
 	$(BIN)/python -m train.demo $(OPTS)
 
 flows: $(STAMP)  ## stage 1: videos -> store of targets
-	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || { \
-	  echo "make flows: no $(ROOT); give the videos' folder: make flows DATASET=$(DATASET) ROOT=DIR" >&2; exit 2; })
+	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || case "$(ROOT)" in (*://*) ;; (*) \
+	  echo "make flows: no $(ROOT); give the videos' folder: make flows DATASET=$(DATASET) ROOT=DIR" >&2; exit 2;; esac)
 	$(BIN)/mme flows --dataset "$(DATASET)" --root "$(ROOT)" --store "$(STORE)" \
 	  $(if $(SPLIT),--split "$(SPLIT)") $(if $(LIST),--list "$(LIST)") \
 	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(ADDRESS),--address "$(ADDRESS)") $(OPTS) $(SPEC)
