@@ -7,7 +7,9 @@
 
 Makes the targets, pre-trains on the training videos alone, and then fine-tunes and probes from
 these weights and from random ones, on clips and on one still frame repeated, all of it with
-several seeds. Prints accuracies as mean ± deviation over the seeds. With --subjects N the videos
+several seeds. Prints accuracies as mean ± deviation over the seeds. With --generated N the
+pre-training first sees N generated videos of moving textures (benchmarks/learning.py), then the
+training videos: a set of a few dozen teaches little about motion. With --subjects N the videos
 are DIR/CLASS/NUMBER.mp4, subject = NUMBER // N, and one subject after the other is left out; an
 accuracy is then over the test videos of all subjects. Without, DIR/split.csv says what is test.
 
@@ -23,10 +25,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import learning
 import numpy as np
 import torch
 
 from mme_core.datasets import load_manifest
+from mme_core.datasets.demo import encode
 from preprocess import flows
 from train import finetune, pretrain, probe
 
@@ -65,33 +69,65 @@ def make_store(
     return store
 
 
+def model_words(options: argparse.Namespace) -> list[str]:
+    return [
+        "model.size=tiny",
+        f"model.depth={options.depth}",
+        f"model.frames={options.frames}",
+        f"model.image_size={options.image_size}",
+    ]
+
+
+def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) -> Path:
+    """A run's folder after so many steps."""
+    if not (out / "done").exists():
+        batch = options.batch
+        recipe = ["decoder.width=96", "decoder.heads=3", "norm.floor=0.1", "optim.clip=1.0"]
+        recipe += [f"data.batch_size={batch}", "data.workers=0"]
+        recipe += [f"optim.lr={256 * options.lr / batch}", "optim.warmup_epochs=5"]
+        recipe += [f"optim.steps={steps}", "log.every=50", "eval.every=1000"]
+        recipe += ["eval.panels=0", "eval.knn=0", "checkpoint.every=100", "checkpoint.keep=1"]
+        recipe += ["device=cpu", f"out={out}", *model_words(options)]
+        assert pretrain.main([*recipe, *words]) == 0
+        (out / "done").touch()
+    return out
+
+
+def learn_from_generated(options: argparse.Namespace, spec: list[str]) -> Path:
+    """The run of a model that has seen nothing but generated videos."""
+    folder = options.work / "generated"
+    videos = []
+    for number in range(options.generated):
+        video = folder / "videos" / "moving" / f"{number:04d}.mp4"
+        if not video.exists():
+            video.parent.mkdir(parents=True, exist_ok=True)
+            encode(video, learning.render(np.random.default_rng(number)))
+        videos.append(video)
+    store = make_store(folder, "train", videos, ["moving"], spec)
+    words = [f"store={store}", "seed=0"]
+    return pretrained(folder / "run", options, options.generated_steps, *words)
+
+
 class Experiment:
     """One fold and one seed: the commands and their results."""
 
     def __init__(
-        self, folder: Path, stores: tuple[Path, Path], seed: int, options: argparse.Namespace
+        self,
+        folder: Path,
+        stores: tuple[Path, Path],
+        seed: int,
+        init: Path | None,
+        options: argparse.Namespace,
     ) -> None:
         self.folder, self.seed, self.options = folder / f"seed{seed}", seed, options
         self.train, self.val = stores
-        self.model = [
-            "model.size=tiny",
-            f"model.depth={options.depth}",
-            f"model.frames={options.frames}",
-            f"model.image_size={options.image_size}",
-        ]
+        self.init = init
+        self.model = model_words(options)
         self.common = [f"seed={seed}", "device=cpu", f"store={self.train}", f"val_store={self.val}"]
 
     def pretrain(self) -> Path:
-        out = self.folder / "pretrain"
-        if not (out / "done").exists():
-            words = ["decoder.width=96", "decoder.heads=3", "norm.floor=0.1", "optim.clip=1.0"]
-            words += [f"data.batch_size={self.options.batch}", "data.workers=0", "data.flip=false"]
-            words += [f"optim.lr={256e-3 / self.options.batch}", "optim.warmup_epochs=5"]
-            words += [f"optim.steps={self.options.steps}", "log.every=50", "eval.every=1000"]
-            words += ["eval.panels=0", "eval.knn=0", "checkpoint.every=100", "checkpoint.keep=1"]
-            assert pretrain.main([*self.common, *self.model, *words, f"out={out}"]) == 0
-            (out / "done").touch()
-        return out
+        words = [*self.common, *([f"init={self.init}"] if self.init else [])]
+        return pretrained(self.folder / "pretrain", self.options, self.options.steps, *words)
 
     def finetune(self, init: str | Path, name: str, still: bool) -> float:
         out = self.folder / name
@@ -145,6 +181,9 @@ def main() -> None:
         "--steps", type=int, help="of pre-training; default 600, of the generated set 60"
     )
     parser.add_argument("--batch", type=int, default=16, help="of pre-training")
+    parser.add_argument("--lr", type=float, default=2.5e-4, help="of pre-training, as it is used")
+    parser.add_argument("--generated", type=int, help="pre-train on so many generated videos first")
+    parser.add_argument("--generated-steps", type=int, default=1500)
     parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning; 0: probes only")
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
@@ -162,6 +201,7 @@ def main() -> None:
     classes = sorted(path.name for path in options.root.iterdir() if path.is_dir())
     spec = [f"spec.stride={options.stride}", f"spec.short_side={options.short_side}"]
     spec += [f"spec.long_side={options.short_side // 16 * 16 + 32}"]
+    init = learn_from_generated(options, spec) if options.generated else None
     parts = list(folds(options.root, options.subjects))
     videos = sum(len(test) for _, _, test in parts)
     results: list[dict[tuple[str, str, str], float]] = []  # of each seed
@@ -173,7 +213,7 @@ def main() -> None:
                 make_store(folder, "train", train, classes, spec),
                 make_store(folder, "val", test, classes, spec),
             )
-            for key, accuracy in Experiment(folder, stores, seed, options).run().items():
+            for key, accuracy in Experiment(folder, stores, seed, init, options).run().items():
                 hits[key] += accuracy * len(test)
         results.append({key: count / videos for key, count in hits.items()})
         show(results, videos)

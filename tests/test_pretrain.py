@@ -76,9 +76,11 @@ def test_a_checkpoint_is_plain_and_its_keys_are_the_bare_models(finished, demo_s
     model.load_state_dict(state["model"])
 
 
-def test_init_starts_from_weights_and_not_from_the_run(finished, demo_store, tmp_path):
+@pytest.mark.parametrize("of", [lambda out: out, lambda out: checkpoint.checkpoints(out)[0]])
+def test_init_starts_from_weights_and_not_from_the_run(finished, demo_store, tmp_path, of):
     path = checkpoint.checkpoints(finished)[0]
-    assert run(demo_store, tmp_path, f"init={path}", "optim.steps=1", "optim.lr=1e-9") == 0
+    init = f"init={of(finished)}"
+    assert run(demo_store, tmp_path, init, "optim.steps=1", "optim.lr=1e-9") == 0
     before = torch.load(path, weights_only=True)["model"]
     after = checkpoint.load_last(tmp_path, pytest.fail)
     assert after["step"] == 1

@@ -61,6 +61,11 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((p for p in paths if _NAME.fullmatch(p.name)), reverse=True)
 
 
+def newest(path: Path) -> Path:
+    """A run's newest checkpoint; any other path as it is."""
+    return next(iter(checkpoints(path)), path)
+
+
 def load_last(run: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None where there is none at all.
 
@@ -81,7 +86,7 @@ def load_last(run: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint's content on the CPU, its checksums verified (torch.load does not)."""
     if not path.is_file():
-        raise UsageError(f"{path}: no such checkpoint")
+        raise UsageError(f"{path}: no such checkpoint, nor a run's folder that holds one")
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:

@@ -160,7 +160,7 @@ class PretrainConfig:
     store: str = "???"
     out: str = "???"
     val_store: str | None = None
-    init: str | None = None  # weights to start from (a checkpoint); not a resume
+    init: str | None = None  # start from the weights of this checkpoint or run; not a resume
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"  # bf16 on CUDA, fp32 on CPU

@@ -103,7 +103,7 @@ class Pretraining:
         torch.manual_seed(config.seed)
         self.model = build_model(config, sizes).to(ranks.device)
         if config.init:
-            weights = checkpoint.read(Path(config.init))["model"]
+            weights = checkpoint.read(checkpoint.newest(Path(config.init)))["model"]
             checkpoint.load_weights(self.model, weights, config.init)
         torch.manual_seed(config.seed + ranks.rank)
 
