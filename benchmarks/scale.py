@@ -13,7 +13,10 @@ docs/scale.md holds the output.
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import multiprocessing
+import pickle
 import resource
 import tempfile
 import time
@@ -23,9 +26,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mme_core.chunks import shard_name
 from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.extract import stream_tubelets
-from mme_core.layout import CHUNK_TUBELETS, FRAME_CHUNK, layouts
+from mme_core.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts
+from mme_core.places import Place
 from mme_core.shards import ShardWriter
 from mme_core.spec import TUBELET, TargetSpec
 from preprocess import flows, pool
@@ -210,24 +215,42 @@ def simulate(videos: int, through_ray: bool) -> None:
         mock.patch.object(pool, "_write_shard", _nothing),
         mock.patch.object(flows.Display, "finish", lambda *words: loop.finish(*words)),
     ):
-        flows.main(["--dataset", "folder", "--root", "/data", "--store", f"{folder}/store"])
+        words = ["--dataset", "folder", "--root", "/data", "--store", f"{folder}/store"]
+        flows.main(words)
+        ended = time.monotonic()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        again = multiprocessing.get_context("fork").Process(target=flows.main, args=(words,))
+        again.start()
+        again.join()
         ledger = Path(folder, "store", "ledger.jsonl").stat().st_size
-    ended = time.monotonic()
     rate = (loop.shards - 1) / max(loop.last - loop.first, 1e-9)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    second = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(
         f"\n{videos:,} videos, {loop.shards:,.0f} shards: {rate:,.0f} shards/s, "
         f"{rate * MOST_PER_SHARD:,.0f} videos/s\n"
         f"before the first shard {loop.first - begun:.1f} s, "
-        f"after the last {ended - loop.last:.1f} s\n"
-        f"peak memory {peak / 1e9:.2f} GB, {peak / videos:,.0f} bytes a video; "
-        f"ledger {ledger / 1e6:,.0f} MB"
+        f"after the last {ended - loop.last:.1f} s, processor {time.process_time():.0f} s\n"
+        f"peak memory {peak / 1e9:.2f} GB, {peak / videos:,.0f} bytes a video; of a second run, "
+        f"with nothing to do, {second / 1e9:.2f} GB; ledger {ledger / 1e6:,.0f} MB"
     )
 
 
 def _nothing(job: ShardJob, *_: Any) -> ShardResult:
-    rows = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)
-    return ShardResult(job.number, tuple(rows))
+    """Writes a shard's table, as of videos of 10 s, and no targets."""
+    rows = [_row(item.id, number) for number, item in enumerate(job.items)]
+    attributes = {"format": FORMAT, "spec_hash": job.spec.hash, "videos": rows, "quarantined": []}
+    Place(job.store).write(
+        f"{shard_name(job.number)}/zarr.json", json.dumps({"attributes": attributes}).encode()
+    )
+    outcomes = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)
+    result = ShardResult(job.number, tuple(outcomes))
+    return pickle.loads(pickle.dumps(result))  # strings of its own, as after a way through Ray
+
+
+def _row(name: str, number: int) -> dict[str, Any]:
+    size = {"height": 256, "width": 340, "hp": 16, "wp": 20}
+    count = {"first": 37 * number, "count": 37, "frames": 300, "fps": 30.0}
+    return {"id": name, "path": name, "label": 0, "warnings": [], **size, **count}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,17 @@ class Place:
         with errors_named(self.at(name)):
             return fs.cat_file(f"{root}/{name}", start=start, end=end)
 
-    def write(self, name: str, data: bytes) -> None:
-        """The whole file at once: a reader sees the old content or the new."""
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """The whole file at once, also from parts: a reader sees the old content or the new.
+
+        On a disk the parts need not be in memory together.
+        """
+        parts = [data] if isinstance(data, bytes) else data
         if self.local is None:
             fs, root = self._remote()
             try:
                 with errors_named(self.at(name)):
-                    fs.pipe_file(f"{root}/{name}", data)
+                    fs.pipe_file(f"{root}/{name}", b"".join(parts))
             except FileNotFoundError as error:  # no such bucket
                 raise refused(self.at(name), error) from error
             return
@@ -95,7 +100,8 @@ class Place:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            aside.write_bytes(data)
+            with aside.open("wb") as file:
+                file.writelines(parts)
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)

@@ -41,6 +41,9 @@ COLUMNS = {
 }
 
 
+_NONE: list[str] = []  # nearly every video's warnings, in millions of rows
+
+
 class VideoTable:
     """One row a video: `table["id"]` is a column (array), `table[3]` a row (dict).
 
@@ -99,6 +102,8 @@ class VideoTable:
 
 
 def _column(values: list[Any], kind: str) -> np.ndarray:
+    if kind == "list":
+        values = [value or _NONE for value in values]
     if kind in ("text", "list"):
         return np.fromiter(values, object, len(values))
     return np.array(values, kind)
@@ -158,6 +163,7 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
         new = [number for number in finished if number not in known]
         known |= zip(new, pool.map(lambda number: _read_shard(place, number, spec_hash), new))
     table = VideoTable.join([known[number] for number in finished])
+    del known, cached  # as large as the table
     _write_cache(place, finished, table)
     return table
 
@@ -172,7 +178,7 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
             f"({attributes['spec_hash']}) than store.json says ({spec_hash}); remove that shard "
             "and run `mme flows` again"
         )
-    return VideoTable.from_rows({**row, "shard": number} for row in attributes["videos"])
+    return _lean(VideoTable.from_rows({**row, "shard": number} for row in attributes["videos"]))
 
 
 def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
@@ -180,9 +186,16 @@ def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
     try:
         with np.load(io.BytesIO(place.read(INDEX)), allow_pickle=False) as file:
             stamps = {int(number): stamp for number, stamp in json.loads(file["stamps"].tobytes())}
-            return stamps, VideoTable({name: _unpack(file, name) for name in COLUMNS})
+            return stamps, _lean(VideoTable({name: _unpack(file, name) for name in COLUMNS}))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return {}, VideoTable.from_rows([])
+
+
+def _lean(table: VideoTable) -> VideoTable:
+    """Paths that are the video's id are the same object: 80 bytes of each of millions of rows."""
+    ids, paths = table["id"], table["path"]
+    columns = {name: table[name] for name in COLUMNS}
+    return VideoTable(columns | {"path": np.where(ids == paths, ids, paths)})
 
 
 def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> None:
@@ -193,7 +206,7 @@ def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> Non
     buffer = io.BytesIO()
     np.savez(buffer, **packed)
     try:
-        place.write(INDEX, buffer.getvalue())
+        place.write(INDEX, [buffer.getbuffer()])
     except (OSError, StoreError):
         return  # a read-only store is read without its cache
 

@@ -97,9 +97,12 @@ def _flows(arguments: argparse.Namespace) -> int:
         work.open_store()
         remove_leftovers(place.url)
         try:
-            return _run(work)
+            status = _run(work)
         finally:
             remove_leftovers(place.url)
+        del manifest, items, work  # of millions of videos; the table takes as much
+        load_table(place, spec.hash)  # writes its cache
+    return status
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,6 @@ def _run(work: _Work) -> int:
                     break
     if ledger.stale:
         ledger.save()
-    load_table(work.place, work.spec.hash)  # writes its cache
     work.say(*summarise(ledger, failures.wanted))
     if finished:
         work.say(run_line(display.frames, display.seconds, finished, work.place))
@@ -184,7 +186,8 @@ class _Failures:
 def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
     """The ledger, how many videos are to be done, and their shards; says what will be done."""
     arguments, manifest, items, place = work.arguments, work.manifest, work.items, work.place
-    ledger = Ledger(place) if work.is_new else Ledger.load(place, work.spec.hash, manifest.root)
+    root = manifest.root
+    ledger = Ledger(place, root) if work.is_new else Ledger.load(place, work.spec.hash, root)
     retried = arguments.retry_quarantined
     done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
     todo = sum(item.id not in done for item in items)

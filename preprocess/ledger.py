@@ -8,7 +8,10 @@ shards disagree (a run was killed, a shard was removed), the shards are believed
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import math
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,55 +22,95 @@ from mme_core.store_index import load_table, read_attributes, shard_numbers
 from preprocess.worker import OK, QUARANTINED, Outcome
 
 LEDGER = "ledger.jsonl"
+_FIELDS = [each.name for each in dataclasses.fields(Outcome)]
+
+
+class _Rows:
+    """Outcomes by id: 180 bytes with its id for one of a stored video, not 370."""
+
+    _numbers = struct.Struct("<diqd")  # seconds (NaN: None), shard, frames, duration
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._packed: dict[str, bytes | Outcome] = {}
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, video: object) -> bool:
+        return video in self._packed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rows) and self._packed == other._packed
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return map(self.__getitem__, self._packed)
+
+    def __getitem__(self, video: str) -> Outcome:
+        packed = self._packed[video]
+        if isinstance(packed, Outcome):
+            return packed
+        seconds, *others = self._numbers.unpack(packed)
+        known = None if math.isnan(seconds) else seconds
+        return Outcome(join(self._root, video), video, OK, "", known, *others)
+
+    def get(self, video: str) -> Outcome | None:
+        return self[video] if video in self._packed else None
+
+    def put(self, row: Outcome) -> None:
+        packed: bytes | Outcome = row
+        if row.status == OK and not row.reason and row.path == join(self._root, row.id):
+            seconds = math.nan if row.seconds is None else row.seconds
+            packed = self._numbers.pack(seconds, row.shard, row.frames, row.duration)
+        self._packed[row.id] = packed
 
 
 class Ledger:
     """The rows of a store's ledger, one for each id.
 
+    root     the data set's folder, for the paths of rows that were lost
     shards   numbers of the finished shards that the rows come from
     stale    does the file not say the same?
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._rows: dict[str, Outcome] = {}
+    def __init__(self, place: Place, root: str) -> None:
+        self._place, self._root = place, root
+        self._rows = _Rows(root)
         self.shards: set[int] = set()
         self.stale = False
 
     @classmethod
     def load(cls, place: Place, spec_hash: str, root: str) -> Ledger:
-        """The ledger reconciled with the shards; changes nothing on the disk.
-
-        root   the data set's folder, for the paths of rows that were lost
-        """
-        ledger = cls(place)
-        lines = list(_read_rows(place))
-        written = {row.id: row for row in lines}
+        """The ledger reconciled with the shards; changes nothing on the disk."""
+        ledger, table = cls(place, root), load_table(place, spec_hash)
+        written, lines, last = _Rows(root), 0, None
+        for lines, row in enumerate(_read_rows(place), 1):  # noqa: B007
+            written.put(row)
+            last = row.shard
         numbers = shard_numbers(place)
         stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
         ledger.shards = {number for number, stamp in zip(numbers, stamps) if stamp}
-        for row in load_table(place, spec_hash):
+        for row in table:
             stored = _stored(row, root)
             known = written.get(stored.id)
             ledger._put(known if known and known.shard == stored.shard else stored)
         # The rows at the end may be cut off, if the run was killed just then.
-        last = next(reversed(written.values())).shard if written else None
-        trusted = {row.shard for row in written.values()} - {last}
-        for row in written.values():
+        trusted = {row.shard for row in written} - {last}
+        for row in written:
             if row.status == QUARANTINED and row.shard in trusted & ledger.shards:
                 ledger._put(row)
         for number in sorted(ledger.shards - trusted):
             for row in _quarantined(place, number, root):
                 known = written.get(row.id)
                 ledger._put(known if known and known.shard == number else row)
-        ledger.stale = len(lines) != len(written) or written != ledger._rows
+        ledger.stale = lines != len(written) or written != ledger._rows
         return ledger
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Outcome]:
-        return iter(self._rows.values())
+        return iter(self._rows)
 
     def __contains__(self, video: object) -> bool:
         return video in self._rows
@@ -84,7 +127,7 @@ class Ledger:
         self.stale = True
         if self._place.local is not None:
             with (self._place.local / LEDGER).open("ab") as file:
-                file.write(_encode(rows))
+                file.writelines(_encode(rows))
 
     def save(self) -> None:
         """Writes the whole ledger anew, a row for each video."""
@@ -95,16 +138,17 @@ class Ledger:
         """A video that was tried again has several rows: stored wins, then the last."""
         known = self._rows.get(row.id)
         if known is None or known.status != OK:
-            self._rows[row.id] = row
+            self._rows.put(row)
 
 
-def _encode(rows: Iterable[Outcome]) -> bytes:
-    return b"".join(json.dumps(dataclasses.asdict(row)).encode() + b"\n" for row in rows)
+def _encode(rows: Iterable[Outcome]) -> Iterator[bytes]:
+    for row in rows:
+        yield json.dumps({name: getattr(row, name) for name in _FIELDS}).encode() + b"\n"
 
 
 def _read_rows(place: Place) -> Iterator[Outcome]:
     try:
-        lines = place.read(LEDGER).splitlines()
+        lines = io.BytesIO(place.read(LEDGER))
     except FileNotFoundError:
         return
     for line in lines:

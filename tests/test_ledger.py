@@ -10,6 +10,7 @@ from mme_core.cli import main as mme
 from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from preprocess.ledger import LEDGER, Ledger
+from preprocess.worker import OK, QUARANTINED, Outcome
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +72,20 @@ def test_stored_wins_over_quarantined(store):
     worse = json.dumps({"path": row.path, "id": row.id, "status": "quarantined", "shard": 1})
     store.write(LEDGER, store.read(LEDGER) + worse.encode() + b"\n")
     assert load(store)["a/000.mp4"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),
+        Outcome("/videos/a.mp4", "a.mp4", OK, "", None, 7, 300, 10.0),
+        Outcome("/elsewhere/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),
+        Outcome("/videos/a.mp4", "a.mp4", QUARANTINED, "the file is empty", 0.1, 7),
+    ],
+)
+def test_rows_come_back_as_they_were(tmp_path, row):
+    ledger = Ledger(Place(tmp_path), "/videos")
+    ledger.add(7, [row])
+    assert list(ledger) == [row]
+    ledger.save()
+    assert Outcome(**json.loads((tmp_path / LEDGER).read_bytes())) == row
