@@ -49,7 +49,7 @@ TOO_MANY_FAILURES = 3
 def parser() -> argparse.ArgumentParser:
     arguments = command_parser("flows", __doc__)
     add = arguments.add_argument
-    shard_help = "videos in a shard (default: up to 64, fewer in a small data set)"
+    shard_help = "videos in a shard (default: 64, or the root of their number if that is less)"
     add("--store", required=True, help="folder or fsspec URL for the targets")
     add("--workers", type=positive, help="processes (default: one a core; on a cluster all cores)")
     add("--videos-per-shard", type=positive, metavar="N", help=shard_help)

@@ -19,7 +19,6 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError
 
 MOST_PER_SHARD = 64
-_SHARDS = 32  # of a small data set, so that a few workers have something to share
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,12 @@ class Shard:
 
 
 def default_videos_per_shard(videos: int) -> int:
-    """From the number of videos alone: the same for any number of workers."""
-    return min(max(math.ceil(videos / _SHARDS), 1), MOST_PER_SHARD)
+    """From the number of videos alone: the same for any number of workers.
+
+    A small data set has as many shards as videos in each: a shard of few videos wastes files, and
+    few shards leave workers without work.
+    """
+    return min(math.isqrt(max(videos - 1, 0)) + 1, MOST_PER_SHARD)
 
 
 def choose(

@@ -169,7 +169,7 @@ def test_dry_run_writes_nothing(videos, tmp_path, capsys):
     assert flows(videos, tmp_path / "store", "--dry-run", "--fraction", 0.5) == 0
     assert "4 videos, 2 of them chosen" in capsys.readouterr().out
     assert flows(tmp_path / "demo", tmp_path / "store", "--dry-run", dataset="demo") == 0
-    assert "to do        100 videos in 25 shards of 4" in capsys.readouterr().out
+    assert "to do        100 videos in 10 shards of 10" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 

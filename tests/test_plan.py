@@ -40,5 +40,13 @@ def test_fractions_are_nested_and_in_order():
     assert choose(all_items, 3, None, seed=0) == all_items[:3]
 
 
-def test_videos_per_shard():
-    assert [default_videos_per_shard(n) for n in (1, 32, 33, 10**6)] == [1, 1, 2, MOST_PER_SHARD]
+@given(st.integers(1, 10**5))
+def test_videos_per_shard(videos):
+    size = default_videos_per_shard(videos)
+    shards = -(-videos // size)
+    assert size == MOST_PER_SHARD or shards <= size <= shards + 1
+
+
+def test_size_of_the_shards_of_some_data_sets():
+    sizes = {n: default_videos_per_shard(n) for n in (1, 4, 100, 3570, 9537, 240_000)}
+    assert sizes == {1: 1, 4: 2, 100: 10, 3570: 60, 9537: 64, 240_000: MOST_PER_SHARD}
