@@ -197,6 +197,7 @@ def main() -> None:
     if options.root is None:
         options.root = options.work / "videos"
         load_manifest("demo", str(options.root), videos=60)
+    options.root = options.root.absolute()
 
     classes = sorted(path.name for path in options.root.iterdir() if path.is_dir())
     spec = [f"spec.stride={options.stride}", f"spec.short_side={options.short_side}"]
