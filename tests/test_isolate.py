@@ -94,7 +94,8 @@ def test_killed_child_is_replaced(tmp_path):
 def workers():
     """The child processes that write shards; other tests may have left children of other kinds."""
     children = psutil.Process().children()
-    return [child for child in children if "preprocess.worker" in child.cmdline()]
+    running = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in running if "preprocess.worker" in child.cmdline()]
 
 
 def test_one_child_serves_many_shards(tmp_path):

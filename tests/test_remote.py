@@ -19,11 +19,12 @@ from targets_made_up import make_store, tubelets
 
 from mme_core.cli import main as mme
 from mme_core.datasets import load_manifest
-from mme_core.errors import StoreError
+from mme_core.errors import StoreError, UsageError
 from mme_core.remote import RemoteFile, join, relative
 from mme_core.shards import ShardWriter
 from mme_core.store import TargetStore
 from mme_core.video import Video, read_frames
+from train.data import ClipDataset
 from train.logging import read_metrics
 from train.staging import copies_folder, copy_shards
 
@@ -180,6 +181,16 @@ def test_training_reads_a_bucket(videos, bucket, tmp_path):
         rows = read_metrics(tmp_path / str(number))
         losses.append([row["loss"] for row in rows if "loss" in row])
     assert losses[0] == losses[1] == losses[2] and len(losses[0]) == 2
+
+
+def test_clips_from_video_files_in_a_bucket(videos, remote_videos, tmp_path):
+    assert mme([*words(videos, tmp_path, "--serial"), *LONG]) == 0
+    options = {"frames": 4, "image_size": 32, "source": "video", "seed": 1}
+    here, there = (ClipDataset(tmp_path, root=root, **options) for root in (videos, remote_videos))
+    for name, value in here[1].items():
+        assert there[1][name].equal(value), name
+    with pytest.raises(UsageError, match=r"nowhere/a/000\.mp4: no such file; set data.root"):
+        ClipDataset(tmp_path, root=f"{remote_videos}/nowhere", **options)
 
 
 class Forbid(BaseHTTPRequestHandler):

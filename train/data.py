@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, VideoError
 from mme_core.masking import make_mask
+from mme_core.remote import join
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
@@ -57,7 +57,7 @@ class ClipDataset(Dataset):
     frames      T, an even number
     image_size  side of the crop that the model sees, pixels
     source      "store": its JPEG frames; "video": decoded from the video files, the same frames
-    root        folder of the video files, for source="video"
+    root        folder or URL of the video files, for source="video"
     crops       crops of one window, each with its own flip and mask (repeated augmentation)
     crop        "random" or "center"
     zoom        smallest and largest side of the crop in patches; () is no zoom
@@ -88,7 +88,7 @@ class ClipDataset(Dataset):
     ) -> None:
         self.store = store if isinstance(store, TargetStore) else TargetStore(store)
         self.spec = self.store.spec
-        self.source, self.root = source, Path(root or ".")
+        self.source, self.root = source, os.fspath(root or "")
         self.crops, self.crop, self.flip = crops, crop, flip
         self.zoom = tuple(zoom) if training else ()
         self.mask, self.mask_ratio = mask, mask_ratio
@@ -195,7 +195,7 @@ class ClipDataset(Dataset):
         first = (window.start + np.arange(real) * spec.clip_step) * spec.hop
         raw = (first[:, None] + [0, spec.stride]).ravel()
         try:
-            images = read_frames(self.root / row["path"], raw, window.pts[:real].ravel())
+            images = read_frames(join(self.root, row["path"]), raw, window.pts[:real].ravel())
         except VideoError as error:
             raise VideoError(f"{row['id']}, which is in the store: {error}") from error
         height, width = images.shape[1:3]

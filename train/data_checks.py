@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from mme_core.containers import INSIDE, is_inside
 from mme_core.errors import UsageError
 from mme_core.masking import MASKS, hidden_per_tubelet
+from mme_core.places import Place
+from mme_core.remote import join
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 
@@ -44,7 +45,7 @@ def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
     hidden_per_tubelet(shape, ratio)
 
 
-def check_frames(store: TargetStore, source: str, root: Path) -> None:
+def check_frames(store: TargetStore, source: str, root: str) -> None:
     """Are there frames to read, in the store or in the folder of the videos?"""
     if source not in ("store", "video"):
         raise UsageError(f"data.frames={source} is not one of store, video")
@@ -54,9 +55,10 @@ def check_frames(store: TargetStore, source: str, root: Path) -> None:
             "data.root=… (the folder of its videos), or make it with spec.frames=jpeg"
         )
     if source == "video":
-        path = str(root / store.videos[0]["path"])
+        path = join(root, store.videos[0]["path"])
         file = path.partition(INSIDE)[0] if is_inside(path) else path
-        if not Path(file).is_file():
+        folder, _, name = file.rpartition("/")
+        if not Place(folder or ".").is_file(name):
             raise UsageError(
                 f"{file}: no such file; set data.root to the folder of the videos of {store.url}"
             )

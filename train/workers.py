@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -21,7 +24,8 @@ def worker_options(preload: str) -> dict[str, Any]:
     systems) would not survive that. A script that has workers must therefore be importable: its
     work under `if __name__ == "__main__":`.
     """
-    return {"multiprocessing_context": _context(preload), "worker_init_fn": _start_worker}
+    start = partial(_start_worker, os.getpid())
+    return {"multiprocessing_context": _context(preload), "worker_init_fn": start}
 
 
 def _context(preload: str) -> BaseContext:
@@ -43,6 +47,14 @@ def _context(preload: str) -> BaseContext:
     return context
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(trainer: int, worker: int) -> None:
     cv2.setNumThreads(1)  # as many processes as cores are busy already
     torch.set_num_threads(1)
+    threading.Thread(target=_end_when_told_by, args=(trainer,), daemon=True).start()
+
+
+def _end_when_told_by(trainer: int) -> None:
+    """At its exit Python ends workers that are left by SIGTERM, and waits for them."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
