@@ -1,18 +1,20 @@
 """How much of a store's targets could be known from the patches that a mask leaves visible?
 
-    python benchmarks/headroom.py STORE [--videos 70] [--image-size 112] [--frames 8]
+    python benchmarks/headroom.py [STORE] [--videos 70] [--image-size 112] [--frames 8]
 
 For each floor under the deviation (`norm.floor`): the loss of the best constant vector on hidden
 patches, and of one that copies: the mean of the true trajectories (and HOGs) of the nearest visible
 patches, normalised by themselves and shrunk by the factor that suits all patches best. A model does
 not see true trajectories, only frames; a loss near the constant's although copying is far below
-says that the model has not learnt to see motion, not that there is nothing to learn.
+says that the model has not learnt to see motion, not that there is nothing to learn. Without a
+store it makes one of the demo set.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import tempfile
 
 import numpy as np
 
@@ -21,9 +23,11 @@ from mme_core.masking import tube_mask
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.window import Window
+from preprocess import flows
 
 FLOORS = (0.0, 0.1, 0.25, 0.5, 1.0)  # pixels
 SPEEDS = (0, 0.05, 0.2, 0.5, 1, np.inf)  # mean |Δp| of a patch, pixels a raw frame
+SPEC = ("spec.stride=2", "spec.short_side=128", "spec.long_side=160")
 SHOWN = 0.1  # the floor at which the speeds are told apart
 RATIO = 0.7
 
@@ -32,12 +36,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store")
+    parser.add_argument("store", nargs="?", help="path or fsspec URL")
     parser.add_argument("--videos", type=int, default=70)
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--frames", type=int, default=8)
     options = parser.parse_args()
-    store = TargetStore(options.store)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(TargetStore(options.store or make_store(folder)), options)
+
+
+def make_store(folder: str) -> str:
+    demo = ["--dataset", "demo", "--demo-videos", "20", "--root", f"{folder}/videos", "--serial"]
+    assert flows.main([*demo, "--store", f"{folder}/store", *SPEC]) == 0
+    return f"{folder}/store"
+
+
+def measure(store: TargetStore, options: argparse.Namespace) -> None:
     side = options.image_size // store.spec.patch
     windows = [
         middle_crop(store.read(int(video), 0, options.frames // TUBELET), side)

@@ -1,6 +1,6 @@
 """Does pre-training learn? From generated video files to the held-out loss, by the command line.
 
-    python benchmarks/learning.py --work runs/learning [--videos 300] [--steps 800]
+    python benchmarks/learning.py [--work runs/learning] [--videos 300] [--steps 800]
 
 Each file shows one texture, grained in a direction of its own, that glides, turns and grows at
 speeds that change. One in five is held out. What is printed is the loss on the held-out files
@@ -51,7 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True, help="folder for everything")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/learning"), help="folder for everything"
+    )
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--steps", type=int, default=800)
     options = parser.parse_args()
