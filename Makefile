@@ -96,9 +96,9 @@ lint: $(STAMP)  ## ruff: rules and format
 test: $(STAMP)  ## the quick tests; OPTS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPTS)
 
-# plain.py is a part of step.py; middlebury.py needs the folder of that data set: OPTS=DIR
-bench: $(STAMP)  ## every benchmark that needs no data, or one: make bench BENCH=benchmarks/workers.py
-	@for script in $(or $(BENCH),$(filter-out %/plain.py %/middlebury.py,$(sort $(wildcard benchmarks/*.py)))); do \
+# plain.py is a part of step.py; middlebury.py needs that data set (OPTS=DIR), gpu_train.py a GPU
+bench: $(STAMP)  ## every benchmark that needs neither data nor GPU, or one: make bench BENCH=benchmarks/workers.py
+	@for script in $(or $(BENCH),$(filter-out %/plain.py %/middlebury.py %/gpu_train.py,$(sort $(wildcard benchmarks/*.py)))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
 
 notebook: $(STAMP)  ## run the notebook into a copy beside it, inspect_targets_run.ipynb

@@ -178,14 +178,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", default="base")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=128, help="clips a step, crops counted")
+    parser.add_argument(
+        "--batch", type=int, help="clips a step, crops counted; default 128, on a CPU 2"
+    )
     parser.add_argument("--crops", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--steps", type=int, default=40, help="timed steps")
     parser.add_argument("--warmup", type=int, default=10, help="steps before the timed ones")
     parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s of the device")
     parser.add_argument("--no-compile", action="store_true")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.batch = options.batch or (128 if torch.cuda.is_available() else 2)
+    return options
 
 
 if __name__ == "__main__":
