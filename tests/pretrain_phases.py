@@ -31,7 +31,8 @@ def run(ranks, name, *words, before_step=lambda run: None):
         status = Pretraining(config, ranks).run()
     except MMEError as error:
         status = str(error)
-    print(f"RESULT {ranks.rank} {name}: {status}", flush=True)
+    # one write, on a line of its own whatever the other process is just saying
+    os.write(1, f"\nRESULT {ranks.rank} {name}: {status}\n".encode())
 
 
 def ask_to_stop(run):
