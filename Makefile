@@ -64,7 +64,7 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
 	@touch $@
 
-demo: $(STAMP)  ## the whole system on generated videos: 10 minutes on 2 cores
+demo: $(STAMP)  ## the whole system on generated videos: 5 minutes on 2 idle cores
 	$(BIN)/python -m train.demo $(OPTS)
 
 flows: $(STAMP)  ## stage 1: videos -> store of targets
