@@ -1,6 +1,7 @@
 """Clips a second that the loader delivers: from a store's frames, and from the video files.
 
-    python benchmarks/loader.py [--clips 200] [--workers 0] [--crops 1] [--zoom 10 16]
+    python benchmarks/loader.py [--clips 200] [--workers 0] [--crops 1]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/loader.py --zoom 10 16    # as in a worker
     python benchmarks/loader.py --store STORE [--root VIDEOS]
 
 Without --store it generates videos (340×256, h264, a key frame every 250 frames, textures that

@@ -18,6 +18,14 @@ from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 
+try:
+    from simplejpeg import decode_jpeg  # comes with the extra `train`
+except ImportError:
+
+    def decode_jpeg(jpeg: bytes) -> np.ndarray:  # the same pixels; takes a fifth longer
+        return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
 _PATCH_AXES = (-3, -2, -1)  # one mean and deviation over all numbers of a patch (Table 7b)
 
 
@@ -28,7 +36,7 @@ def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
         if number and jpeg is jpegs[number - 1]:  # the repeated frame that pads a short video
             images.append(images[-1])
             continue
-        images.append(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB))
+        images.append(decode_jpeg(jpeg))
     return images
 
 

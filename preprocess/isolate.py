@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from mme_core.errors import MMEError
-from preprocess.worker import ERRORS, THREADS, Outcome, ShardJob
+from mme_core.threads import ONE_THREAD
+from preprocess.worker import ERRORS, Outcome, ShardJob
 
 GRACE = 1.5  # the worker gives up by itself at the time limit, unless it hangs
 GRACE_S = 15.0
@@ -95,7 +96,7 @@ class _Child:
         # -P: the current folder may hold modules of the same names
         command = [sys.executable, "-P", "-m", "preprocess.worker"]
         command += [str(theirs.fileno()), str(os.getpid())]
-        environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": _import_path()}
+        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": _import_path()}
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         self._socket = mine

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mme_core.shards import ShardWriter
 
 OK, QUARANTINED = "ok", "quarantined"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 ERRORS = {kind.__name__: kind for kind in (MMEError, StoreError, UsageError)}
 
 

@@ -1,7 +1,13 @@
-"""Workers that hear no stop signal must still end with the process that started them."""
+"""Workers: they hear no stop signal, so they must end with their trainer; one core is theirs."""
 
+import os
 import subprocess
 import sys
+
+from torch.utils.data import DataLoader, Dataset
+
+from mme_core.threads import ONE_THREAD
+from train.workers import worker_options
 
 LEFT = """
 import sys
@@ -16,7 +22,24 @@ if __name__ == "__main__":
 """
 
 
+class Environment(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        return dict(os.environ)
+
+
 def test_a_script_that_leaves_its_loader_open_ends(demo_store, tmp_path):
     script = tmp_path / "left.py"
     script.write_text(LEFT)
     assert subprocess.run([sys.executable, script, demo_store], timeout=60).returncode == 0
+
+
+def test_a_worker_leaves_the_other_cores_to_the_others(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    loader = DataLoader(Environment(), num_workers=1, **worker_options("train.data"))
+    environment = next(iter(loader))
+    assert {name: environment[name] for name in ONE_THREAD} == {name: ["1"] for name in ONE_THREAD}
+    assert os.environ["OMP_NUM_THREADS"] == "3" and "OPENBLAS_NUM_THREADS" not in os.environ

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -14,6 +16,7 @@ from typing import Any
 import cv2
 import torch
 
+from mme_core.threads import ONE_THREAD
 from train.distributed import STOP_SIGNALS
 
 
@@ -41,14 +44,28 @@ def _context(preload: str) -> BaseContext:
     try:
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # it has unblocked some
-        forkserver.ensure_running()
+        with _one_thread():
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For the server, which loads NumPy, and the workers: as many processes as cores are busy."""
+    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name in ONE_THREAD.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 def _start_worker(trainer: int, worker: int) -> None:
-    cv2.setNumThreads(1)  # as many processes as cores are busy already
+    cv2.setNumThreads(1)
     torch.set_num_threads(1)
     threading.Thread(target=_end_when_told_by, args=(trainer,), daemon=True).start()
 
