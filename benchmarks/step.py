@@ -6,9 +6,11 @@
 A step is forward, loss, backward and AdamW. The plain model (`benchmarks/plain.py`) has a Conv3d
 embedding, boolean masks, explicit softmax attention and AdamW as it comes (not fused); both start
 from the same weights, and their predictions are compared before anything is timed. Steps are
-interleaved; given are medians, of the seconds and of each round's ratio to the plain model. With
---threads 1 the process' CPU time is taken, which other work on the machine disturbs less than the
-clock's; it hides what the plain model loses where its passes over memory do not run in parallel.
+interleaved; given are medians, of the seconds and of each round's ratio to the plain model. The
+last line is what the plain model's matrix products alone take: a bound for what needs the same
+products from the same library. With --threads 1 the process' CPU time is taken, which other work on
+the machine disturbs less than the clock's; it hides what the plain model loses where its passes
+over memory do not run in parallel.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from plain import PlainModel, plain_loss
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count, make_mask
@@ -31,6 +34,10 @@ from mme_core.spec import TUBELET
 
 Step = Callable[[], None]
 WEIGHTS = {"position": 1.0, "shape": 1.0}
+PRODUCTS = (
+    *("aten::mm", "aten::addmm", "aten::bmm"),
+    *("aten::mkldnn_convolution", "aten::convolution_backward"),
+)
 
 
 def main() -> None:
@@ -44,6 +51,8 @@ def main() -> None:
         ratio = statistics.median(p / s for p, s in zip(times["plain"], seconds))
         median = statistics.median(seconds)
         print(f"{name:<16} {median:7.3f} s a step   {ratio:5.2f} × the speed of plain")
+    products, whole = seconds_of_products(steps["plain"])
+    print(f"{'products alone':<16} {products:7.3f} s a step   {whole / products:5.2f} ×")
 
 
 def build_steps(args: argparse.Namespace) -> dict[str, Step]:
@@ -92,6 +101,14 @@ def measure(
             if number:
                 times[name].append(clock() - start)
     return times
+
+
+def seconds_of_products(step: Step) -> tuple[float, float]:
+    """Seconds that a step spends in matrix products, and in all."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step()
+    seconds = {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
+    return sum(seconds.get(name, 0.0) for name in PRODUCTS), sum(seconds.values())
 
 
 def _check_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
