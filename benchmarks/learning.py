@@ -77,11 +77,12 @@ def mme(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "mme_core", *words], check=True)
 
 
-def render(rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """The frames of a video, uint8 [HEIGHT, WIDTH, 3] RGB."""
+def render(rng: np.random.Generator, glide: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """The frames of a video, uint8 [HEIGHT, WIDTH, 3] RGB; `glide` in pixels a frame, or drawn."""
     texture = draw_texture(rng)
     centre = np.array([texture.shape[1], texture.shape[0]]) / 2
-    glide, swing = rng.uniform(-1.2, 1.2, 2), rng.uniform(0, 6, 2)
+    drawn, swing = rng.uniform(-1.2, 1.2, 2), rng.uniform(0, 6, 2)
+    glide = drawn if glide is None else glide
     turn, growth = rng.uniform(-0.012, 0.012), rng.uniform(-0.006, 0.006)
     rate, phase = rng.uniform(0.1, 0.3, 2), rng.uniform(0, 6.28, 2)
     for frame in range(FRAMES):

@@ -11,12 +11,10 @@ from labelled import write_set
 from safetensors.torch import load_file
 
 from mme_core.errors import UsageError
-from mme_core.model import build_classifier, build_pretraining_model
+from mme_core.model import build_pretraining_model
 from train import checkpoint, finetune
 from train.config import PretrainConfig
-from train.layer_decay import layer_decay_groups, layer_of
 from train.logging import read_metrics
-from train.mixup import build_mixup, mix
 
 SMALL = [
     "init=none",
@@ -47,39 +45,6 @@ def losses(run):
     return [row["loss"] for row in read_metrics(run) if "loss" in row]
 
 
-# layer-wise decay
-
-
-def test_layers_of_a_twelve_block_encoder():
-    assert layer_of("encoder.patch_embed.proj.weight", 12) == 0
-    assert layer_of("encoder.blocks.0.attn.qkv.weight", 12) == 1
-    assert layer_of("encoder.blocks.11.norm2.bias", 12) == 12
-    assert layer_of("fc_norm.weight", 12) == 13
-    assert layer_of("head.bias", 12) == 13
-
-
-def test_groups_have_the_published_scales_and_decays():
-    model = build_classifier("tiny", 5, frames=4, image_size=32)
-    groups = layer_decay_groups(model, 12, 0.75, 0.05)
-    assert len(groups) == 2 * 14
-    by_name = {name: group for group in groups for name in group["names"]}
-    # layer l of 0 … 13 learns at 0.75^(13 − l)
-    for name, scale, decay in [
-        ("encoder.patch_embed.proj.weight", 0.75**13, 0.05),
-        ("encoder.patch_embed.proj.bias", 0.75**13, 0.0),
-        ("encoder.blocks.0.attn.qkv.weight", 0.75**12, 0.05),
-        ("encoder.blocks.0.attn.qkv.bias", 0.75**12, 0.0),
-        ("encoder.blocks.11.mlp.fc2.weight", 0.75, 0.05),
-        ("encoder.blocks.11.norm1.weight", 0.75, 0.0),
-        ("fc_norm.weight", 1.0, 0.0),
-        ("head.weight", 1.0, 0.05),
-        ("head.bias", 1.0, 0.0),
-    ]:
-        assert by_name[name]["lr_scale"] == pytest.approx(scale)
-        assert by_name[name]["weight_decay"] == decay
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-
-
 def test_rates_of_a_step_follow_the_layers(labelled_set, tmp_path):
     run = finetune.Finetuning(
         finetune.recipes.load(finetune.FinetuneConfig, words(labelled_set, tmp_path), "", ""),
@@ -91,51 +56,6 @@ def test_rates_of_a_step_follow_the_layers(labelled_set, tmp_path):
     assert sorted(rates) == pytest.approx([0.75**2, 0.75, 1.0])
     for scale, rate in rates.items():
         assert rate == pytest.approx(scale * 0.02 * 2 / 256)
-
-
-# mixup and CutMix
-
-
-def pairs(labels):
-    clip = torch.zeros(len(labels), 3, 2, 8, 8)
-    for number in range(len(labels)):
-        clip[number] = number + 1.0
-    return clip, torch.tensor(labels)
-
-
-def test_mixup_targets_by_hand():
-    mixup = build_mixup(0.8, 0.0, 0.1, 4, 2)
-    np.random.seed(0)
-    np.random.rand()  # timm's draw whether to mix at all
-    lam = np.random.beta(0.8, 0.8)
-    np.random.seed(0)
-    clip, target = mix(mixup, *pairs([0, 3]))
-    # smoothing 0.1 of 4 classes: 0.925 for the class, 0.025 for the others
-    one, other = 0.925, 0.025
-    want = [lam * one + (1 - lam) * other, other, other, lam * other + (1 - lam) * one]
-    assert target[0].tolist() == pytest.approx(want)
-    assert target.sum(1).tolist() == pytest.approx([1, 1])
-    assert clip[0].unique().tolist() == pytest.approx([lam * 1 + (1 - lam) * 2])
-
-
-def test_cutmix_pastes_one_box_through_all_frames_and_weighs_by_its_area():
-    mixup = build_mixup(0.0, 1.0, 0.0, 2, 2)
-    for seed in range(5):
-        np.random.seed(seed)
-        clip, target = mix(mixup, *pairs([0, 1]))
-        pasted = clip[0] == 2.0
-        assert (pasted == pasted[0, 0]).all()
-        share = pasted.float().mean().item()
-        assert target[0].tolist() == pytest.approx([1 - share, share])
-
-
-def test_mixup_needs_pairs():
-    with pytest.raises(UsageError, match=r"data\.batch_size=3 must be even"):
-        build_mixup(0.8, 1.0, 0.1, 4, 3)
-    assert build_mixup(0.0, 0.0, 0.1, 4, 3) is None
-
-
-# the loop
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+
+from mme_core.errors import UsageError
+from train.mixup import build_mixup, mix
+
+
+def pairs(labels):
+    clip = torch.zeros(len(labels), 3, 2, 8, 8)
+    for number in range(len(labels)):
+        clip[number] = number + 1.0
+    return clip, torch.tensor(labels)
+
+
+def test_mixup_targets_by_hand():
+    mixup = build_mixup(0.8, 0.0, 0.1, 4, 2)
+    np.random.seed(0)
+    np.random.rand()  # timm's draw whether to mix at all
+    lam = np.random.beta(0.8, 0.8)
+    np.random.seed(0)
+    clip, target = mix(mixup, *pairs([0, 3]))
+    # smoothing 0.1 of 4 classes: 0.925 for the class, 0.025 for the others
+    one, other = 0.925, 0.025
+    want = [lam * one + (1 - lam) * other, other, other, lam * other + (1 - lam) * one]
+    assert target[0].tolist() == pytest.approx(want)
+    assert target.sum(1).tolist() == pytest.approx([1, 1])
+    assert clip[0].unique().tolist() == pytest.approx([lam * 1 + (1 - lam) * 2])
+
+
+def test_cutmix_pastes_one_box_through_all_frames_and_weighs_by_its_area():
+    mixup = build_mixup(0.0, 1.0, 0.0, 2, 2)
+    for seed in range(5):
+        np.random.seed(seed)
+        clip, target = mix(mixup, *pairs([0, 1]))
+        pasted = clip[0] == 2.0
+        assert (pasted == pasted[0, 0]).all()
+        share = pasted.float().mean().item()
+        assert target[0].tolist() == pytest.approx([1 - share, share])
+
+
+def test_mixup_needs_pairs():
+    with pytest.raises(UsageError, match=r"data\.batch_size=3 must be even"):
+        build_mixup(0.8, 1.0, 0.1, 4, 3)
+    assert build_mixup(0.0, 0.0, 0.1, 4, 3) is None
