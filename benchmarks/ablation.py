@@ -28,22 +28,26 @@ import learning
 import numpy as np
 import torch
 from downstream import KINDS, make_store
+from omegaconf import OmegaConf
 
 from mme_core.datasets import load_manifest
 from mme_core.datasets.demo import HEIGHT, WIDTH, encode
 from train import pretrain, probe
 from train.logging import read_metrics
 
+PAPER = [  # after the recipe of benchmarks/learning.py
+    *("norm.floor=0", "data.flip=false"),
+    *("data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"),
+]
+HALF_WARMUP = "optim.warmup_epochs=5"  # with the two crops of `plus` an epoch has twice the steps
 CHANGES = {  # name: words of `mme pretrain`
     "paper": [],
     "floor 0.1": ["norm.floor=0.1"],
     "floor 0.5": ["norm.floor=0.5"],
     "flip": ["data.flip=true"],
-    "2 crops": ["data.crops=2"],
-    "norm length": ["norm.kind=length"],
+    "plus": ["--config=pretrain/plus.yaml", HALF_WARMUP],
     "norm none": ["norm.kind=none"],
     "motion mask": ["mask.kind=motion"],
-    "half hidden": ["mask.ratio=0.5"],
     "pixels too": ["loss.contents=[trajectory,pixel]"],
     "release": ["--config=pretrain/release.yaml"],
     "random": [],
@@ -120,14 +124,15 @@ def run(work: Path, stores: dict[str, Path], name: str, seed: int, steps: int) -
     folder = work / f"seed{seed}" / name.replace(" ", "-")
     report = folder / "probe" / "probe.json"
     if not report.exists():
-        words = [f"store={stores['pretrain']}", f"val_store={stores['held_out']}", f"seed={seed}"]
-        words += [f"out={folder / 'run'}", f"optim.steps={steps}", *learning.RECIPE]
-        words += ["norm.floor=0", "data.workers=0", "eval.every=10000", "eval.panels=0"]
-        words += ["eval.knn=0", "device=cpu", *CHANGES[name]]
         init = "none"
         if name != "random":
-            assert pretrain.main(words) == 0
             init = folder / "run"
+            base = folder / "base.yaml"  # overlays lie over it, which they cannot over words
+            base.parent.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(OmegaConf.from_dotlist([*learning.RECIPE, *PAPER]), base)
+            words = [f"store={stores['pretrain']}", f"val_store={stores['held_out']}"]
+            words += [f"out={init}", f"seed={seed}", f"optim.steps={steps}", "device=cpu"]
+            assert pretrain.main([f"--config={base}", *CHANGES[name], *words]) == 0
         words = [f"store={stores['train']}", f"val_store={stores['test']}", f"seed={seed}"]
         words += ["data.workers=0", "view.clips=2", "epochs=40", "batch_size=64", "device=cpu"]
         words += ["lrs=[5e-3,1e-3,3e-4]", "weight_decays=[0.01,0.4]", "baselines=false"]
