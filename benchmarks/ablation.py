@@ -46,6 +46,7 @@ CHANGES = {  # name: words of `mme pretrain`
     "floor 0.5": ["norm.floor=0.5"],
     "flip": ["data.flip=true"],
     "plus": ["--config=pretrain/plus.yaml", HALF_WARMUP],
+    "all three": ["norm.floor=0.1", "data.flip=true", "data.crops=2", HALF_WARMUP],
     "norm none": ["norm.kind=none"],
     "motion mask": ["mask.kind=motion"],
     "pixels too": ["loss.contents=[trajectory,pixel]"],
