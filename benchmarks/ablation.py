@@ -35,10 +35,8 @@ from mme_core.datasets.demo import HEIGHT, WIDTH, encode
 from train import pretrain, probe
 from train.logging import read_metrics
 
-PAPER = [  # after the recipe of benchmarks/learning.py
-    *("norm.floor=0", "data.flip=false"),
-    *("data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"),
-]
+PAPER = ["norm.floor=0", "data.flip=false"]  # after the recipe of benchmarks/learning.py
+QUIET = ["data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"]
 HALF_WARMUP = "optim.warmup_epochs=5"  # with the two crops of `plus` an epoch has twice the steps
 CHANGES = {  # name: words of `mme pretrain`
     "paper": [],
@@ -107,7 +105,7 @@ def make_labelled(work: Path, videos: int) -> tuple[Path, Path]:
 
 
 def render_disc(rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """A moving texture in a disc that moves with it over a still one: RGB [HEIGHT, WIDTH, 3]."""
+    """A moving texture in a disc that glides with it over a still one: RGB [HEIGHT, WIDTH, 3]."""
     still = next(learning.render(rng)).astype(np.float32)
     radius = rng.uniform(0.25, 0.45) * HEIGHT
     centre = np.array([WIDTH, HEIGHT]) * rng.uniform(0.3, 0.7, 2)
@@ -130,7 +128,7 @@ def run(work: Path, stores: dict[str, Path], name: str, seed: int, steps: int) -
             init = folder / "run"
             base = folder / "base.yaml"  # overlays lie over it, which they cannot over words
             base.parent.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.from_dotlist([*learning.RECIPE, *PAPER]), base)
+            OmegaConf.save(OmegaConf.from_dotlist([*learning.RECIPE, *QUIET, *PAPER]), base)
             words = [f"store={stores['pretrain']}", f"val_store={stores['held_out']}"]
             words += [f"out={init}", f"seed={seed}", f"optim.steps={steps}", "device=cpu"]
             assert pretrain.main([f"--config={base}", *CHANGES[name], *words]) == 0
@@ -143,11 +141,9 @@ def run(work: Path, stores: dict[str, Path], name: str, seed: int, steps: int) -
     found = {kind: 100 * row[kind]["accuracy"] for kind in PROBES}
     if name != "random":
         last = [row for row in read_metrics(folder / "run") if "val_loss" in row][-1]
-        for content in (
-            key.removeprefix("constant_") for key in last if key.startswith("constant_")
-        ):
-            if content != "loss":
-                found[content] = last[f"val_{content}"] / last[f"constant_{content}"]
+        contents = [key.removeprefix("constant_") for key in last if key.startswith("constant_")]
+        contents.remove("loss")
+        found |= {name: last[f"val_{name}"] / last[f"constant_{name}"] for name in contents}
     return found
 
 

@@ -34,10 +34,9 @@ from mme_core.spec import TUBELET
 
 Step = Callable[[], None]
 WEIGHTS = {"position": 1.0, "shape": 1.0}
-PRODUCTS = (
-    *("aten::mm", "aten::addmm", "aten::bmm"),
-    *("aten::mkldnn_convolution", "aten::convolution_backward"),
-)
+PRODUCTS = [
+    f"aten::{name}" for name in ("mm", "addmm", "bmm", "mkldnn_convolution", "convolution_backward")
+]
 
 
 def main() -> None:

@@ -55,6 +55,16 @@ def demo_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pan(tmp_path_factory) -> Path:
+    """A video file of 40 frames, 64×96, that moves by (1.4, −0.6) pixels a frame."""
+    import motion
+
+    path = tmp_path_factory.mktemp("pan") / "pan.mp4"
+    motion.write_video(path, motion.render(motion.translation(1.4, -0.6), 40, 64, 96, finest=5))
+    return path
+
+
+@pytest.fixture(scope="session")
 def labelled_set(tmp_path_factory) -> Path:
     """Folder of 12 training and 6 held-out video files of two classes (12 frames, 32×48)."""
     from labelled import write_set
