@@ -174,7 +174,8 @@ FLOWS = {"ROOT": "/videos", "STORE": "/store", "OPTS": "spec.stride=2 --limit 3"
 
 
 def test_flows_starts_head_and_workers_and_runs_the_driver(slurm, tmp_path):
-    slurm("mme", "exit 0")
+    both = f"[ $(grep -c '^ray start' {tmp_path}/calls) = 2 ]"  # on a busy machine one is late
+    slurm("mme", f"until {both}; do sleep 0.05; done")
     assert finish(start(CLUSTER / "flows.sbatch", **FLOWS)) == 0
     head, worker = (call for call in calls(tmp_path, "ray") if call.startswith("start"))
     if "--head" not in head:
