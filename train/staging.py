@@ -20,8 +20,8 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mme_core.errors import MMEError, UsageError
 from mme_core.places import Place
 from mme_core.store import TargetStore
 
-KEEP_FREE = 0.05  # of the local disk's capacity, never filled
+KEEP_FREE = 0.05  # share of the local disk that is never filled
 _STAMP = "copied-from"  # in a copy: the stamp of the shard it was made from
 
 
@@ -69,28 +69,36 @@ class StagedStore(TargetStore):
 
 @dataclass(frozen=True)
 class Staged:
-    """What a call of `copy_shards` left on the local disk; size in bytes."""
+    """What a call of `copy_shards` left on the local disk.
+
+    shards  copied, of so many
+    size    of all copies, bytes
+    full    why no further shard found room; "" where none was refused
+    """
 
     shards: int
     of: int
     size: int
+    full: str = ""
 
 
 def open_staged(
     url: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     limit_gb: float | None = None,
+    keep_free: float = KEEP_FREE,
 ) -> TargetStore:
     """The store, read from `folder` as far as it is copied; a process of its own goes on copying.
 
-    That process ends with this one. Where several processes of a machine ask for the same copies,
+    That process ends with this one, and says on stderr where a shard finds no room; `limit_gb` and
+    `keep_free` as of `copy_shards`. Where several processes of a machine ask for the same copies,
     one of them makes them. Raises StoreError as TargetStore does, and UsageError where `folder`
     cannot be written to.
     """
     store = StagedStore(url, folder)
     _prepare(copies_folder(store.url, folder))
     command = [sys.executable, "-m", "train.staging", store.url, os.fspath(folder)]
-    command += ["--quiet", "--with", str(os.getpid())]
+    command += ["--quiet", "--with", str(os.getpid()), "--keep-free", str(keep_free)]
     if limit_gb is not None:
         command += ["--limit-gb", str(limit_gb)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -109,14 +117,16 @@ def copy_shards(
     url: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     limit_gb: float | None = None,
+    keep_free: float = KEEP_FREE,
     go_on: Callable[[], bool] = lambda: True,
     report: Callable[[Staged], None] = lambda staged: None,
 ) -> Staged | None:
     """Copies a store's shards, in their order, until all are there or the limit is reached.
 
-    limit_gb  of all copies of this store together, 10⁹ bytes; 5 % of the disk stay free besides
-    go_on     asked before every file; where it says no, the copy ends
-    report    called after every shard
+    limit_gb   of all copies of this store together, 10⁹ bytes
+    keep_free  share of the disk that stays free besides
+    go_on      asked before every file; where it says no, the copy ends
+    report     called after every shard
 
     A copy appears complete or not at all. Returns None where another process is at it. Raises
     StoreError for a store that cannot be read and UsageError for a folder that cannot be written.
@@ -136,9 +146,13 @@ def copy_shards(
         for number in numbers:
             if number in kept:
                 continue
-            room = _room(copies, staged.size, limit_gb)
-            size = _copy(source, shard_name(number), copies, room, go_on)
-            if size is None:
+            name = shard_name(number)
+            stamp = source.stamps([f"{name}/zarr.json"])[0]  # first: a shard that changes now
+            files = source.files(name)  # leaves a copy that is seen to be stale
+            size = sum(files.values())
+            if full := _no_room(copies, staged.size, size, limit_gb, keep_free):
+                return replace(staged, full=full)
+            if not _copy(source, name, files, stamp, copies, go_on):
                 break
             staged = Staged(staged.shards + 1, staged.of, staged.size + size)
             report(staged)
@@ -152,7 +166,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("store", help="path or URL")
     parser.add_argument("folder", help="on the local disk; a run reads it with data.stage=FOLDER")
     parser.add_argument("--limit-gb", type=float, metavar="N", help="of all copies together")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument(
+        "--keep-free",
+        type=float,
+        metavar="SHARE",
+        default=KEEP_FREE,
+        help="of the disk that is never filled (%(default)s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--with", type=int, metavar="PID", help="end when this process has ended")
     options = vars(parser.parse_args(argv))
 
@@ -164,12 +185,23 @@ def main(argv: list[str]) -> int:
         return options["with"] is None or os.getppid() == options["with"]
 
     try:
-        staged = copy_shards(options["store"], options["folder"], options["limit_gb"], go_on, say)
+        staged = copy_shards(
+            options["store"],
+            options["folder"],
+            options["limit_gb"],
+            options["keep_free"],
+            go_on,
+            say,
+        )
     except MMEError as error:
         print(f"staging: {error}; clips are read from the store itself", file=sys.stderr)
         return 1
-    if staged and staged.shards < staged.of and go_on() and not options["quiet"]:
-        print("the limit is reached; the other shards are read from the store itself")
+    if staged and staged.full:
+        print(
+            f"staging: {staged.shards} of {staged.of} shards are copied: {staged.full}; the others "
+            "are read from the store itself",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -207,27 +239,33 @@ def _remove_stale(source: Place, copies: Path) -> None:
                 shutil.rmtree(aside, ignore_errors=True)
 
 
-def _room(copies: Path, used: int, limit_gb: float | None) -> float:
-    """Bytes that may still be written."""
+def _no_room(copies: Path, used: int, size: int, limit_gb: float | None, keep_free: float) -> str:
+    """Why `size` more bytes must not be written, "" where they may."""
+    if limit_gb is not None and used + size > limit_gb * 1e9:
+        return f"{used / 1e9:.2f} GB are used of the limit of {limit_gb:g} GB"
     disk = shutil.disk_usage(copies)
-    free = disk.free - KEEP_FREE * disk.total
-    return free if limit_gb is None else min(free, limit_gb * 1e9 - used)
+    if size > disk.free - keep_free * disk.total:
+        return (
+            f"the disk of {copies.parent} has {disk.free / 1e9:.2f} GB free, and "
+            f"{keep_free * disk.total / 1e9:.2f} GB ({keep_free:.0%} of it) stay free"
+        )
+    return ""
 
 
 def _copy(
-    source: Place, name: str, copies: Path, room: float, go_on: Callable[[], bool]
-) -> int | None:
-    """Copies one shard; its bytes, or None where there is no room, or no wish to go on."""
-    stamp = source.stamps([f"{name}/zarr.json"])[0]
-    files = source.files(name)
-    size = sum(files.values())
-    if size > room:
-        return None
+    source: Place,
+    name: str,
+    files: Iterable[str],
+    stamp: str,
+    copies: Path,
+    go_on: Callable[[], bool],
+) -> bool:
+    """Copies one shard; False where there was no wish to go on, and nothing is left of it."""
     partial = copies / "shards" / f".partial-{uuid.uuid4().hex}"
     try:
         for file in files:
             if not go_on():
-                return None
+                return False
             source.fetch(f"{name}/{file}", partial / file)
         (partial / _STAMP).write_text(stamp)
         partial.rename(copies / name)
@@ -237,7 +275,7 @@ def _copy(
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return size
+    return True
 
 
 def _size(folder: Path) -> int:
