@@ -77,7 +77,7 @@ def measure(path: Path, spec: TargetSpec, repeats: int) -> float:
 
 
 def bare_decode(path: Path) -> None:
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **video.OPEN_WORDS) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for _ in container.decode(stream):

@@ -24,6 +24,8 @@ from mme_core.remote import RemoteFile, is_url
 from mme_core.timeline import NO_PTS, Timeline
 
 MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
+# Of `av.open`. From version 19 on PyAV reads metadata that is not UTF-8 without being told.
+OPEN_WORDS = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 _FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
 _Y_PLANE_FORMATS = frozenset(
@@ -246,7 +248,7 @@ def _open(path: str | Path) -> av.container.InputContainer:
     """
     try:
         source = _source(str(path))
-        return av.open(source, metadata_errors="ignore")
+        return av.open(source, **OPEN_WORDS)
     except FileNotFoundError as error:
         raise VideoError("no such file") from error
     except IsADirectoryError as error:
