@@ -103,5 +103,8 @@ class RemoteFile(io.RawIOBase):
         return self._file.tell()
 
     def close(self) -> None:
-        self._file.close()
+        # Python also closes what it throws away: one that could not be opened has no file.
+        file = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
         super().close()

@@ -72,6 +72,8 @@ class TargetSpec:
             raise UsageError(f"spec.points={self.points} must be a square whose root divides patch")
         if self.points > 8:
             raise UsageError(f"spec.points={self.points}: the validity of a patch is 8 bits")
+        if self.hog_bins > 128:
+            raise UsageError(f"spec.hog_bins={self.hog_bins}: OpenCV sums up to 128 at once")
         if self.short_side < self.patch or self.long_side < self.patch:
             raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
         if self.jpeg_quality > 100:

@@ -225,10 +225,10 @@ def open_or_create_store(
         if value != there[name]
     ]
     if differences:
-        raise StoreError(
-            f"{place.url} was made another way: {'; '.join(differences)}. Use another --store, "
-            "or the arguments it was made with"
-        )
+        mend = "Use another --store, or the arguments it was made with"
+        if not place.names("shards"):
+            mend += f"; or remove {place.at(STORE)}: there is no shard yet"
+        raise StoreError(f"{place.url} was made another way: {'; '.join(differences)}. {mend}")
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,8 @@ class Timeline:
 
     A frame is missing where a broken packet's pts lies, or where a rate that was constant skips at
     least one frame. A variable rate shows itself in the first frames and is never called a gap.
+    Timestamps that go backwards are ordinary, but not where they were in order until a packet was
+    broken: a decoder that lost a key frame may put out later frames first.
     """
 
     def __init__(self, reliable: bool) -> None:
@@ -23,11 +25,13 @@ class Timeline:
         self.last: int | None = None
         self._lost: list[int] = []  # heap of broken packets' pts
         self._uncertain = 0  # frames to come that may follow a broken packet without pts
+        self._ordered = False  # were the timestamps in order until a packet was broken?
         self._regular = 0  # steps seen that were no gap
         self._shortest, self._longest = float("inf"), 0
 
     def lose(self, pts: int | None, reorders: bool) -> None:
         """A packet was broken."""
+        self._ordered |= self.increasing and self._regular > _REORDERING
         if self.increasing and pts is not None:
             heapq.heappush(self._lost, pts)
         else:
@@ -37,8 +41,12 @@ class Timeline:
         """Takes the next frame's pts; False where frames are missing before it."""
         gap = self._uncertain > 0
         self._uncertain = max(self._uncertain - 1, 0)
-        if pts == NO_PTS or (self.last is not None and pts <= self.last):
+        if pts == NO_PTS:
             self.increasing = False
+        elif self.last is not None and pts <= self.last:
+            self.increasing = False
+            if self._ordered:
+                gap, self._uncertain = True, 1  # the next frame may jump ahead again
         if self.increasing:
             gap |= self._has_lost_before(pts)
             gap |= self.last is not None and self._skips(pts - self.last)

@@ -6,6 +6,7 @@ is found where a packet is broken, a picture is damaged or a constant rate misse
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import av
 import av.logging
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type
 
 from mme_core.containers import is_inside, read_inside
 from mme_core.errors import VideoError
@@ -27,16 +29,11 @@ MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
 # Of `av.open`. From version 19 on PyAV reads metadata that is not UTF-8 without being told.
 OPEN_WORDS = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
-_FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 _Y_PLANE_FORMATS = frozenset(
     f"yuv{variant}" for variant in ("410p", "411p", "420p", "422p", "440p", "444p", "a420p")
 ) | {"yuvj420p", "yuvj422p", "yuvj440p", "yuvj444p", "nv12", "nv21", "nv16", "nv24"}
 _FROM_LIMITED_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
-_ROTATIONS = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE,
-}
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,16 @@ class Frame:
 
         The Y plane is luma; it is resized before a limited range is stretched: fewer pixels.
         """
-        name = self.picture.format.name
+        name, range_ = self.picture.format.name, self.picture.color_range
         if name not in _Y_PLANE_FORMATS:
-            return resize(self._upright(self.picture.to_ndarray(format="gray", threads=1)))
+            image = resize(self._upright(self.picture.to_ndarray(format="gray", threads=1)))
+            # FFmpeg stretches a limited range, except where it is grey already
+            limited = name.startswith("gray") and range_ == _LIMITED_RANGE
+            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else image
         plane = self.picture.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
-        if name.startswith("yuvj") or self.picture.color_range == _FULL_RANGE:
+        if name.startswith("yuvj") or range_ == _FULL_RANGE:
             return image.copy()  # the plane's memory goes back to the decoder
         return cv2.LUT(image, _FROM_LIMITED_RANGE)
 
@@ -75,11 +75,26 @@ class Frame:
     def shape(self) -> tuple[int, int]:
         """(height, width), rotation applied."""
         size = self.picture.height, self.picture.width
-        return size[::-1] if self.picture.rotation % 180 else size
+        return size[::-1] if self._display[0] else size
+
+    @functools.cached_property
+    def _display(self) -> tuple[bool, bool, bool]:
+        """Does the file ask to exchange rows and columns, then to mirror x, to mirror y?
+
+        The nearest such turn: any other angle would leave empty corners.
+        """
+        matrix = self.picture.side_data.get(Type.DISPLAYMATRIX)
+        if matrix is None:
+            return False, False, False
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # to (ax + cy, bx + dy)
+        return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
     def _upright(self, image: np.ndarray) -> np.ndarray:
-        code = _ROTATIONS.get(self.picture.rotation % 360)
-        return image if code is None else cv2.rotate(image, code)
+        turned, mirror_x, mirror_y = self._display
+        image = cv2.transpose(image) if turned else image
+        if mirror_x or mirror_y:
+            image = cv2.flip(image, -1 if mirror_x and mirror_y else int(mirror_x))
+        return image
 
 
 class Video:

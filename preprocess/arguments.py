@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from mme_core.datasets import DATASETS, Manifest, load_manifest
@@ -72,3 +73,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time limit, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1e9:  # what a socket's time limit can be
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0, up to 1e9")
+    return value

@@ -18,7 +18,7 @@ from pathlib import Path
 from mme_core.datasets import Manifest
 from mme_core.spec import TargetSpec
 from mme_core.store import open_or_create_store
-from preprocess.arguments import command_parser, positive, read_manifest, read_spec
+from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
 from preprocess.summary import clock
 from preprocess.worker import OK, Outcome, ShardJob
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     add("--sample", type=positive, default=16, metavar="N", help="videos to try (default: 16)")
     add("--seed", type=int, default=0, help="of the sample (default: 0)")
     add("--cores", type=positive, default=os.cpu_count(), help="for the wall time (default: here)")
-    add("--timeout", type=float, default=1800, metavar="S", help="of a video (default: 1800)")
+    add("--timeout", type=seconds, default=1800, metavar="S", help="of a video (default: 1800)")
     arguments = parser.parse_intermixed_args(argv)
     spec, manifest = read_spec(arguments), read_manifest(arguments)
     number = min(arguments.sample, len(manifest.items))
@@ -59,12 +59,12 @@ def describe(outcomes: Sequence[Outcome], size: int, videos: int, cores: int) ->
 
     The range of the core-hours is two standard errors of the sample's mean.
     """
-    seconds = [row.seconds for row in outcomes]
+    times = [row.seconds for row in outcomes]
     stored = sum(row.status == OK for row in outcomes)
-    mean = statistics.fmean(seconds)
-    error = statistics.stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else mean
+    mean = statistics.fmean(times)
+    error = statistics.stdev(times) / math.sqrt(len(times)) if len(times) > 1 else mean
     frames = sum(row.frames for row in outcomes)
-    rate = frames / sum(seconds) if frames else 0
+    rate = frames / sum(times) if frames else 0
     bad = len(outcomes) - stored
     hours = mean * videos / 3600
     return [

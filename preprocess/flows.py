@@ -33,7 +33,7 @@ from mme_core.shards import remove_leftovers
 from mme_core.spec import TargetSpec
 from mme_core.store import STORE, open_or_create_store
 from mme_core.store_index import load_table
-from preprocess.arguments import command_parser, positive, read_manifest, read_spec
+from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
 from preprocess.ledger import LEDGER, Ledger
 from preprocess.lock import StoreLock
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--serial", action="store_true", help="one video after the other, without Ray")
     add("--gpus-per-task", type=float, default=0, metavar="G", help="for a flow plug-in")
     timeout_help = "wall clock a video may take, seconds (default: 1800)"
-    add("--timeout", type=float, default=1800, metavar="S", help=timeout_help)
+    add("--timeout", type=seconds, default=1800, metavar="S", help=timeout_help)
     add("--limit", type=int, metavar="N", help="only the first N videos")
     add("--fraction", type=float, metavar="F", help="only a random part of the videos")
     add("--seed", type=int, default=0, help="of --fraction (default: 0)")
@@ -77,6 +77,8 @@ def main(argv: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _flows(arguments)
+    except SystemExit:  # raised inside a call of Ray it has lost its status
+        return 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -223,8 +225,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--limit and --fraction exclude each other")
     if arguments.serial and (arguments.workers or arguments.address or arguments.gpus_per_task):
         raise UsageError("--serial uses no Ray: leave out --workers, --address, --gpus-per-task")
-    if arguments.timeout <= 0:
-        raise UsageError(f"--timeout {arguments.timeout:g} must be above 0")
+    if arguments.max_failures is not None and arguments.max_failures < 0:
+        raise UsageError(f"--max-failures {arguments.max_failures} must not be negative")
+    if not 0 <= arguments.gpus_per_task < math.inf:
+        raise UsageError(f"--gpus-per-task {arguments.gpus_per_task:g} must be 0 or more")
 
 
 def _cores() -> int:

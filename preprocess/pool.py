@@ -54,7 +54,7 @@ def run_ray(
     workers   tasks at once; None: as many as there are cores
     address   of a cluster; None: a Ray of its own on this machine, ended with the iterator
 
-    Closing the iterator cancels what is running.
+    Closing the iterator ends what is running.
     """
     import ray
 
@@ -76,8 +76,8 @@ def run_ray(
                 yield _result(ray, reference)
             _relay(ray, board, report, running)
     finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
+        # Ends the tasks too. `ray.cancel` before it may crash this process, when one finishes just
+        # then ("Tried to complete task that was not pending").
         ray.shutdown()
 
 

@@ -80,6 +80,8 @@ def main(argv: list[str]) -> int:
         raise UsageError("--tubelets must be at least 1 and --start at least 0")
     if args.scale is not None and args.scale < 1:
         raise UsageError("--scale must be at least 1")
+    if args.fps is not None and not 0.01 <= args.fps <= 1000:
+        raise UsageError(f"--fps {args.fps:g} must be in 0.01 … 1000")
     store = TargetStore(args.store)
     clip = load_clip(store, args.video, args.start, args.tubelets, args.source, args.root)
     layers = list(LAYERS) if args.layer == "all" else [args.layer]

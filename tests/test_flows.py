@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import signal
+import sys
 
 import pytest
 from clips import SPEC, write_clip, write_tree
@@ -194,7 +196,8 @@ def test_another_spec_is_refused_with_its_fields(videos, tmp_path, capsys):
         (["--limit", "1", "--fraction", "0.5"], "exclude each other"),
         (["--limit", "0"], "--limit 0 must be at least 1"),
         (["--fraction", "1.5"], "--fraction 1.5 must be above 0"),
-        (["--timeout", "0"], "--timeout 0 must be above 0"),
+        (["--max-failures", "-1"], "--max-failures -1 must not be negative"),
+        (["spec.hog_bins=129"], "spec.hog_bins=129: OpenCV sums up to 128"),
         (["--list", "x.csv"], "--list belongs to --dataset csv"),
         (["--split", "train"], "split 'train': there is neither"),
     ],
@@ -205,6 +208,37 @@ def test_wrong_arguments(videos, tmp_path, capsys, arguments, message):
     assert message in captured.err
     assert captured.err.count("\n") == 1  # one line, no traceback
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])
+def test_wrong_gpus(videos, tmp_path, capsys, gpus):
+    words = ["--dataset", "folder", "--root", str(videos), "--store", str(tmp_path / "store")]
+    assert mme(["flows", *words, "--gpus-per-task", gpus]) == 2
+    assert f"--gpus-per-task {gpus} must be 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon"])
+@pytest.mark.parametrize("command", ["flows", "estimate"])
+def test_wrong_time_limit(videos, tmp_path, capsys, command, limit):
+    words = ["--dataset", "folder", "--root", str(videos), "--timeout", limit]
+    words += ["--store", str(tmp_path / "store")] if command == "flows" else []
+    with pytest.raises(SystemExit, match="2"):
+        mme([command, *words])
+    assert f"--timeout: {limit} is not a number of seconds above 0" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_sigterm_inside_a_call_of_ray(videos, tmp_path, monkeypatch):
+    """Ray makes an exit with any status, raised by a signal's handler, one with status 1."""
+
+    def interrupted(arguments):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            sys.exit(1)
+
+    monkeypatch.setattr("preprocess.flows._flows", interrupted)
+    assert flows(videos, tmp_path / "store") == 143
 
 
 def test_list_with_a_missing_file(videos, tmp_path):

@@ -270,6 +270,13 @@ def test_a_connection_that_fails_is_not_the_fault_of_the_video(videos, monkeypat
     memory.rm("/broken", recursive=True)
 
 
+def test_a_file_that_cannot_be_opened_is_thrown_away_in_silence():
+    """Python closes what it throws away, and since 3.13 prints what goes wrong then."""
+    never_opened = RemoteFile.__new__(RemoteFile)
+    never_opened.close()
+    assert never_opened.closed
+
+
 def test_a_writer_that_died_leaves_nothing_in_the_shard_of_its_successor(tmp_path):
     """Its video took the process down, and is not in the shard that is written next."""
     url = "memory://strays"

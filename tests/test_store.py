@@ -319,7 +319,10 @@ def test_open_or_create_refuses_a_store_made_another_way(tmp_path):
         open_with(TargetSpec(stride=3, short_side=64, long_side=80, camera="homography"))
     with pytest.raises(StoreError, match=r"class_names: .*'z'"):
         open_with(names=("x", "z"))
-    with pytest.raises(StoreError, match="split: val here, train there"):
+    with pytest.raises(StoreError, match=r"split: val here, train there.*there is no shard yet"):
+        open_with(split="val")
+    write_shard(tmp_path, 0, {"a": 1})
+    with pytest.raises(StoreError, match=r"arguments it was made with$"):
         open_with(split="val")
 
 

@@ -105,7 +105,15 @@ def test_unknown_video_offers_near_ids(demo_store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--start", "999"], ["--start", "-1"], ["--tubelets", "0"], ["--scale", "0"]]
+    "options",
+    [
+        ["--start", "999"],
+        ["--start", "-1"],
+        ["--tubelets", "0"],
+        ["--scale", "0"],
+        ["--fps", "0"],
+        ["--fps", "nan"],
+    ],
 )
 def test_bad_numbers_are_named(demo_store, tmp_path, options):
     with pytest.raises(UsageError, match=options[0].strip("-")):

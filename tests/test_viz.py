@@ -108,6 +108,11 @@ def make_figure(n=2, h=3, w=4, length=3, **options):
     return frames, mask, true, viz.figure4(frames, mask, true, true * 0.5, SPEC, "words", **options)
 
 
+def test_no_valid_point_is_no_glyph():
+    picture = viz.draw_hog(black(16, 16), np.empty((0, 2)), np.empty((0, 9)), SPEC, scale=2)
+    assert picture.shape == (32, 32, 3) and not picture.any()
+
+
 def test_figure_has_a_column_a_tubelet_and_four_rows():
     *_, two = make_figure(n=2)
     *_, four = make_figure(n=4)

@@ -21,7 +21,8 @@ def draw_hog(
     height, width = image.shape[:2]
     size = (width * scale, height * scale)
     under = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).astype(np.float32) * 0.35
-    strength = np.clip(hog / max(float(np.quantile(hog, 0.98)), 1e-6), 0, 1)
+    strongest = float(np.quantile(hog, 0.98)) if hog.size else 0.0  # no valid point in this tubelet
+    strength = np.clip(hog / max(strongest, 1e-6), 0, 1)
     # bin b is centred at (b + ½)·180°/bins of the gradient; the edge is perpendicular to it
     angles = (np.arange(spec.hog_bins) + 0.5) * np.pi / spec.hog_bins + np.pi / 2
     half = spec.hog_cell / 2 * 0.9 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
