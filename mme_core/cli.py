@@ -15,11 +15,12 @@ from mme_core.errors import MMEError, UsageError
 
 # name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
     "estimate": ("preprocess.estimate", "preprocess", "what stage 1 will cost, from a sample"),
-    "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
+    "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
     "info": ("preprocess.info", "preprocess", "say what a store holds"),
     "verify": ("preprocess.verify", "preprocess", "read all of a store, report every damage"),
+    "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
+    "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
     "probe": ("train.probe", "train", "linear, attentive and kNN probes of an encoder"),
@@ -27,7 +28,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "predict": ("train.predict", "train", "the best classes of video files"),
     "export": ("train.export", "train", "weights for transformers, as an encoder, as ONNX"),
     "convert": ("train.convert", "train", "read VideoMAE's, MME's or transformers' weights"),
-    "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
 }
 
 
@@ -44,7 +44,8 @@ def _run(name: str, argv: list[str]) -> int:
         if (error.name or "").split(".")[0] in ("mme_core", "preprocess", "train"):
             raise
         raise UsageError(
-            f"`mme {name}` needs {error.name}: pip install 'mme[{extra}]' (or `make setup`)"
+            f"`mme {name}` needs {error.name}: install the extra '{extra}' where the sources are, "
+            f"pip install '.[{extra}]', or all of them, make setup"
         ) from error
     return main_function(argv) or 0
 

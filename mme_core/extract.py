@@ -19,8 +19,6 @@ from mme_core.spec import TargetSpec
 from mme_core.video import Frame, Video
 from mme_core.walk import Render, Tubelet, Walk
 
-_PATCH = (-3, -2, -1)  # the axes of K·L·2 or K·L·bins: the paper's normalisation
-
 
 @dataclass(frozen=True)
 class VideoSummary:
@@ -211,8 +209,8 @@ def _float_arrays(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> dict[st
         "points": points.reshape(*valid.shape, spec.length + 1, 2),
         "hog": hog,
         "valid": valid,
-        "position": targets.normalise(displacement, _PATCH),
-        "shape": targets.normalise(hog, _PATCH),
+        "position": targets.normalise(displacement),
+        "shape": targets.normalise(hog),
         "moments": targets.encode(displacement, hog, spec)[2],
         "frames": np.stack(tubelet.frames),
         "pts": np.array(tubelet.pts, np.int64),

@@ -6,6 +6,7 @@ of it is kept in one file, which is rebuilt where a shard is new, gone, or writt
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mme_core.chunks import shard_name
-from mme_core.errors import StoreError
+from mme_core.errors import StoreError, UsageError
 from mme_core.layout import FORMAT
 from mme_core.places import Place
 
@@ -50,7 +51,8 @@ class VideoTable:
     id        unique name; path: of the file, relative to the root; label: −1 where there is none
     first     row of its first tubelet in its shard; count: of its tubelets
     hp, wp    its canvas in patches; height, width: of its frames, rotation applied
-    fps       as the file says; frames: decoded ones; warnings: list of texts
+    fps       measured where timestamps increase, else as the file says; frames: decoded ones;
+              warnings: list of texts
     shard     number of the shard
     """
 
@@ -88,13 +90,15 @@ class VideoTable:
         return (self[number] for number in range(len(self)))
 
     def find(self, video_id: str) -> int:
-        """The row of a video. Raises StoreError where there is none of that id."""
+        """The row of a video. Raises UsageError, which offers the nearest, for an unknown id."""
         if self._rows_by_id is None:
             self._rows_by_id = {text: number for number, text in enumerate(self["id"])}
         if video_id not in self._rows_by_id:
-            raise StoreError(
-                f"no video '{video_id}' in the store; `mme info STORE --videos 20` lists some"
-            )
+            ids = list(self._rows_by_id)
+            near = [text for text in ids if video_id in text][:3]
+            near = near or difflib.get_close_matches(video_id, ids)
+            offer = f"near it: {', '.join(near)}" if near else f"the first: {', '.join(ids[:3])}"
+            raise UsageError(f"no video '{video_id}' in the store; {offer}")
         return self._rows_by_id[video_id]
 
     def __getstate__(self) -> dict[str, Any]:

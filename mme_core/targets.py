@@ -42,13 +42,13 @@ def _centre(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.n
     return centred, mean, np.sqrt(variance).astype(np.float32)
 
 
-def normalise(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """(values − mean) / (deviation + 1e-6) over `axes`, float32.
+def normalise(values: np.ndarray) -> np.ndarray:
+    """(values − mean) / (deviation + 1e-6) of each patch, float32: the paper's target (Table 7b).
 
-    The paper's target (`patch`): displacement [..., K, L, 2] or hog [..., K, L, B] with
-    axes (-3, -2, -1), one mean and deviation over all numbers of a patch (Table 7b).
+    values: displacement [..., K, L, 2] or hog [..., K, L, B]; one mean and deviation over all the
+    numbers of a patch.
     """
-    centred, _, deviation = _centre(values, axes)
+    centred, _, deviation = _centre(values, (-3, -2, -1))
     return centred / (deviation + np.float32(EPSILON))
 
 

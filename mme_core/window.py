@@ -26,9 +26,6 @@ except ImportError:
         return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
-_PATCH_AXES = (-3, -2, -1)  # one mean and deviation over all numbers of a patch (Table 7b)
-
-
 def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
     """JPEG bytes -> images uint8 [H, W, 3], RGB."""
     images: list[np.ndarray] = []
@@ -136,12 +133,12 @@ class Window:
     @functools.cached_property
     def position(self) -> np.ndarray:
         """The `patch`-normalised displacement, float32 [n, Hp, Wp, K, L, 2] (Table 7b)."""
-        return targets.normalise(self.displacement, _PATCH_AXES)
+        return targets.normalise(self.displacement)
 
     @functools.cached_property
     def shape(self) -> np.ndarray:
         """The `patch`-normalised HOG, float32 [n, Hp, Wp, K, L, B] (Table 7b)."""
-        return targets.normalise(self.hog, _PATCH_AXES)
+        return targets.normalise(self.hog)
 
     def crop(self, top: int, left: int, height: int, width: int) -> Window:
         """The height × width patches from patch (top, left); the origin moves with the crop.

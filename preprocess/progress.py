@@ -26,7 +26,7 @@ class Display:
         self._finished = (0, 0, 0)  # videos, frames, failed
         self._live: dict[int, tuple[int, int, int]] = {}
         self._bar: Progress | None = None
-        if console.is_terminal:
+        if console.file.isatty():  # FORCE_COLOR, as in notebooks, makes no log a terminal
             self._bar = Progress(
                 BarColumn(), TextColumn("{task.description}"), console=console, transient=True
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,7 +104,7 @@ def load_clip(
     root: str | None,
 ) -> Clip:
     """Reads a window and the frames below it."""
-    index = find_video(store, video)
+    index = 0 if video is None else store.videos.find(video)
     row = store.videos[index]
     last = int(row["count"]) - 1
     if start > last:
@@ -154,18 +153,6 @@ def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
         without = " or take --source store" if kept else f"; {url} keeps no frames"
         raise StoreError(f"{path} is not there: name the videos' folder with --root{without}")
     return True
-
-
-def find_video(store: TargetStore, video: str | None) -> int:
-    """Number of the video with this id. Raises UsageError that offers the nearest ids."""
-    ids = [str(name) for name in store.videos["id"]]
-    if video is None:
-        return 0
-    if video in ids:
-        return ids.index(video)
-    near = [name for name in ids if video in name][:3] or difflib.get_close_matches(video, ids)
-    offer = f"near it: {', '.join(near)}" if near else f"the first ids: {', '.join(ids[:3])}"
-    raise UsageError(f"--video {video}: not in {store.url}; {offer}")
 
 
 def film(clip: Clip, layers: list[str], scale: int) -> Iterator[np.ndarray]:

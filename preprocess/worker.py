@@ -6,7 +6,7 @@ FD and answers with messages, a JSON object a line:
 
     {"begin": id}       a video was begun
     {"outcome": {…}}    it ended; see `Outcome`
-    {"done": bytes}     the shard is finished
+    {"done": true}      the shard is finished
     {"error": [kind, text]}   the run cannot go on (full disk, bad flow plug-in, …)
 """
 
@@ -104,9 +104,10 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 def _check_shared_disk(job: ShardJob) -> None:
     """A worker on another node must see the same folders; a local folder there would be lost."""
     from mme_core.places import Place
+    from mme_core.store import STORE
 
     where = socket.gethostname()
-    if not Place(job.store).exists("store.json"):
+    if not Place(job.store).exists(STORE):
         raise StoreError(f"{where} does not see the store {job.store}: it must be on a shared disk")
     if not is_url(job.root) and not Path(job.root).is_dir():
         raise UsageError(f"{where} does not see the videos ({job.root}): share that disk")

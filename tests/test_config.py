@@ -42,6 +42,14 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("checkpoint.keep=0", "checkpoint.keep=0 must be at least 1"),
         ("optim.steps=0", "optim.steps=0 must be at least 1"),
         ("seed", "'seed' is not of the form key=value"),
+        ("tiny.yaml", "not of the form key=value; a recipe is named by --config tiny.yaml"),
+        ("seed=-1", "seed=-1 must be at least 0"),
+        ("model.depth=0", "model.depth=0 must be at least 1"),
+        ("optim.lr=-1", "optim.lr=-1.0 must be at least 0"),
+        ("optim.lr=nan", "optim.lr=nan must be at least 0"),
+        ("optim.clip=0", "optim.clip=0.0 must be above 0"),
+        ("optim.betas=[0.9]", r"optim.betas=\[0.9\] must be two numbers"),
+        ("optim.betas=[0.9,1]", "must be two numbers in 0 … 1, 1 excluded"),
     ],
 )
 def test_a_wrong_word_is_an_error_that_names_it(word, message):
@@ -67,7 +75,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
 def test_missing_values_and_files_are_named():
     with pytest.raises(UsageError, match="out is not set"):
         read("store=s")
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match=r"no such file.* which are .*pretrain/k400\.yaml"):
         read("--config", "nowhere.yaml", *WORDS)
 
 

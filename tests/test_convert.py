@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mme_core.errors import UsageError
 from mme_core.model import SIZES, build_classifier, build_pretraining_model, sinusoid_table
 from train.backbone import backbone_from
-from train.convert import convert, main
+from train.convert import convert, main, save_weights
 from train.weights import build_from, interpolate_positions, load_weights, read_weights
 
 FRAMES, SIDE = 4, 32
@@ -124,6 +124,35 @@ def test_transformers_classifier_gives_the_same_logits(tmp_path, size, depth):
     torch.testing.assert_close(build_from(weights)(clips()), theirs, atol=1e-4, rtol=0)
 
 
+def test_a_transformers_model_of_other_heads_is_refused(tmp_path):
+    """The weights would fit, the logits would not."""
+    state = {
+        "videomae.embeddings.patch_embeddings.projection.weight": torch.zeros(192, 3, 2, 16, 16)
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    config = tmp_path / "config.json"
+    config.write_text('{"hidden_size": 192, "num_attention_heads": 12}')
+    with pytest.raises(UsageError, match=r"num_attention_heads=12, but .* width 192 has 3 here"):
+        read_weights(tmp_path)
+    config.write_text('{"hidden_size": ')
+    with pytest.raises(UsageError, match=r"config\.json: not a JSON file"):
+        read_weights(tmp_path)
+
+
+def test_the_configuration_of_another_program_is_no_recipe(tmp_path):
+    state = {"model": official(depth=1).state_dict(), "config": {"model": "vit_tiny"}}
+    assert read_weights(save(tmp_path / "theirs.pth", state), **CLIP).recipe == {}
+
+
+def test_the_recipe_of_a_run_is_kept(tmp_path):
+    """How its clips were sampled decides what it says."""
+    recipe = {"data": {"sampling": "segment"}, "model": CLIP}
+    state = build_classifier("tiny", 5, depth=1, **CLIP).state_dict()
+    save_weights(tmp_path / "a.safetensors", state, **CLIP, recipe=recipe)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert read_weights(tmp_path / "b.safetensors").recipe == recipe
+
+
 def test_older_transformers_names_of_the_biases_are_read(tmp_path):
     prefix = "videomae.encoder.layer.0.attention.attention"
     state = {f"{prefix}.{part}.weight": torch.randn(192, 192) for part in ("query", "key", "value")}
@@ -234,6 +263,13 @@ def test_an_encoder_that_got_nothing_is_an_error():
     )
     with pytest.raises(UsageError, match=r"x\.pth: the encoder got nothing"):
         load_weights(build_classifier("tiny", 7, depth=1, **CLIP), weights)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    state = build_classifier("tiny", 5, depth=1, **CLIP).state_dict()
+    save_weights(tmp_path / "a.safetensors", state, **CLIP)
+    with pytest.raises(UsageError, match=r"b\.safetensors: cannot be written \(Not a directory\)"):
+        convert(tmp_path / "a.safetensors", tmp_path / "a.safetensors" / "c" / "b.safetensors")
 
 
 def test_output_must_be_safetensors(tmp_path):

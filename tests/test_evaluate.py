@@ -16,14 +16,15 @@ from mme_core.model import build_classifier
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.video import Video
-from train import evaluate, finetune, metrics
-from train.clip_data import TestViews, ViewPlan, collate_train, normalise
+from train import checkpoint, evaluate, finetune, metrics
+from train.clip_data import TestViews, ViewPlan, collate_train, to_model_input
 from train.clips import FileSource, StoreSource, frame_stride, open_source, packet_pts
 from train.convert import save_weights
 from train.distributed import connect
 from train.evaluate import score_videos
 from train.finetune_config import LabelledDataConfig
 from train.logging import read_metrics
+from train.weights import read_weights
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(__file__).with_name("evaluate_phases.py")
@@ -123,7 +124,7 @@ def test_multi_view_scores_equal_a_direct_computation(labelled_set, classifier, 
             clip = frames[0:12:2][start : start + FRAMES]
             for left in (0, 8, 16):
                 view = torch.from_numpy(clip[:, :, left : left + SIDE].copy())[None]
-                probabilities.append(model(normalise(view)).softmax(1)[0])
+                probabilities.append(model(to_model_input(view)).softmax(1)[0])
         mean = torch.stack(probabilities).mean(0)
         right += int(mean.argmax()) == source.labels[video]
         row = list(csv.DictReader((tmp_path / "predictions.csv").open()))[video]
@@ -207,12 +208,48 @@ def test_still_frames_hide_the_motion(labelled_set, classifier):
     [
         (["init=/nowhere"], "no such file of weights"),
         (["data.val_split=test"], "test"),
-        (["data.stride=0"], "data.stride=0"),
+        (["data.stride=0"], r"data\.stride=0 must be at least 1"),
+        (["data.sampling=sparse"], "data.sampling=sparse is not one of"),
+        (["eval.crops=0"], "eval.crops=0 must be at least 1"),
     ],
 )
 def test_wrong_input_is_explained(labelled_set, classifier, tmp_path, change, message):
     with pytest.raises(UsageError, match=message):
         evaluate.main(words(labelled_set, classifier[0], tmp_path, *change))
+
+
+def test_the_folder_of_another_command_is_refused(labelled_set, classifier, tmp_path):
+    (tmp_path / "config.yaml").write_text("optim: {lr: 1}\n")
+    with pytest.raises(
+        UsageError, match=r"holds the output of another command.*optim is not a key"
+    ):
+        evaluate.main(words(labelled_set, classifier[0], tmp_path))
+    assert (tmp_path / "config.yaml").read_text() == "optim: {lr: 1}\n"
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    labelled_set, classifier, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args, **how: pytest.fail("too late"))
+    with pytest.raises(UsageError, match="cannot be written"):
+        evaluate.main(words(labelled_set, classifier[0], tmp_path / "file"))
+
+
+def test_what_a_data_set_lacks_is_said(labelled_set, tmp_path, capsys):
+    rows = "val/left/0.mp4,left,val", "val/left/nowhere.mp4,left,val"
+    (tmp_path / "val").symlink_to(labelled_set / "val")
+    (tmp_path / "split.csv").write_text("\n".join(["path,class,split", *rows]))
+    open_source(LabelledDataConfig(dataset="folder"), None, root=str(tmp_path), split="val")
+    assert "1 videos of the list are missing (val/left/nowhere.mp4)" in capsys.readouterr().err
+
+
+def test_half_a_classifier_is_refused(labelled_set, classifier, tmp_path):
+    state = dict(classifier[1].state_dict())
+    del state["fc_norm.weight"]
+    save_weights(tmp_path / "h.safetensors", state, frames=FRAMES, image_size=SIDE)
+    with pytest.raises(UsageError, match=r"not a whole classifier.*lacks fc_norm\.weight"):
+        evaluate.main(words(labelled_set, tmp_path / "h.safetensors", tmp_path / "out"))
 
 
 def test_a_pretrained_encoder_cannot_be_evaluated(labelled_set, tmp_path):
@@ -295,6 +332,7 @@ def test_frames_of_a_stores_videos_can_come_from_the_files(store, labelled_set):
     data = LabelledDataConfig(frames="video", root="/")
     source = open_source(data, str(store), root="/", split=None)
     assert list(source.class_names) == ["left", "right"] and source.step == 1
+    assert frame_stride(None, source) == 2  # the store's
     files = source_of(labelled_set)
     seen, plain = (s.read(4, lambda count: np.arange(count)) for s in (source, files))
     assert (seen == plain).all()
@@ -304,11 +342,30 @@ def test_strides_count_raw_frames(labelled_set):
     source = source_of(labelled_set)
     assert frame_stride(None, source) == 4
     assert frame_stride(3, source) == 3
-    source.step = 2
+    source.step = source.stride = 2
     assert frame_stride(None, source) == 1
     assert frame_stride(6, source) == 3
-    with pytest.raises(UsageError, match=r"data\.stride=3 must be a multiple.*spec\.stride=2"):
+    with pytest.raises(UsageError, match=r"data\.stride=3 cannot be read from .*spec\.stride=2"):
         frame_stride(3, source)
+    source.step = source.stride = 1  # a store of every frame
+    assert frame_stride(None, source) == 1
+
+
+def test_segments_need_no_stride():
+    recipe = {"data": {"sampling": "segment", "stride": 4}}
+    assert evaluate.trained_data(recipe, LabelledDataConfig()) == ("segment", None)
+    recipe["data"]["sampling"] = "dense"
+    assert evaluate.trained_data(recipe, LabelledDataConfig()) == ("dense", 4)
+
+
+def test_the_stride_of_training_goes_with_the_weights(store, labelled_set, tmp_path):
+    """Trained from a store, evaluated from files: the clip must be the same."""
+    run = [*FINETUNE, "init=none", "device=cpu", "data.workers=0", "data.batch_size=4"]
+    run = [word for word in run if not word.startswith("data.stride")]
+    stores = [f"store={store}", f"val_store={store}", f"out={tmp_path / 'run'}"]
+    assert finetune.main([*run, *stores, "optim.steps=1"]) == 0
+    assert read_weights(tmp_path / "run").recipe["data"]["stride"] == 2
+    assert checkpoint.read(checkpoint.newest(tmp_path / "run"))["config"]["data"]["stride"] == 2
 
 
 def test_a_batch_keeps_its_size_when_videos_fail():
@@ -321,8 +378,7 @@ def test_a_batch_keeps_its_size_when_videos_fail():
     batch = collate_train([item(1), {"failed": "x: broken"}, item(2)])
     assert batch["label"].tolist() == [1, 1, 2, 2, 1, 1]
     assert batch["failed"] == ["x: broken"]
-    with pytest.raises(MMEError, match="no video of a batch can be read: x: broken"):
-        collate_train([{"failed": "x: broken"}])
+    assert collate_train([{"failed": "x: broken"}]) == {"failed": ["x: broken"]}
 
 
 def test_scores_do_not_depend_on_the_batch(labelled_set, classifier):

@@ -130,3 +130,24 @@ def test_preprocessing_is_written_for_transformers(classifier, tmp_path):
     assert values["image_mean"] == [0.485, 0.456, 0.406]
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert (config["num_frames"], config["image_size"], config["layer_norm_eps"]) == (4, 32, 1e-6)
+
+
+def test_a_run_is_not_overwritten(classifier, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(b"weights of a run")
+    with pytest.raises(UsageError, match="is no export and would be lost"):
+        main([str(classifier[0]), "--to", "videomae-hf", "-o", str(run)])
+    assert (run / "model.safetensors").read_bytes() == b"weights of a run"
+
+
+@pytest.mark.parametrize("to", ["videomae-hf", "encoder"])
+def test_a_place_that_cannot_be_written_is_named(classifier, tmp_path, to):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file.*: cannot be written"):
+        main([str(classifier[0]), "--to", to, "-o", str(tmp_path / "file" / "e.safetensors")])
+
+
+def test_an_encoder_file_is_called_by_its_format(classifier, tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        main([str(classifier[0]), "--to", "encoder", "-o", str(tmp_path / "e.pth")])

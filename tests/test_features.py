@@ -7,7 +7,7 @@ from labelled import write_set
 from mme_core.errors import UsageError
 from mme_core.model import build_pretraining_model
 from train import features
-from train.clip_data import TestViews, ViewPlan, normalise
+from train.clip_data import TestViews, ViewPlan, to_model_input
 from train.clips import open_source
 from train.finetune_config import LabelledDataConfig
 
@@ -39,7 +39,7 @@ def test_features_are_the_means_of_the_encoders_tokens(labelled_set, encoder, tm
         data = LabelledDataConfig(dataset="folder")
         source = open_source(data, None, root=str(labelled_set), split="val")
         views = TestViews(source, ViewPlan("dense", 1, 4, 32, clips=2, crops=1))[4]["views"]
-        want = model.encode(normalise(views)).mean(1)
+        want = model.encode(to_model_input(views)).mean(1)
         np.testing.assert_allclose(found["features"][4], want, atol=1e-5)
 
 
@@ -61,3 +61,21 @@ def test_zarr_holds_the_same(encoder, tmp_path):
 def test_the_name_says_the_format(labelled_set, encoder, tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.zarr or \.npz"):
         features.main(words(labelled_set, encoder[0], tmp_path / "f.csv"))
+
+
+def test_the_recipe_goes_with_the_features(labelled_set, encoder, tmp_path):
+    assert features.main(words(labelled_set, encoder[0], tmp_path / "f.npz")) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert f"init: {encoder[0]}" in str(found["config"])
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
+def test_what_holds_no_features_is_not_overwritten(labelled_set, encoder, tmp_path):
+    out = tmp_path / "f.zarr"
+    zarr.open_group(out, mode="w").create_array("position", data=np.zeros(3))
+    with pytest.raises(UsageError, match=r"f\.zarr: exists and does not hold features"):
+        features.main(words(labelled_set, encoder[0], out))
+    assert (zarr.open_group(out, mode="r")["position"][:] == 0).all()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        features.main(words(labelled_set, encoder[0], tmp_path / "file" / "f.npz"))

@@ -10,7 +10,7 @@ import torch
 from labelled import write_set
 from safetensors.torch import load_file
 
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, VideoError
 from mme_core.model import build_pretraining_model
 from train import checkpoint, finetune
 from train.config import PretrainConfig
@@ -153,6 +153,16 @@ def test_an_unreadable_training_video_is_reported_and_stood_in_for(tmp_path, cap
     assert read_metrics(tmp_path / "run")[-2]["unreadable"] == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_a_readable_video_ends_the_run(tmp_path, workers):
+    root = write_set(tmp_path / "set", train=2, val=1)
+    for path in (root / "train").rglob("*.mp4"):
+        path.write_bytes(b"no video")
+    extra = [f"data.workers={workers}", "optim.epochs=1"]
+    with pytest.raises(VideoError, match=r"^no video of a batch can be read: train/[^\n]*$"):
+        finetune.main(words(root, tmp_path / "run", *extra))
+
+
 WRONG = {
     "unknown key": (["data.strid=2"], "data.strid is not a key.*data.stride"),
     "no videos": (["data.root=/nowhere"], "/nowhere"),
@@ -164,6 +174,10 @@ WRONG = {
     "policy": (["augment.rand_augment=magic"], "augment.rand_augment=magic"),
     "sampling": (["data.sampling=sparse"], "data.sampling=sparse is not one of"),
     "scale": (["augment.scale=[0.5]"], "augment.scale"),
+    "erasing": (["augment.erase=3"], "augment.erase=3.0 must be between 0 and 1"),
+    "drop path": (["model.drop_path=1.5"], "model.drop_path=1.5 must be between"),
+    "average": (["ema=2"], "ema=2.0 must be between"),
+    "views": (["eval.batch=0"], "eval.batch=0 must be at least 1"),
     "no weights": (["init=/nowhere.pt"], "no such file of weights"),
 }
 

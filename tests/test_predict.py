@@ -1,10 +1,14 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import build_classifier
+from train import metrics
 from train.convert import save_weights
-from train.predict import main
+from train.predict import draw, main
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +54,29 @@ def test_wrong_input_is_explained(labelled_set, weights, tmp_path):
         main([str(tmp_path / "broken.mp4"), "--weights", str(weights)])
     with pytest.raises(VideoError):
         main([str(tmp_path / "absent.mp4"), "--weights", str(weights)])
+    picture = str(tmp_path / "p.foo")
+    with pytest.raises(UsageError, match=r"must end in \.png"):
+        main([video, "--weights", str(weights), "-o", picture])
+    twins = [video, str(labelled_set / "val" / "right" / "0.mp4")]
+    with pytest.raises(UsageError, match=r"several pictures would be 0\.png"):
+        main([*twins, "--weights", str(weights), "-o", str(tmp_path)])
+
+
+def test_a_video_that_cannot_be_read_does_not_stop_the_others(
+    labelled_set, weights, tmp_path, capsys
+):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    videos = [str(tmp_path / "broken.mp4"), str(labelled_set / "val" / "left" / "0.mp4")]
+    with pytest.raises(VideoError, match=r"broken\.mp4: "):
+        main([*videos, "--weights", str(weights), "--clips", "1"])
+    assert capsys.readouterr().out.startswith(videos[1])
+
+
+def test_pictures_of_long_names_are_whole(weights, tmp_path, recwarn):
+    names = [f"Pretending to put something behind something, number {i}" for i in range(5)]
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    draw(tmp_path / "p.png", Path("$x$" * 60), frames, [(name, 0.2) for name in names])
+    metrics.draw_confusion(tmp_path / "c.png", np.eye(5, dtype=int), names)
+    assert not recwarn  # matplotlib warns where labels leave no room
+    assert metrics.shorten(names[3], 30) == "Pretending to p…hing, number 3"
+    assert metrics.shorten("a $ b", 30) == r"a \$ b"

@@ -196,12 +196,31 @@ def test_too_little_disk_for_the_tokens_is_said_before(tmp_path, monkeypatch):
     [
         (["probes=[linear,magic]"], "'magic' is not one of linear, attentive, knn"),
         (["choice_share=1"], "choice_share=1"),
+        (["lrs=[]"], r"lrs=\[\] must name one"),
+        (["neighbours=[0]"], "neighbours=0 must be at least 1"),
+        (["shots=[0]"], "shots=0 must be at least 1"),
+        (["batch_size=1"], "batch_size=1 must be at least 2"),
+        (["epochs=0"], "epochs=0 must be at least 1"),
+        (["attention_heads=5"], "attention_heads=5 must divide the encoder's width of 192"),
+        (["view.clips=0"], "view.clips=0 must be at least 1"),
+        (["data.sampling=sparse"], "data.sampling=sparse is not one of"),
         (["init=/nowhere"], "no such file of weights"),
     ],
 )
 def test_wrong_input_is_explained(labelled_set, tmp_path, change, message):
     with pytest.raises(UsageError, match=message):
         probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, *change))
+
+
+def test_videos_that_cannot_be_read_are_named(tmp_path, capsys):
+    root = write_set(tmp_path / "set", train=2, val=2)
+    (root / "val" / "left" / "0.mp4").write_bytes(b"no video")
+    extra = ["init=none", *MODEL, "probes=[knn]", "baselines=false"]
+    assert probe.main(words(root, tmp_path / "run", *extra)) == 0
+    found = json.loads((tmp_path / "run" / "probe.json").read_text())
+    assert found["test_videos"] == 3
+    assert [video for video, _ in found["not_read"]] == ["val/left/0.mp4"]
+    assert "1 videos not read" in " ".join(capsys.readouterr().out.split())
 
 
 def test_one_training_video_a_class_cannot_choose(tmp_path):

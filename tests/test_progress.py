@@ -45,8 +45,11 @@ def test_plain_lines_now_and_then(clock):
     assert output.getvalue().splitlines() == ["2/2 videos · 5 frames/s · 0 failed · 0:00 left"]
 
 
-def test_bar_on_a_terminal():
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bar_on_a_terminal_alone(monkeypatch, terminal):
+    monkeypatch.setenv("FORCE_COLOR", "1")
     output = io.StringIO()
+    output.isatty = lambda: terminal
     with Display(2, Console(file=output, force_terminal=True, width=90)) as display:
         display.finish(ShardResult(0, (GOOD,)))
-    assert "1/2 videos" in output.getvalue()
+    assert ("1/2 videos" in output.getvalue()) == terminal

@@ -40,7 +40,7 @@ def test_the_table_of_videos(store_path):
     assert store.videos["first"].tolist() == [0, 11, 0]
     assert store.videos["shard"].tolist() == [0, 0, 1]
     assert store.videos[-1]["id"] == "c" and store.videos.find("c") == 2
-    with pytest.raises(StoreError, match="no video 'd'"):
+    with pytest.raises(UsageError, match=r"no video 'd' in the store; the first: a\.mp4, b, c"):
         store.videos.find("d")
     with pytest.raises(StoreError, match="no column 'fpz'"):
         store.videos["fpz"]

@@ -75,6 +75,12 @@ def test_segment_test_clips_are_starts_and_middles():
     assert got[1].tolist() == [1, 3, 6, 8, 11, 13, 16, 18, 21, 23, 26, 28, 31, 33, 36, 38]
 
 
+def test_a_single_segment_clip_takes_the_middles():
+    # 40 frames, tick 2.5, from 1.25; as VideoMAE validates
+    got = views.test_indices("segment", 40, 16, 4, 1)
+    assert got.tolist() == [[1, 3, 6, 8, 11, 13, 16, 18, 21, 23, 26, 28, 31, 33, 36, 38]]
+
+
 def test_test_crops_lie_along_the_longer_side():
     # 240×320 → short side 224: width int(224 · 320 / 240) = 298; step (298 − 224) / 2 = 37
     assert views.short_side_size(240, 320, 224) == (224, 298)

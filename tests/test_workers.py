@@ -7,7 +7,9 @@ import sys
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core.threads import ONE_THREAD
-from train.workers import worker_options
+from train.clip_data import make_loader as make_labelled_loader
+from train.data import make_loader
+from train.workers import usable_cores, worker_options
 
 LEFT = """
 import sys
@@ -43,3 +45,10 @@ def test_a_worker_leaves_the_other_cores_to_the_others(monkeypatch):
     environment = next(iter(loader))
     assert {name: environment[name] for name in ONE_THREAD} == {name: ["1"] for name in ONE_THREAD}
     assert os.environ["OMP_NUM_THREADS"] == "3" and "OPENBLAS_NUM_THREADS" not in os.environ
+
+
+def test_no_more_workers_than_cores():
+    data, batches = Environment(), [[0]]
+    for workers, started in ((1000, usable_cores()), (0, 0)):
+        assert make_loader(data, batches, workers=workers).num_workers == started
+        assert make_labelled_loader(data, batches, list, workers).num_workers == started

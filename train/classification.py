@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mme_core.model import Classifier, build_classifier
 from train.clip_augment import erase
-from train.clip_data import normalise
+from train.clip_data import to_model_input
 from train.finetune_config import AugmentConfig, FinetuneConfig
 from train.mixup import build_mixup, mix
 from train.weights import load_weights, read_weights
@@ -62,7 +62,7 @@ class SoftLoss:
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
         """The mean over a batch of `train.clip_data`: erased and mixed here, on the device."""
         label = batch["label"].to(self.device, non_blocking=True)
-        clip = normalise(batch["frames"].to(self.device, non_blocking=True))
+        clip = to_model_input(batch["frames"].to(self.device, non_blocking=True))
         if self.augment.erase:
             clip = erase(clip, self.augment.erase)
         if self.mixup is not None:

@@ -13,18 +13,18 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mme_core.errors import MMEError, VideoError
+from mme_core.errors import MMEError
 from train import views
 from train.clip_augment import augment_clip
 from train.clips import Source
 from train.finetune_config import AugmentConfig
 from train.sampler import SAMPLE
-from train.workers import worker_options
+from train.workers import usable_cores, worker_options
 
 UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
 
 
-def normalise(frames_BTHW3: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def to_model_input(frames_BTHW3: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 frames → the model's input [B, 3, T, H, W], ImageNet mean and deviation."""
     clip = frames_BTHW3.permute(0, 4, 1, 2, 3).to(dtype) / 255
     mean, std = (
@@ -91,12 +91,12 @@ def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:
     """One batch, the crops of a video side by side; "failed" lists the videos it lacks.
 
     A video that cannot be read gives its place to another of its batch, so that shapes stay as
-    they are. Raises VideoError when no video of the batch can be read.
+    they are; where no video can be read there is "failed" alone.
     """
     failed = [item["failed"] for item in items if "failed" in item]
     good = [item for item in items if "failed" not in item]
     if not good:
-        raise VideoError(f"no video of a batch can be read: {failed[0]}")
+        return {"failed": failed}
     good += [good[i % len(good)] for i in range(len(failed))]
     return {
         "frames": torch.cat([item["frames"] for item in good]),
@@ -156,13 +156,13 @@ def make_loader(
     collate: Callable[[list[Any]], Any],
     workers: int,
 ) -> DataLoader:
-    """Batches of items of `dataset`, loaded by so many processes (see train.workers)."""
+    """Batches of items of `dataset`, loaded by so many processes, at most a core each."""
     options = worker_options("train.clip_data") if workers else {}
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=workers,
+        num_workers=min(workers, usable_cores()),
         pin_memory=torch.cuda.is_available(),
         **options,
     )

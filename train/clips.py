@@ -1,11 +1,14 @@
 """Labelled videos as clips of frames: from video files, or from the frames of a store.
 
 A source offers the frames of each video under the numbers 0 … frames − 1: a file all its raw
-frames, a store every `spec.stride`-th. `step` is the raw frames between two that it offers.
+frames, a store every `spec.stride`-th. `step` is the raw frames between two that it offers,
+`stride` those between two of a clip where nothing else is said.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,8 +27,7 @@ from mme_core.window import decode_frames
 from train.finetune_config import LabelledDataConfig
 from train.runs import check_finished
 
-FILE_STRIDE = 4  # of clips from video files, where a recipe says nothing
-
+FILE_STRIDE = 4  # raw frames between two of a clip from files that belong to no store
 
 Choose = Callable[[int], np.ndarray]  # frames of a video -> the indices to read, of any shape
 
@@ -37,6 +39,7 @@ class Source(Protocol):
     labels: np.ndarray
     class_names: Sequence[str]
     step: int
+    stride: int
 
     def missing(self) -> list[tuple[str, str]]:
         """(id, reason) of videos of the data set that were left out before."""
@@ -53,7 +56,13 @@ class FileSource:
 
     step = 1
 
-    def __init__(self, items: Sequence[VideoItem], class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        items: Sequence[VideoItem],
+        class_names: Sequence[str],
+        stride: int = FILE_STRIDE,
+    ) -> None:
+        self.stride = stride
         self.items = items
         self.ids = [item.id for item in items]
         self.labels = np.array([item.label for item in items], np.int64)
@@ -113,7 +122,7 @@ class StoreSource:
         self.ids = list(store.videos["id"])
         self.labels = np.asarray(store.videos["label"], np.int64)
         self.class_names = store.class_names
-        self.step = store.spec.stride
+        self.step = self.stride = store.spec.stride
 
     def missing(self) -> list[tuple[str, str]]:
         """The videos that stage 1 quarantined."""
@@ -155,6 +164,9 @@ def open_source(
         if root is None:
             raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
         manifest = load_manifest(data.dataset, root, split)
+        if os.environ.get("RANK", "0") == "0":
+            for note in manifest.notes:
+                print(f"{data.dataset}, {split}: {note}", file=sys.stderr)
         return FileSource(manifest.items, manifest.class_names)
     opened = TargetStore(store)
     check_finished(opened)
@@ -165,7 +177,7 @@ def open_source(
         VideoItem(id_, join(root or "", path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
-    return FileSource(items, opened.class_names)
+    return FileSource(items, opened.class_names, opened.spec.stride)
 
 
 def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | None) -> Sources:
@@ -209,11 +221,16 @@ def relabel(source: Source, class_names: Sequence[str]) -> None:
 
 
 def frame_stride(data_stride: int | None, source: Source) -> int:
-    """Frames of the source between two of a clip. Raises UsageError where it is no whole number."""
-    if data_stride is None:
-        return 1 if source.step > 1 else FILE_STRIDE
-    if data_stride < 1 or data_stride % source.step:
+    """Frames of the source between two of a clip, from the raw frames between them (None: its own).
+
+    Raises UsageError where it is no whole number.
+    """
+    stride = source.stride if data_stride is None else data_stride
+    if stride < 1:
+        raise UsageError(f"data.stride={stride} must be at least 1")
+    if stride % source.step:
         raise UsageError(
-            f"data.stride={data_stride} must be a multiple of the store's spec.stride={source.step}"
+            f"clips of data.stride={stride} cannot be read from a store of spec.stride="
+            f"{source.step}: set a multiple of it, or data.frames=video data.root=…"
         )
-    return data_stride // source.step
+    return stride // source.step

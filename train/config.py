@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,11 +39,17 @@ CHOICES = {
 }
 
 AT_LEAST = {
+    "seed": 0,
     "data.batch_size": 1,
     "data.workers": 0,
     "data.crops": 1,
+    "model.depth": 1,
+    "decoder.depth": 1,
     "optim.epochs": 1,
     "optim.steps": 1,
+    "optim.lr": 0,
+    "optim.min_lr": 0,
+    "optim.weight_decay": 0,
     "optim.warmup_epochs": 0,
     "optim.accumulate": 1,
     "checkpoint.every": 1,
@@ -56,12 +62,13 @@ AT_LEAST = {
     "eval.panels": 0,
     "nonfinite_budget": 0,
 }
+ABOVE_ZERO = ("data.stage_gb", "optim.clip")
 
 
 @dataclass
 class DataConfig:
     batch_size: int = 64  # clips per process and micro-batch, crops counted
-    workers: int = 8  # loader processes per training process; 0 loads in the training process
+    workers: int = 8  # loader processes per training process, at most a core each; 0: none
     frames: str = "store"  # "store": its JPEG frames; "video": decoded from the video files
     root: str | None = None  # folder of the video files, for frames=video
     stride: int | None = None  # raw frames between sampled frames that the store must have
@@ -69,7 +76,7 @@ class DataConfig:
     crop: str = "random"
     zoom: list[int] = field(default_factory=list)  # [10, 16]: side of the crop, patches; []: off
     flip: bool = True
-    shuffle_frames: bool = False  # Figure 3: the clip's tubelets in random order
+    shuffle_frames: bool = False  # Figure 3: the clip's frames in random order
     shard_shuffle: bool = False  # shuffle shards, then inside a few: for disks that seek slowly
     stage: str | None = None  # local folder for copies of the shards, made beside the training
     stage_gb: float | None = None  # how much of it; until 5 % of the disk are left where not said
@@ -190,7 +197,8 @@ def load(schema: type[Config], argv: Sequence[str], prog: str, description: str)
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="keys and their defaults:\n\n" + OmegaConf.to_yaml(OmegaConf.structured(schema)),
+        epilog="keys and their defaults (??? must be given):\n\n"
+        + OmegaConf.to_yaml(OmegaConf.structured(schema)),
     )
     parser.add_argument(
         "--config", action="append", default=[], metavar="FILE", help="a recipe; repeatable"
@@ -218,15 +226,30 @@ def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]])
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
-    for key, choices in CHOICES.items():
-        value = OmegaConf.select(config, key)
-        if value is not None and value not in choices:
-            raise UsageError(f"{key}={value} is not one of {', '.join(choices)}")
-    for key, least in AT_LEAST.items():
-        value = OmegaConf.select(config, key)
-        if value is not None and value < least:
-            raise UsageError(f"{key}={value} must be at least {least}")
+    _check_values(config)
     return OmegaConf.to_object(config)
+
+
+def _check_values(config: Any) -> None:
+    """What holds for a key in every recipe that has it."""
+
+    def given(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        for key in keys:
+            if (value := OmegaConf.select(config, key)) is not None:
+                yield key, value
+
+    for key, value in given(CHOICES):
+        if value not in CHOICES[key]:
+            raise UsageError(f"{key}={value} is not one of {', '.join(CHOICES[key])}")
+    for key, value in given(AT_LEAST):
+        if not value >= AT_LEAST[key]:
+            raise UsageError(f"{key}={value} must be at least {AT_LEAST[key]}")
+    for key, value in given(ABOVE_ZERO):
+        if not value > 0:
+            raise UsageError(f"{key}={value} must be above 0")
+    for key, value in given(["optim.betas"]):
+        if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+            raise UsageError(f"{key}={value} must be two numbers in 0 … 1, 1 excluded")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -280,10 +303,17 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         _check_keys(value, config[name], known, f"{key}.")
 
 
+def _recipes() -> list[str]:
+    return sorted(str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.yaml"))
+
+
 def read_yaml(name: str) -> dict[str, Any]:
     path = Path(name) if Path(name).exists() else RECIPES / name
     if not path.is_file():
-        raise UsageError(f"--config {name}: no such file, here or among the recipes in {RECIPES}")
+        raise UsageError(
+            f"--config {name}: no such file, here or among the recipes in {RECIPES}, which are "
+            f"{', '.join(_recipes())}"
+        )
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
@@ -296,5 +326,6 @@ def read_yaml(name: str) -> dict[str, Any]:
 def _read_words(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         if "=" not in word or word.startswith(("=", "-")):
-            raise UsageError(f"'{word}' is not of the form key=value")
+            hint = f"; a recipe is named by --config {word}" if word.endswith(".yaml") else ""
+            raise UsageError(f"'{word}' is not of the form key=value{hint}")
     return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))

@@ -10,15 +10,33 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mme_core.errors import UsageError
 from mme_core.model import build_classifier
 from train.weights import LoadReport, Weights, clip_arguments, load_weights, read_weights
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a disk's refusals into a UsageError that names the path."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # the latter is safetensors' for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be written ({reason}); choose another place") from error
+
+
+def check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise UsageError(f"-o {path}: the name must end in {suffix}")
 
 
 def save_weights(
@@ -37,11 +55,12 @@ def save_weights(
         "class_names": class_names,
         "recipe": recipe,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, aside, metadata={"format": "pt", "mme": json.dumps(meta)})
-    aside.rename(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(contiguous, aside, metadata={"format": "pt", "mme": json.dumps(meta)})
+        aside.rename(path)
 
 
 def check(weights: Weights) -> LoadReport:
@@ -60,6 +79,7 @@ def convert(source: Path, target: Path, frames: int = 16, image_size: int = 224)
         frames=weights.frames,
         image_size=weights.image_size,
         class_names=weights.class_names,
+        recipe=weights.recipe,
     )
     head = f"head of {weights.num_classes} classes" if weights.num_classes else "no head"
     return (
@@ -75,7 +95,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--frames", type=int, default=16, help="of the clip, if not in the file")
     parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
     arguments = parser.parse_args(argv)
-    if arguments.output.suffix != ".safetensors":
-        raise UsageError(f"-o {arguments.output}: the name must end in .safetensors")
+    check_suffix(arguments.output, ".safetensors")
     print(convert(arguments.source, arguments.output, arguments.frames, arguments.image_size))
     return 0

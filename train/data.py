@@ -42,7 +42,7 @@ from train import data_checks as checks
 from train.augment import View
 from train.contents import stored_to_raw
 from train.sampler import SAMPLE
-from train.workers import worker_options
+from train.workers import usable_cores, worker_options
 
 Sample = dict[str, Tensor]
 
@@ -243,8 +243,8 @@ def make_loader(
 ) -> ClipLoader:
     """Batches of `dataset` as `sampler` (a ClipSampler) asks for them, pinned where there is CUDA.
 
-    Workers are started once and live as long as the loader; train.workers says what they ask of a
-    script. workers=0 loads in this process.
+    Workers, not more than there are cores, are started once and live as long as the loader;
+    train.workers says what they ask of a script. workers=0 loads in this process.
     """
     options = {}
     if workers:
@@ -253,7 +253,7 @@ def make_loader(
     return ClipLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=workers,
+        num_workers=min(workers, usable_cores()),
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         # Its seeds for workers, which nothing uses, are not drawn from the training's numbers.

@@ -54,14 +54,6 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def broadcast(self, value: Any) -> Any:
-        """The main process' picklable value."""
-        if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, device=self.device)
-        return box[0]
-
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model under DistributedDataParallel, where there are other processes."""
         if self.world == 1:

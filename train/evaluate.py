@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from mme_core.errors import MMEError, UsageError
 from train import config as recipes
 from train import runs
-from train.clip_data import TestViews, ViewPlan, make_loader, normalise
+from train.clip_data import TestViews, ViewPlan, make_loader, to_model_input
 from train.clips import Source, check_labels, frame_stride, open_source, relabel
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
-from train.finetune_config import LabelledDataConfig, ViewConfig
+from train.finetune_config import LabelledDataConfig, ViewConfig, check_output, check_views
 from train.metrics import (
     Metrics,
     draw_confusion,
@@ -33,6 +33,7 @@ from train.metrics import (
     write_per_class,
     write_predictions,
 )
+from train.views import check_sampling
 from train.weights import build_from, read_weights
 
 
@@ -97,7 +98,7 @@ def score_videos(
         read = [item for item in items if "failed" not in item]
         if not read:
             continue
-        clip = normalise(torch.cat([item["views"] for item in read]).to(ranks.device))
+        clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
         with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
             logits = model(clip)
         scores = logits.double().softmax(1).unflatten(0, (len(read), -1)).mean(1).cpu().numpy()
@@ -166,14 +167,21 @@ def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
 
 
 def trained_data(recipe: dict[str, Any], data: LabelledDataConfig) -> tuple[str, int | None]:
-    """(sampling, raw stride) that a classifier was trained with, else what `data` says."""
+    """(sampling, raw stride) that a classifier was trained with, else what `data` says.
+
+    A stride means nothing to segments, and is None for them.
+    """
     trained = recipe.get("data", {})
+    sampling = trained.get("sampling", data.sampling)
     stride = data.stride if data.stride is not None else trained.get("stride")
-    return trained.get("sampling", data.sampling), stride
+    return sampling, stride if sampling == "dense" else None
 
 
 def main(argv: list[str]) -> int:
     config = recipes.load(EvaluateConfig, argv, "mme evaluate", __doc__)
+    check_sampling(config.data.sampling)
+    check_views("eval", config.eval)
+    check_output(config)
     ranks = connect(config.device)
     try:
         weights = read_weights(config.init)
@@ -198,6 +206,8 @@ def main(argv: list[str]) -> int:
             crops=config.eval.crops,
             still=config.data.still,
         )
+        if ranks.main:
+            runs.write_config(config)  # before the work, so that a folder nobody may write is found
         result = evaluate(
             model,
             source,
@@ -208,7 +218,6 @@ def main(argv: list[str]) -> int:
             dtype=autocast_dtype(config.precision, ranks.device),
         )
         if ranks.main:
-            runs.write_config(config)
             write_evaluation(Path(config.out), result, source)
             print(result)
         return 0

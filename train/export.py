@@ -20,7 +20,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import SIZES, sinusoid_table
 from mme_core.spec import TUBELET
-from train.convert import save_weights
+from train.convert import check_suffix, save_weights, writing
 from train.formats import to_hf
 from train.weights import Weights, build_from, read_weights
 
@@ -39,15 +39,20 @@ def export_hf(weights: Weights, folder: Path) -> str:
             f"{weights.path}: its positions were interpolated from another resolution, and "
             "transformers' VideoMAE only knows its own fixed table; use --to encoder or --to onnx"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(to_hf(weights.tensors), folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", _hf_config(weights))
-    _write_json(folder / "preprocessor_config.json", _hf_preprocessor(weights))
+    file, config = folder / "model.safetensors", folder / "config.json"
+    if file.exists() and not config.exists():
+        raise UsageError(f"-o {folder}: {file} is no export and would be lost; choose another one")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(to_hf(weights.tensors), file, metadata={"format": "pt"})
+        _write_json(config, _hf_config(weights))
+        _write_json(folder / "preprocessor_config.json", _hf_preprocessor(weights))
     return f"{folder}: {_hf_config(weights)['architectures'][0]}.from_pretrained('{folder}')"
 
 
 def export_encoder(weights: Weights, path: Path) -> str:
     """encoder.* alone, as one safetensors file; docs/downstream.md shows how to load it."""
+    check_suffix(path, ".safetensors")
     tensors = {n: t for n, t in weights.tensors.items() if n.startswith("encoder.")}
     save_weights(path, tensors, frames=weights.frames, image_size=weights.image_size)
     return f"{path}: {len(tensors)} tensors, size {weights.size}"
@@ -60,24 +65,28 @@ def export_onnx(weights: Weights, path: Path) -> str:
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise UsageError(f"--to onnx needs {package}: pip install 'mme[export]'")
+            raise UsageError(
+                f"--to onnx needs {package}: install the extra 'export' where the sources are, pip "
+                "install '.[export]', or all of them, make setup"
+            )
     import onnxruntime
 
     model = build_from(weights)
     size = (3, weights.frames, weights.image_size, weights.image_size)
     clip = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        model,
-        (clip,),
-        path,
-        input_names=["clip"],
-        output_names=["logits"],
-        dynamic_shapes={"clip": {0: torch.export.Dim("batch", min=1)}},
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.onnx.export(
+            model,
+            (clip,),
+            path,
+            input_names=["clip"],
+            output_names=["logits"],
+            dynamic_shapes={"clip": {0: torch.export.Dim("batch", min=1)}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     three = torch.cat([clip, clip[:1]])  # another batch size than the one traced
     (got,) = session.run(None, {"clip": three.numpy()})

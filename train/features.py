@@ -4,12 +4,13 @@
     mme features init=weights.safetensors data.dataset=folder data.root=DIR out=features.npz
 
 The file holds `features` float32 [videos, views, width] (mean over tokens), `label` int64 [videos],
-and the ids, the class names and what could not be read.
+the ids, the class names, what could not be read, and the resolved configuration.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,13 @@ import zarr
 from mme_core.errors import UsageError
 from train import config as recipes
 from train.backbone import Backbone, backbone_from, model_config, random_backbone
-from train.clip_data import ViewPlan, normalise
+from train.clip_data import ViewPlan, to_model_input
 from train.clips import Source, frame_stride, open_source
 from train.config import ModelConfig
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import gather_videos, trained_data, view_loader
-from train.finetune_config import LabelledDataConfig, ViewConfig
+from train.finetune_config import LabelledDataConfig, ViewConfig, check_views
+from train.views import check_sampling
 from train.weights import read_weights
 
 SUFFIXES = (".zarr", ".npz")
@@ -81,7 +83,7 @@ def stream_tokens(
                 yield item["video"], None, item["failed"]
         if not read:
             continue
-        clip = normalise(torch.cat([item["views"] for item in read]).to(ranks.device))
+        clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
         with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
             tokens = backbone.tokens(clip)
         tokens = tokens.float()
@@ -103,23 +105,53 @@ def extract(
         else:
             rows.append((video, value.cpu().numpy()))
     video, pooled, named = gather_videos(ranks, rows, failures, source)
-    return Features(video, pooled.astype(np.float32), named)
+    return Features(video, pooled.astype(np.float32), source.missing() + named)
 
 
-def write_features(path: Path, features: Features, source: Source) -> None:
-    """A Zarr group (ids and names in its attributes) or an npz file (as arrays of text)."""
+def claim(path: Path) -> Path:
+    """An empty file or folder beside `path`, to be written and then renamed to it.
+
+    Raises UsageError where nothing can be written there, or `path` is a folder of something else.
+    """
+    if path.is_dir() and not (path / "features").is_dir():
+        raise UsageError(f"out={path}: exists and does not hold features; choose another name")
+    aside = path.with_name(f".part-{path.name}")  # the suffix stays: it says the format
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npz":
+            aside.touch()
+        else:
+            aside.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"out={path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
+    return aside
+
+
+def write_features(
+    path: Path, aside: Path, features: Features, source: Source, config: FeaturesConfig
+) -> None:
+    """A Zarr group (ids, names, recipe in its attributes) or an npz file (as arrays of text)."""
     ids = [source.ids[video] for video in features.video]
     labels = source.labels[features.video]
-    about = {"ids": ids, "class_names": list(source.class_names), "not_read": features.failures}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "ids": ids,
+        "class_names": list(source.class_names),
+        "not_read": features.failures,
+        "config": recipes.to_yaml(config),
+    }
     if path.suffix == ".npz":
         texts = {name: np.array(values, dtype=str) for name, values in about.items()}
-        np.savez(path, features=features.pooled, label=labels, **texts)
-        return
-    group = zarr.open_group(path, mode="w")
-    group.create_array("features", data=features.pooled)
-    group.create_array("label", data=labels)
-    group.attrs.update(json.loads(json.dumps(about)))
+        np.savez(aside, features=features.pooled, label=labels, **texts)
+    else:
+        group = zarr.open_group(aside, mode="w")
+        group.create_array("features", data=features.pooled)
+        group.create_array("label", data=labels)
+        group.attrs.update(json.loads(json.dumps(about)))
+        if path.exists():
+            shutil.rmtree(path)
+    aside.rename(path)
 
 
 def main(argv: list[str]) -> int:
@@ -127,6 +159,8 @@ def main(argv: list[str]) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
+    check_sampling(config.data.sampling)
+    check_views("view", config.view)
     ranks = connect(config.device)
     try:
         recipe = {}
@@ -138,6 +172,7 @@ def main(argv: list[str]) -> int:
             model, backbone = model_config(weights), backbone_from(weights)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         sampling, stride = trained_data(recipe, config.data)
+        aside = claim(out) if ranks.main else None
         features = extract(
             backbone.to(ranks.device),
             source,
@@ -156,7 +191,7 @@ def main(argv: list[str]) -> int:
             dtype=autocast_dtype(config.precision, ranks.device),
         )
         if ranks.main:
-            write_features(out, features, source)
+            write_features(out, aside, features, source, config)
             videos, views, width = features.pooled.shape
             print(
                 f"{out}: {videos} videos × {views} views × {width} numbers; "

@@ -1,6 +1,6 @@
 """`mme finetune`: a pre-trained encoder becomes a classifier, in VideoMAE's recipe.
 
-    mme finetune --config finetune/demo.yaml init=runs/pretrain store=out/train val_store=out/val \
+    mme finetune --config finetune/demo.yaml init=runs/pretrain store=out/train val_store=out/val \\
         out=runs/finetune
     torchrun --nproc-per-node=8 -m mme_core finetune --config finetune/k400.yaml init=… …
 
@@ -21,7 +21,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from mme_core.errors import MMEError
+from mme_core.errors import MMEError, VideoError
 from mme_core.model import Classifier
 from train import checkpoint, runs
 from train import config as recipes
@@ -32,7 +32,7 @@ from train.clips import Sources, frame_stride, open_sources
 from train.convert import save_weights
 from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
 from train.evaluate import Evaluation, evaluate, write_evaluation
-from train.finetune_config import FinetuneConfig, check
+from train.finetune_config import FinetuneConfig, check, check_output
 from train.layer_decay import layer_decay_groups
 from train.logging import Meter, step_line
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
@@ -56,6 +56,7 @@ class Finetuning:
     """One run: what it is made of, its loop, its checkpoints."""
 
     def __init__(self, config: FinetuneConfig, ranks: Ranks) -> None:
+        check_output(config)
         runs.check_folder(config)
         self.config, self.ranks, self.out = config, ranks, Path(config.out)
         data, optim, augment = config.data, config.optim, config.augment
@@ -63,12 +64,14 @@ class Finetuning:
         # What is learnt, from what.
         self.sources: Sources = open_sources(data, config.store, config.val_store)
         self.class_names = list(self.sources.train.class_names)
+        # raw frames; the held-out videos, and those of a later evaluation, may come from elsewhere
+        self.stride = self.sources.train.stride if data.stride is None else data.stride
         clips = TrainClips(
             self.sources.train,
             frames=config.model.frames,
             size=config.model.image_size,
             sampling=data.sampling,
-            stride=frame_stride(data.stride, self.sources.train),
+            stride=frame_stride(self.stride, self.sources.train),
             crops=data.crops,
             still=data.still,
             augment=augment,
@@ -153,9 +156,9 @@ class Finetuning:
             began = time.perf_counter()
             micro = [next(batches) for _ in range(accumulate)]
             meter.waited += time.perf_counter() - began
+            self._note_unreadable(micro, unreadable)
             loss, norm = self._step(micro)
             losses.append(loss)
-            self._note_unreadable(micro, unreadable)
             self.step += 1
             meter.steps += 1
             last = self.step == self.steps
@@ -200,6 +203,8 @@ class Finetuning:
 
     def _note_unreadable(self, micro: list[dict[str, Any]], known: set[str]) -> None:
         for batch in micro:
+            if "frames" not in batch:
+                raise VideoError(f"no video of a batch can be read: {batch['failed'][0]}")
             for text in set(batch["failed"]) - known:
                 known.add(text)
                 self.log.warn(f"unreadable, another video of its batch stands in: {text}")
@@ -227,7 +232,7 @@ class Finetuning:
         config = self.config
         plan = ViewPlan(
             sampling=config.data.sampling,
-            stride=frame_stride(config.data.stride, self.sources.val),
+            stride=frame_stride(self.stride, self.sources.val),
             frames=config.model.frames,
             size=config.model.image_size,
             clips=clips,
@@ -262,11 +267,17 @@ class Finetuning:
             frames=self.config.model.frames,
             image_size=self.config.model.image_size,
             class_names=self.class_names,
-            recipe=recipes.to_dict(self.config),
+            recipe=self._recipe(),
         )
         write_evaluation(self.out, result, self.sources.val)
         self._log_metrics("final", result)
         self.log.say(f"written to {self.out}: {MODEL}, evaluation.json, predictions.csv, pictures")
+
+    def _recipe(self) -> dict[str, Any]:
+        """The configuration as it goes beside the weights, with the stride that was used."""
+        recipe = recipes.to_dict(self.config)
+        recipe["data"]["stride"] = self.stride
+        return recipe
 
     @property
     def evaluated(self) -> Classifier:
@@ -284,7 +295,7 @@ class Finetuning:
             "step": self.step,
             "sampler": self.sampler.state_dict(self.step * self.config.optim.accumulate),
             "class_names": self.class_names,
-            "config": recipes.to_dict(self.config),
+            "config": self._recipe(),
         }
         checkpoint.save(self.out, self.step, state, self.config.checkpoint.keep)
 

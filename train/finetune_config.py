@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from mme_core.errors import UsageError
+from train import config as recipes
 from train.clip_augment import rand_augment
 from train.config import CheckpointConfig, LogConfig, ModelConfig, OptimConfig
 from train.views import check_sampling
@@ -100,5 +104,39 @@ def check(config: FinetuneConfig) -> None:
         raise UsageError(
             f"data.crops={config.data.crops} must divide data.batch_size={config.data.batch_size}"
         )
-    if config.eval.clips < 1 or config.eval.crops < 1:
-        raise UsageError("eval.clips and eval.crops must be at least 1")
+    check_views("eval", config.eval)
+    augment, model = config.augment, config.model
+    check_range("augment.erase", augment.erase, 0, 1)
+    check_range("augment.smoothing", augment.smoothing, 0, 1)
+    check_range("augment.mixup", augment.mixup, 0)
+    check_range("augment.cutmix", augment.cutmix, 0)
+    check_range("model.drop_path", model.drop_path, 0, 1)
+    check_range("model.fc_dropout", model.fc_dropout, 0, 1)
+    check_range("optim.layer_decay", config.optim.layer_decay, 0, 1)
+    check_range("ema", config.ema or 0, 0, 1)
+
+
+def check_output(config: Any) -> None:
+    """Raises UsageError where `out` holds the output of another command, which would be lost."""
+    path = Path(config.out) / "config.yaml"
+    if not path.exists():
+        return
+    try:
+        recipes.merge(type(config), [("", recipes.read_yaml(str(path)))])
+    except UsageError as error:
+        raise UsageError(
+            f"out={config.out} holds the output of another command ({path}: {error}): choose "
+            "another folder"
+        ) from error
+
+
+def check_views(name: str, view: ViewConfig) -> None:
+    """Raises UsageError for a number of views below 1; name: of the key that holds them."""
+    for key in ("clips", "crops", "batch"):
+        check_range(f"{name}.{key}", getattr(view, key), 1)
+
+
+def check_range(key: str, value: float, low: float, high: float = math.inf) -> None:
+    if not low <= value <= high:
+        limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise UsageError(f"{key}={value} must be {limits}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mme_core.model import PretrainingModel, take_tokens
 from mme_core.store import TargetStore
-from train.clip_data import normalise
+from train.clip_data import to_model_input
 from train.config import PretrainConfig
 from train.data import ClipDataset, collate, make_loader
 from train.distributed import Ranks
@@ -89,7 +89,7 @@ class HeldOut:
         model.eval()
         for batch in self._batches(data, clips):
             with self.objective.autocast():
-                tokens = model.encode(normalise(batch["frames"]))
+                tokens = model.encode(to_model_input(batch["frames"]))
             mine.append((tokens.float().mean(1).cpu(), batch["label"].cpu()))
         model.train()
         parts = [part for rank in self.ranks.gather(mine) for part in rank]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 TOP = 5  # classes listed for a video
+NAME = 30  # letters of a class's name in a picture
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,20 @@ def write_per_class(path: Path, confusion: np.ndarray, names: Sequence[str]) -> 
             writer.writerow([names[c], int(row.sum()), int(row[c]), accuracy, other])
 
 
+def shorten(text: str, most: int) -> str:
+    """At most so many letters of both ends, for a picture; dollars are no formula there."""
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[-((most - 1) // 2) :]}"
+    return text.replace("$", r"\$")
+
+
 def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
     """The confusion matrix, rows normalised, as a PNG; class names where they can be read."""
     from matplotlib.figure import Figure
 
-    classes = len(names)
-    side = float(np.clip(1.5 + 0.4 * classes, 4, 16))
+    classes, names = len(names), [shorten(name, NAME) for name in names]
+    labels = 0.09 * max(map(len, names)) if classes <= 60 else 0  # inches
+    side = float(np.clip(1.5 + 0.4 * classes, 4, 16)) + labels
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)

@@ -13,7 +13,7 @@ from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
 from mme_core.spec import TUBELET, TargetSpec
-from train.clip_data import normalise
+from train.clip_data import to_model_input
 from train.config import PretrainConfig
 from train.contents import (
     TargetSettings,
@@ -83,7 +83,7 @@ class Objective:
             batch = {**batch, "frames": frames}
         targets = build_targets(batch, self.spec, self.settings, list(self.weights))
         hidden = split_tokens(batch["mask"], self.hidden)[1]
-        return Question(normalise(frames), batch["mask"], hidden, targets)
+        return Question(to_model_input(frames), batch["mask"], hidden, targets)
 
     def predict(self, model: nn.Module, question: Question) -> dict[str, Tensor]:
         """{content: [B, M, D]} for the hidden tokens."""

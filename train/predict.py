@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from mme_core.datasets import VideoItem
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, VideoError
 from mme_core.model import Classifier
-from train.clip_data import ViewPlan, normalise
+from train.clip_data import ViewPlan, to_model_input
 from train.clips import FileSource, frame_stride
+from train.convert import check_suffix, writing
 from train.distributed import connect
 from train.evaluate import trained_data
 from train.finetune_config import LabelledDataConfig
-from train.metrics import TOP, rank
+from train.metrics import TOP, rank, shorten
 from train.views import test_views
 from train.weights import Weights, build_from, read_weights
 
@@ -47,7 +48,7 @@ def predict(
     views = torch.from_numpy(test_views(list(frames), plan.size, plan.crops))
     device = next(model.parameters()).device
     with torch.inference_mode():
-        scores = model(normalise(views.to(device))).double().softmax(1).mean(0)
+        scores = model(to_model_input(views.to(device))).double().softmax(1).mean(0)
     return scores.cpu().numpy(), frames[len(frames) // 2]
 
 
@@ -58,18 +59,33 @@ def draw(path: Path, video: Path, frames_THW3: np.ndarray, best: list[tuple[str,
     chosen = np.linspace(0, len(frames_THW3) - 1, min(SHOWN, len(frames_THW3))).round().astype(int)
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3))
-    top.suptitle(video.name)
+    top.suptitle(shorten(video.name, 100))
     for axes, index in zip(top.subplots(1, len(chosen)), chosen):
         axes.imshow(frames_THW3[index])
         axes.set_axis_off()
     axes = bottom.subplots()
     names, scores = zip(*reversed(best))
-    bars = axes.barh(names, scores)
+    bars = axes.barh(range(len(names)), scores)
+    axes.set_yticks(range(len(names)), [shorten(name, 60) for name in names])
     axes.bar_label(bars, [f"{score:.1%}" for score in scores], padding=3)
     axes.set_xlim(0, 1)
     axes.set_xlabel("score")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+
+
+def pictures(videos: list[Path], output: Path | None) -> list[Path | None]:
+    """Where each video's picture goes. Raises UsageError where two would be the same file."""
+    if output is None:
+        return [None] * len(videos)
+    if len(videos) == 1:
+        check_suffix(output, ".png")
+        return [output]
+    names = [f"{video.stem}.png" for video in videos]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"-o {output}: several pictures would be {min(twice)}; do them one by one")
+    return [output / name for name in names]
 
 
 def main(argv: list[str]) -> int:
@@ -87,18 +103,24 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.clips < 1 or arguments.crops < 1:
         raise UsageError("--clips and --crops must be at least 1")
+    outputs = pictures(arguments.videos, arguments.output)
     weights = read_weights(arguments.weights)
     model = build_from(weights).to(connect(arguments.device).device)
     names = weights.class_names or [str(number) for number in range(weights.num_classes)]
-    several = len(arguments.videos) > 1
-    for video in arguments.videos:
-        scores, frames = predict(model, weights, video, arguments.clips, arguments.crops)
+    failed = []
+    for video, picture in zip(arguments.videos, outputs):
+        try:
+            scores, frames = predict(model, weights, video, arguments.clips, arguments.crops)
+        except VideoError as error:
+            failed.append(f"{video}: {error}")
+            continue
         order = rank(scores[None])[0][:TOP]
         best = [(names[number], float(scores[number])) for number in order]
         print(video)
         for name, score in best:
             print(f"  {score:6.1%}  {name}")
-        if arguments.output:
-            output = arguments.output / f"{video.stem}.png" if several else arguments.output
-            draw(output, video, frames, best)
+        if picture:
+            draw(picture, video, frames, best)
+    if failed:
+        raise VideoError("; ".join(failed))
     return 0

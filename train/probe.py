@@ -1,6 +1,6 @@
 """`mme probe`: what a frozen encoder's features are worth, beside random weights and still frames.
 
-    mme probe --config probe/demo.yaml init=runs/pretrain store=out/train val_store=out/val \
+    mme probe --config probe/demo.yaml init=runs/pretrain store=out/train val_store=out/val \\
         out=runs/probe
 
 Features are extracted once. Linear and attentive probes are trained for all learning rates and
@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mme_core.errors import UsageError
+from mme_core.model import SIZES
 from train import config as recipes
 from train import runs
 from train.backbone import Backbone, backbone_from, model_config, random_backbone
@@ -33,10 +34,17 @@ from train.clips import Source, Sources, frame_stride, open_sources
 from train.config import ModelConfig
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import trained_data
-from train.finetune_config import LabelledDataConfig, ViewConfig
+from train.finetune_config import (
+    LabelledDataConfig,
+    ViewConfig,
+    check_output,
+    check_range,
+    check_views,
+)
 from train.knn import knn_accuracy
 from train.probe_features import FrozenSet, TokenFile, extract_set
 from train.sweep import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
+from train.views import check_sampling
 from train.weights import read_weights
 
 KINDS = ("linear", "attentive", "knn")
@@ -195,19 +203,37 @@ def check(config: ProbeConfig) -> None:
     for kind in config.probes:
         if kind not in KINDS:
             raise UsageError(f"probes: '{kind}' is not one of {', '.join(KINDS)}")
+    for key in ("probes", "lrs", "weight_decays", "neighbours"):
+        if not getattr(config, key):
+            raise UsageError(f"{key}=[] must name one at least")
+    for key in ("neighbours", "shots"):
+        for value in getattr(config, key):
+            check_range(key, value, 1)
+    for key, least in (("epochs", 1), ("batch_size", 2), ("attention_heads", 1), ("shot_draws", 1)):
+        check_range(key, getattr(config, key), least)
     if not 0 < config.choice_share < 1:
         raise UsageError(f"choice_share={config.choice_share} must be between 0 and 1")
+    check_sampling(config.data.sampling)
+    check_views("view", config.view)
+
+
+def check_heads(config: ProbeConfig, model: ModelConfig) -> None:
+    width = SIZES[model.size][0]
+    if "attentive" in config.probes and width % config.attention_heads:
+        raise UsageError(
+            f"attention_heads={config.attention_heads} must divide the encoder's width of {width}"
+        )
 
 
 def main(argv: list[str]) -> int:
     config = recipes.load(ProbeConfig, argv, "mme probe", __doc__)
     check(config)
+    check_output(config)
     ranks = connect(config.device)
     try:
         sources = open_sources(config.data, config.store, config.val_store)
         report = probe_all(config, sources, ranks)
         if ranks.main:
-            runs.write_config(config)
             path = Path(config.out) / "probe.json"
             path.write_text(json.dumps(report, indent=2))
             show(report)
@@ -227,6 +253,9 @@ def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, 
         encoders[config.init] = backbone_from(weights)
     if config.init == "none" or config.baselines:
         encoders["random weights"] = random_backbone(model, config.seed)
+    check_heads(config, model)
+    if ranks.main:
+        runs.write_config(config)  # before the work, so that a folder nobody may write is found
     rows, coverage = [], {}
     for name, encoder in encoders.items():
         for still in (False, True) if config.baselines else (config.data.still,):
@@ -259,6 +288,7 @@ def _frozen_pair(
     ranks: Ranks,
 ) -> tuple[FrozenSet, FrozenSet]:
     sampling, stride = trained_data(recipe, config.data)
+    stride = sources.train.stride if stride is None else stride
 
     def one(source: Source, name: str) -> FrozenSet:
         plan = ViewPlan(
@@ -292,6 +322,7 @@ def show(report: dict[str, Any]) -> None:
     table = Table(
         title=f"{report['test_videos']} test videos, {report['training_videos']} training videos, "
         f"{report['classes']} classes"
+        + (f"; {len(report['not_read'])} videos not read" if report["not_read"] else "")
     )
     for name in ("weights", "clip", *columns):
         table.add_column(name)

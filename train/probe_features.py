@@ -116,5 +116,5 @@ def extract_set(
         pooled=torch.from_numpy(pooled).to(ranks.device),
         labels=torch.from_numpy(source.labels[read]).to(ranks.device),
         tokens=None if tokens is None else Tokens(tokens, read),
-        failures=named,
+        failures=source.missing() + named,
     )

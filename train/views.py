@@ -67,10 +67,13 @@ def _segment_train(frames: int, clip: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _segment_test(frames: int, clip: int, clips: int) -> np.ndarray:
-    """Clip v takes the point v / clips of each segment; SSv2's two clips: its start, its middle."""
+    """Clip v takes the point v / clips of each segment; SSv2's two clips: its start, its middle.
+
+    A single clip takes the middles.
+    """
     tick = frames / clip
-    offset = np.arange(clips)[:, None] * tick / clips
-    return (offset + np.arange(clip) * tick).astype(np.int64)
+    offset = tick / 2 if clips == 1 else np.arange(clips)[:, None] * tick / clips
+    return (offset + np.arange(clip) * tick).reshape(clips, clip).astype(np.int64)
 
 
 def short_side_size(height: int, width: int, side: int) -> tuple[int, int]:

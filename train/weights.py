@@ -114,9 +114,10 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
             f"{path}: no encoder in it (no patch embedding under any known name); its first names "
             f"are {_shorten(list(state))}"
         )
-    recipe = (
-        top.get("config") if isinstance(top.get("config"), Mapping) else meta.get("recipe") or {}
-    )
+    recipe = meta.get("recipe") or {}
+    config = top.get("config")
+    if isinstance(config, Mapping) and isinstance(config.get("model"), Mapping):
+        recipe = config  # of our checkpoints; another program's looks otherwise
     made_for = {"frames": frames, "image_size": image_size, **recipe.get("model", {}), **meta}
     return Weights(
         path=str(path),
@@ -167,7 +168,12 @@ def build_from(weights: Weights) -> Classifier:
             "with `mme finetune` first"
         )
     model = build_classifier(weights.size, weights.num_classes, **clip_arguments(weights))
-    load_weights(model, weights)
+    report = load_weights(model, weights)
+    if report.missing:
+        raise UsageError(
+            f"{weights.path}: not a whole classifier of this kind, it lacks "
+            f"{_shorten(report.missing)}; fine-tune it with `mme finetune` first"
+        )
     return model.eval()
 
 
@@ -224,7 +230,8 @@ def _check_shapes(
         )
     if (blocks := _blocks(own)) != weights.depth:
         raise UsageError(
-            f"{weights.path}: weights of another size: {weights.depth} blocks, the model {blocks}"
+            f"{weights.path}: weights of another size: {weights.depth} blocks, the model {blocks}; "
+            f"set model.depth={weights.depth}"
         )
 
 
@@ -302,7 +309,16 @@ def _hf_config(file: Path) -> dict[str, Any]:
     path = file.with_name("config.json")
     if file.name not in _HF_FILES or not path.exists():
         return {}
-    config = json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path}: not a JSON file: {error}") from error
+    width, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
+    ours = {w: h for w, _, h in SIZES.values()}.get(width, heads)
+    if heads != ours:
+        raise UsageError(
+            f"{path}: num_attention_heads={heads}, but the model of width {width} has {ours} here"
+        )
     names = config.get("id2label") or {}
     return {
         "frames": config.get("num_frames", 16),

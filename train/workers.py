@@ -51,6 +51,11 @@ def _context(preload: str) -> BaseContext:
     return context
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: more loader processes would only slow each other."""
+    return len(os.sched_getaffinity(0))
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """For the server, which loads NumPy, and the workers: as many processes as cores are busy."""
