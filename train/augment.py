@@ -1,4 +1,4 @@
-"""The geometry of a sample: crops by whole patches, the flip, the zoom, on arrays.
+"""The geometry of a pre-training sample: crops by whole patches, the flip, the zoom, on arrays.
 
 A crop is a slice, so it is exact on the stored targets. The flip mirrors the frames here; the
 targets are flipped where they are de-quantised (`train.contents`), on the device. A zoom (a crop

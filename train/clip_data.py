@@ -1,4 +1,4 @@
-"""Data sets of clips for training and for testing, and the step from frames to a model's input."""
+"""Labelled clips for fine-tuning and for testing, and the step from frames to a model's input."""
 
 from __future__ import annotations
 

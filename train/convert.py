@@ -3,7 +3,7 @@
     mme convert checkpoint.pth -o weights.safetensors
 
 Reads VideoMAE's and MME's checkpoints (pre-training and fine-tuned, DeepSpeed's too), transformers'
-VideoMAE folders, and this package's own. The result serves as `init=` and `weights=` everywhere.
+VideoMAE folders, and this package's own. The result serves as `init=` and `--weights` everywhere.
 """
 
 from __future__ import annotations
