@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 DATASET ?= demo
-ROOT ?= $(if $(LIST),$(dir $(LIST)),data/$(DATASET))
+ROOT ?= $(if $(LIST),$(shell dirname "$(LIST)"),data/$(DATASET))
 STORE ?= data/stores/$(DATASET)$(if $(SPLIT),-$(SPLIT))
 SPLIT ?=
 LIST ?=
 WORKERS ?=
 ADDRESS ?=
-RECIPE ?= pretrain/$(DATASET).yaml
+FAMILY = $(patsubst k%00,k400,$(DATASET))
+RECIPE ?= pretrain/$(FAMILY).yaml
 VAL_STORE ?=
 OUT ?= runs/$(DATASET)
 INIT ?= runs/$(DATASET)
@@ -38,12 +39,13 @@ help:  ## show this
 	@echo "  DATASET     folder, csv, demo, k400, k600, k700, ssv2, ucf101, hmdb51 or hdf5 ($(DATASET))"
 	@echo "  ROOT        folder or URL of the videos ($(ROOT))"
 	@echo "  STORE       folder or URL of the targets ($(STORE))"
-	@echo "  SPLIT       split of the data set, such as train; empty: everything, or the training split"
-	@echo "  LIST        DATASET=csv: the file of 'path label' lines; empty: ROOT/SPLIT.csv"
+	@echo "  SPLIT       split that 'flows' stores, such as train; empty: everything, or the training split"
+	@echo "  LIST        'flows' with DATASET=csv: the file of 'path label' lines; empty: ROOT/SPLIT.csv"
 	@echo "  WORKERS     processes of 'flows'; empty: one a core"
 	@echo "  ADDRESS     Ray cluster for 'flows', such as auto; empty: this machine"
 	@echo "  SPEC        what the targets are, such as SPEC=\"spec.stride=2 spec.flow=dis-fast\""
-	@echo "  RECIPE      recipes of a run, later ones win ($(RECIPE); of 'finetune' finetune/..., and so on)"
+	@echo "  RECIPE      recipes of a run, later ones win ($(RECIPE); of 'finetune' finetune/..., and so on);"
+	@echo "              folder, csv and hdf5 have none of their own: name one, such as pretrain/k400.yaml"
 	@echo "  VAL_STORE   held-out store; without it 'finetune' and 'probe' read the video files in ROOT"
 	@echo "  OUT         folder of a run ($(OUT); of 'finetune' $(OUT)-finetune, and so on)"
 	@echo "  INIT        weights that 'finetune' and 'probe' start from, or none ($(INIT))"
@@ -81,7 +83,7 @@ pretrain: $(STAMP)  ## stage 2: store -> encoder
 	$(RUN) pretrain $(CONFIG) "store=$(STORE)" \
 	  $(if $(VAL_STORE),"val_store=$(VAL_STORE)") "out=$(OUT)" $(OPTS)
 
-finetune probe: RECIPE = $@/$(DATASET).yaml
+finetune probe: RECIPE = $@/$(FAMILY).yaml
 finetune probe: OUT = runs/$(DATASET)-$@
 finetune: $(STAMP)  ## encoder -> classifier, and its accuracy
 	$(RUN) $@ $(CONFIG) "init=$(INIT)" $(LABELLED) "out=$(OUT)" $(OPTS)

@@ -60,12 +60,14 @@ def test_folder_name_that_is_not_utf8(tmp_path):
 
 
 def test_split_file(tmp_path):
+    touch(tmp_path, "a/1.mp4", "c/3.mp4")
     rows = ["path,class,split,frames", "a/1.mp4,a,train,9", "b/2.mp4,b,train,9", "c/3.mp4,c,val,9"]
     (tmp_path / "split.csv").write_text("\n".join(rows))
     train = load_manifest("folder", tmp_path, "train")
     assert table(train) == {"a/1.mp4": "a", "b/2.mp4": "b"}
     assert table(load_manifest("folder", tmp_path, "val")) == {"c/3.mp4": "c"}
     assert train.class_names == ("a", "b", "c")
+    assert train.notes == ("1 videos of the list are missing (b/2.mp4)",)
     with pytest.raises(UsageError, match=r"no split 'test'; it has train, val"):
         load_manifest("folder", tmp_path, "test")
 
@@ -135,6 +137,7 @@ def test_list_with_spaces_and_commas(tmp_path):
         f"{tmp_path}/z.mp4\t-1",
     ]
     lines += ["/elsewhere/y.mp4 2", "./a/../n.mp4 2", "a/1.mp4 3"]
+    touch(tmp_path, "a/1.mp4", "b c/2, 3.mp4", "z.mp4")
     (tmp_path / "list.txt").write_text("\n".join(lines))
     manifest = load_manifest("csv", tmp_path, list_file=str(tmp_path / "list.txt"))
     assert {item.id: (item.path, item.label) for item in manifest.items} == {
@@ -146,11 +149,14 @@ def test_list_with_spaces_and_commas(tmp_path):
         "n.mp4": (f"{tmp_path}/n.mp4", 2),
     }
     assert manifest.class_names == ("0", "1", "2", "3")
-    assert manifest.notes == ("1 lines repeat a video and were left out (a/1.mp4)",)
+    assert manifest.notes == (
+        "1 lines repeat a video and were left out (a/1.mp4)",
+        "3 videos of the list are missing (/elsewhere/y.mp4, n.mp4, q.mp4)",
+    )
 
 
 def test_where_a_list_is_found(tmp_path):
-    touch(tmp_path, "lists/x")
+    touch(tmp_path, "lists/1.mp4", "1.mp4")
     (tmp_path / "lists/val.csv").write_text("1.mp4 0")
     in_lists = f"{tmp_path}/lists/1.mp4"
     assert load_manifest("csv", tmp_path / "lists", "val").items[0].path == in_lists
@@ -161,6 +167,8 @@ def test_where_a_list_is_found(tmp_path):
         load_manifest("csv", tmp_path / "lists", "train")
     with pytest.raises(UsageError, match="name the list"):
         load_manifest("csv", tmp_path / "lists")
+    with pytest.raises(UsageError, match=r"none of the 1 videos .* such as 1\.mp4; check --root"):
+        load_manifest("csv", tmp_path / "wrong", list_file=str(tmp_path / "lists/val.csv"))
 
 
 @pytest.mark.parametrize(

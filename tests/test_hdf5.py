@@ -71,7 +71,15 @@ def test_reasons(root, path, message):
         extract_video(f"{root}/{path}", TargetSpec())
 
 
+def test_a_list_of_videos_in_a_container(root):
+    (root / "list.txt").write_text("train_0.h5::wave/clip.mp4 0\ngone.h5::wave/1.mp4 0\n")
+    manifest = load_manifest("csv", root / "list.txt")
+    assert manifest.notes == ("1 videos of the list are missing (gone.h5::wave/1.mp4)",)
+
+
 def test_file_that_is_no_hdf5(tmp_path):
+    with pytest.raises(UsageError, match=r"no HDF5 file in .*: looked for names that end in"):
+        load_manifest("hdf5", tmp_path)
     (tmp_path / "x.h5").write_bytes(b"text")
     with pytest.raises(UsageError, match=r"x\.h5 cannot be read as HDF5"):
         load_manifest("hdf5", tmp_path)

@@ -1,6 +1,7 @@
 """Kinetics, SSv2, UCF101 and HMDB51 in their official layouts, with the usual defects."""
 
 import json
+import os
 
 import pytest
 
@@ -92,9 +93,15 @@ def test_kinetics_with_nothing_of_use(tmp_path):
     write(tmp_path, "train.csv", "a.mp4 0")
     with pytest.raises(UsageError, match=r"train\.csv:1: no column 'youtube_id'; .* --dataset csv"):
         load_manifest("k400", tmp_path, "train")
-    write(tmp_path, "train.csv", "label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,x,10")
-    with pytest.raises(UsageError, match=r"train\.csv:2: needs a youtube_id and times"):
-        load_manifest("k400", tmp_path, "train")
+    for row in (
+        "zumba,AAAAAAAAAAA,x,10",
+        "zumba,AAAAAAAAAAA,3,",
+        "zumba,AAAAAAAAAAA,1.2.3,4",
+        "a,,1,2",
+    ):
+        write(tmp_path, "train.csv", "label,youtube_id,time_start,time_end", row)
+        with pytest.raises(UsageError, match=r"train\.csv:2: needs a youtube_id and times"):
+            load_manifest("k400", tmp_path, "train")
     write(tmp_path, "train.csv", "label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,0,10")
     with pytest.raises(UsageError, match="none of the 1 videos of the list is below"):
         load_manifest("k400", tmp_path, "train")
@@ -109,6 +116,7 @@ def test_ssv2(tmp_path, names):
         {"id": "78", "label": "holding a pot", "template": "Holding [something]"},
         {"id": "79", "template": "Pushing [something] (not moving)"},
         {"id": "80", "template": "Juggling [something]"},
+        {"id": "81", "template": "Poking"},
         {"id": "81", "template": "Poking"},
     ]
     for name, content in (("labels", labels), ("train", train), ("test", [{"id": "90"}])):
@@ -131,11 +139,17 @@ def test_ssv2(tmp_path, names):
         UsageError, match=r"no validation of ssv2 in .*: looked for validation\.json"
     ):
         load_manifest("ssv2", tmp_path, "val")
+    write(tmp_path, names.format("train"), json.dumps([{"id": "78", "template": ["Poking"]}]))
+    with pytest.raises(UsageError, match=r"train\.json: entry 0 has a 'template' that is no text"):
+        load_manifest("ssv2", tmp_path, "train")
     write(tmp_path, names.format("train"), "{")
     with pytest.raises(UsageError, match="is not valid JSON"):
         load_manifest("ssv2", tmp_path, "train")
     write(tmp_path, names.format("train"), "{}")
     with pytest.raises(UsageError, match="does not hold a list"):
+        load_manifest("ssv2", tmp_path, "train")
+    write(tmp_path, names.format("labels"), json.dumps({"Poking": "two"}))
+    with pytest.raises(UsageError, match=r"labels\.json: 'Poking' has 'two' where a class has"):
         load_manifest("ssv2", tmp_path, "train")
 
 
@@ -199,3 +213,31 @@ def test_usual_strides():
     assert {name: source.stride for name, source in DATASETS.items() if source.stride != 4} == {
         "ssv2": 3
     }
+
+
+@pytest.mark.parametrize("made_by_windows", [True, False])
+def test_lists_edited_on_windows_and_names_that_are_not_utf8(tmp_path, made_by_windows):
+    """A byte-order mark, CRLF and blank lines change nothing; nor does a byte that is no UTF-8."""
+    odd = os.fsdecode(b"caf\xe9")
+    head = "label,youtube_id,time_start,time_end"
+    lists = {
+        "k400/train.csv": f"{head}\n{odd},AAAAAAAAAAA,1,11\nzumba,BBBBBBBBBBB,1,11\n\n\n",
+        "ssv2/labels.json": '{"Poking": "0"}',
+        "ssv2/train.json": '[{"id": 7, "template": "Poking"}]',
+        "ucf101/classInd.txt": "1 YoYo\n2 Punch\n\n",
+        "ucf101/trainlist01.txt": f"YoYo/v_{odd}.avi 1\n\nPunch/v_1.avi 2\n\n",
+        "hmdb51/wave_test_split1.txt": f"{odd}_wave.avi 1 \n\na (1) & b_wave.avi 1 \n",
+    }
+    for name, text in lists.items():
+        if made_by_windows:
+            text = "\ufeff" + text.replace("\n", "\r\n")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    touch(tmp_path, "k400/train/AAAAAAAAAAA_000001_000011.mp4", "k400/train/BBBBBBBBBBB.mp4")
+    touch(tmp_path, "ssv2/7.webm", f"ucf101/YoYo/v_{odd}.avi", "ucf101/Punch/v_1.avi")
+    touch(tmp_path, f"hmdb51/wave/{odd}_wave.avi", "hmdb51/wave/a (1) & b_wave.avi")
+    classes = {"k400": [odd, "zumba"], "ssv2": ["Poking"], "ucf101": ["Punch", "YoYo"]}
+    for dataset in ("k400", "ssv2", "ucf101", "hmdb51"):
+        manifest = load_manifest(dataset, tmp_path / dataset)
+        wanted = classes.get(dataset, ["wave", "wave"])
+        assert (sorted(table(manifest).values()), manifest.notes) == (wanted, ())

@@ -7,6 +7,7 @@ import configparser
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,14 @@ def test_slurm_reads_all_directives(path):
 def test_ray_accepts_its_cluster_file(path):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    validate_config(prepare_config(yaml.safe_load(path.read_text())))
+    text = path.read_text()
+    config = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    # with a token asked for, every node has one and the driver is told to show it
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in line for line in starts if "ray start" in line)
+    assert [name for name in config["file_mounts"] if name.endswith("/.ray/auth_token")]
+    assert re.search(r"ray exec [^\n]*RAY_AUTH_MODE=token", text)
 
 
 def test_rayjob_has_the_fields_that_kuberay_requires():
@@ -105,6 +113,29 @@ def test_options_of_flows_exist(capsys):
         for call in re.findall(r"mme\"? flows ((?:--|[^\n])*)", text):
             for option in re.findall(r"(?<![\w-])--[a-z-]+", call):
                 assert option in known, f"{path.name}: mme flows {option}"
+
+
+def would_run(*words):
+    """The last command of `make -n`, as the words that the shell makes of it."""
+    dry = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    assert dry.returncode == 0, dry.stderr
+    return shlex.split(dry.stdout.replace("\\\n", " ").splitlines()[-1])
+
+
+def test_make_keeps_spaces_in_names():
+    words = would_run("flows", "DATASET=csv", "LIST=/my data/train list.csv", "STORE=a b")
+    assert words[words.index("--root") + 1] == "/my data"
+    assert words[words.index("--list") + 1] == "/my data/train list.csv"
+    assert words[words.index("--store") + 1] == "a b"
+    words = would_run("finetune", "DATASET=k400", "ROOT=/my data", "OUT=r 1", "INIT=r 0")
+    assert {"data.root=/my data", "out=r 1", "init=r 0"} <= set(words)
+
+
+@pytest.mark.parametrize("target", ["pretrain", "finetune", "probe"])
+@pytest.mark.parametrize("dataset", ["demo", "k400", "k600", "k700", "ssv2", "ucf101", "hmdb51"])
+def test_make_knows_the_recipe_of_a_data_set(target, dataset):
+    words = would_run(target, f"DATASET={dataset}", "STORE=.")
+    assert (ROOT / "train/configs" / words[words.index("--config") + 1]).is_file()
 
 
 @pytest.fixture
@@ -183,6 +214,7 @@ def test_flows_starts_head_and_workers_and_runs_the_driver(slurm, tmp_path):
     port = 20000 + 4711
     assert f"--head --port={port}" in head and "--num-cpus=32" in head
     assert f"--address=node-a:{port}" in worker
+    assert all("--cpus-per-task=32" in call for call in calls(tmp_path, "srun"))
     (driver,) = calls(tmp_path, "mme")
     assert driver == (
         "flows --dataset folder --root /videos --store /store --split train "

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from mme_core.datasets.folder import absolute
-from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note
-from mme_core.datasets.paths import AnyPath, any_path
+from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, missing_note
+from mme_core.datasets.paths import AnyPath, any_path, read_lines
 from mme_core.errors import UsageError
 from mme_core.remote import is_url, join, relative
 
@@ -44,16 +44,13 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     classes = max((item.label for item in items), default=NO_LABEL) + 1
     names = tuple(str(number) for number in range(classes))
     notes = count_note("lines repeat a video and were left out", repeated)
-    return Manifest("csv", str(top), split, names, items, notes)
+    return Manifest("csv", str(top), split, names, items, notes + missing_note(items, str(top)))
 
 
 def read_list(path: AnyPath) -> Iterator[tuple[int, str, int]]:
     """(line number, path, label) of every line; UsageError names the file and the line."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            text = line.strip()
-            if not text or (number == 1 and _HEADING.fullmatch(text)):
-                continue
+    for number, text in read_lines(path):
+        if number > 1 or not _HEADING.fullmatch(text):
             yield number, *_parse(text, f"{path}:{number}")
 
 

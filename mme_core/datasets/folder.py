@@ -11,7 +11,15 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
+from mme_core.datasets.manifest import (
+    NO_LABEL,
+    ROOT_OPTION,
+    Manifest,
+    VideoItem,
+    count_note,
+    missing_note,
+    sort_items,
+)
 from mme_core.datasets.paths import AnyPath, RemotePath, any_path
 from mme_core.errors import UsageError
 
@@ -39,7 +47,7 @@ def existing_folder(root: str) -> AnyPath:
     top = absolute(any_path(root))
     if not top.is_dir():
         state = "is not a folder" if top.exists() else "does not exist"
-        raise UsageError(f"the data set's folder {top} {state}; give it with --root")
+        raise UsageError(f"the data set's folder {top} {state}; give it with {ROOT_OPTION}")
     return top
 
 
@@ -139,8 +147,8 @@ def _from_split_file(top: AnyPath, split: str) -> Manifest:
         raise UsageError(f"{top / SPLIT_FILE} has no split '{split}'; it has {', '.join(splits)}")
     names = sorted({row["class"] for row in rows} - {""})
     chosen = ((row["path"], row["class"]) for row in rows if row["split"] == split)
-    items = _items(top, chosen, names)
-    return Manifest("folder", str(top), split, tuple(names), sort_items(items))
+    items = sort_items(_items(top, chosen, names))
+    return Manifest("folder", str(top), split, tuple(names), items, missing_note(items, str(top)))
 
 
 def read_split_file(path: AnyPath) -> Iterator[dict[str, str]]:

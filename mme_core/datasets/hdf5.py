@@ -20,6 +20,8 @@ def load(root: str, split: str | None) -> Manifest:
     """The videos in the files of a folder; classes are the first groups of all its files."""
     top = existing_folder(root)
     every = _containers(top)
+    if not every:
+        raise UsageError(f"no HDF5 file in {top}: looked for names that end in .h5 or .hdf5")
     chosen = [name for name in every if split is None or _belongs(PurePosixPath(name), split)]
     if not chosen:
         raise UsageError(f"no HDF5 file of split '{split}' in {top}: looked for {split}*.h5")

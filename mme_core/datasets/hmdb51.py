@@ -12,12 +12,12 @@ from pathlib import PurePosixPath
 from mme_core.datasets.folder import existing_folder
 from mme_core.datasets.lookup import Collector, VideoFiles
 from mme_core.datasets.manifest import Manifest
-from mme_core.datasets.paths import AnyPath
+from mme_core.datasets.paths import AnyPath, read_lines
 from mme_core.errors import UsageError
 
 _SPLIT = re.compile(r"(train|test|val)([123])?")
 _FOLDERS = ("testTrainMulti_7030_splits", "testTrainMulti_7030_splits/testTrainMulti_7030_splits")
-_LINE = re.compile(r"(?P<name>.+?)\s+(?P<use>[012])\s*")
+_LINE = re.compile(r"(?P<name>.+?)\s+(?P<use>[012])")
 
 
 def load(root: str, split: str | None) -> Manifest:
@@ -32,11 +32,11 @@ def load(root: str, split: str | None) -> Manifest:
     files = VideoFiles(top)
     collector = Collector(top, sorted(lists))
     for class_name, path in sorted(lists.items()):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in read_lines(path):
             row = _LINE.fullmatch(line)
-            if line.strip() and row is None:
+            if row is None:
                 raise UsageError(f"{path}:{number}: '{line}' is not `NAME.avi 0|1|2`")
-            if row and row["use"] == use:
+            if row["use"] == use:
                 # a name may hold dots, and occur in one class only
                 name = row["name"]
                 found = files.find([PurePosixPath(name).stem, name])

@@ -9,6 +9,7 @@ YOUTUBEID.mp4, with any suffix. Without such a file: ROOT/SPLIT/CLASS/NAME.mp4.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test":
 _LISTS = ("annotations/{}.csv", "{}.csv", "{dataset}_{}.csv", "annotations/{dataset}_{}.csv")
 # CVDF's corrected files come beside the damaged ones, under the same names
 _FOLDERS = ("replacement", "{}", "videos_{}", "videos/{}", "")
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _find_list(top: AnyPath, split: str, dataset: str) -> AnyPath | None:
 
 
 def _read(path: AnyPath) -> Iterator[_Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or ())
         if "youtube_id" not in columns:
@@ -88,8 +90,9 @@ def _read(path: AnyPath) -> Iterator[_Row]:
             )
         for row in reader:
             start, end = row.get("time_start") or "", row.get("time_end") or ""
-            numbers = f"{start}{end}".replace(".", "")
-            if not row["youtube_id"] or (numbers and not numbers.isdecimal()):
+            timed = start or end
+            known = _SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)
+            if not row["youtube_id"] or (timed and not known):
                 raise UsageError(
                     f"{path}:{reader.line_num}: needs a youtube_id and times in seconds"
                 )

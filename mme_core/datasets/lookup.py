@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from mme_core.datasets.folder import find_videos
-from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, sort_items
+from mme_core.datasets.manifest import (
+    NO_LABEL,
+    Manifest,
+    VideoItem,
+    count_note,
+    none_found,
+    sort_items,
+)
 from mme_core.datasets.paths import AnyPath
 from mme_core.errors import UsageError
+
+_MISSING = "videos of the list are missing"
 
 
 class VideoFiles:
@@ -45,7 +54,7 @@ class Collector:
     top: AnyPath
     class_names: Sequence[str]
     items: dict[str, VideoItem] = field(default_factory=dict)
-    problems: Mapping[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         self._labels = {name: label for label, name in enumerate(self.class_names)}
@@ -58,7 +67,7 @@ class Collector:
                 f"{name}: '{class_name}'"
             )
         if found is None:
-            self.problems["videos of the list are missing"].append(name)
+            self.problems[_MISSING].append(name)
             return
         item = VideoItem(found, str(self.top / found), label)
         known = self.items.setdefault(found, item)
@@ -68,13 +77,11 @@ class Collector:
 
     def manifest(self, dataset: str, split: str | None) -> Manifest:
         """Raises UsageError when the list names videos and none of them is there."""
-        missing = self.problems.get("videos of the list are missing", [])
+        missing = list(dict.fromkeys(self.problems.get(_MISSING, ())))  # once each
         if missing and not self.items:
-            raise UsageError(
-                f"none of the {len(missing)} videos of the list is below {self.top}, such as "
-                f"{missing[0]}; check --root"
-            )
-        notes = (note for what, names in self.problems.items() for note in count_note(what, names))
+            raise none_found(str(self.top), missing)
+        problems = {**self.problems, _MISSING: missing}
+        notes = (note for what, names in problems.items() for note in count_note(what, names))
         return Manifest(
             dataset,
             str(self.top),

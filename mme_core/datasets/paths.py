@@ -65,6 +65,17 @@ class RemotePath:
 AnyPath = Path | RemotePath
 
 
+def read_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
+    """(line number, text) of every line of a list that is not blank, without space at its ends.
+
+    A byte-order mark is no part of the text; bytes that are not UTF-8 come as in a file's name.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            if text := line.strip():
+                yield number, text
+
+
 def any_path(text: str) -> AnyPath:
     """A path as given: of a disk (also as file://…), or behind a URL."""
     if not is_url(text):

@@ -25,8 +25,7 @@ def load(root: str, split: str | None) -> Manifest:
     split = split or "train"
     if split not in SPLITS:
         raise UsageError(f"ssv2 has no split '{split}'; it has train, val, test")
-    labels = _read(_find(top, "labels"), dict)
-    names = sorted(labels, key=lambda name: int(labels[name]))
+    names = _read_classes(_find(top, "labels"))
     rows = _read(path := _find(top, SPLITS[split]), list)
     files = VideoFiles(top)
     collector = Collector(top, names)
@@ -34,9 +33,19 @@ def load(root: str, split: str | None) -> Manifest:
         if not isinstance(row, dict) or "id" not in row:
             raise UsageError(f"{path}: entry {number} has no 'id'")
         template = row.get("template")
+        if not isinstance(template, str | None):
+            raise UsageError(f"{path}: entry {number} has a 'template' that is no text")
         class_name = template.replace("[", "").replace("]", "") if template else None
         collector.add(str(row["id"]), files.find([str(row["id"])]), class_name)
     return collector.manifest("ssv2", split)
+
+
+def _read_classes(path: AnyPath) -> list[str]:
+    labels = _read(path, dict)
+    for name, number in labels.items():
+        if not str(number).isdecimal():
+            raise UsageError(f"{path}: '{name}' has '{number}' where a class has its number")
+    return sorted(labels, key=lambda name: int(labels[name]))
 
 
 def _find(top: AnyPath, name: str) -> AnyPath:
@@ -47,7 +56,7 @@ def _find(top: AnyPath, name: str) -> AnyPath:
 
 def _read(path: AnyPath, kind: type) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, kind):

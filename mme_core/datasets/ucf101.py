@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from mme_core.datasets.folder import existing_folder
 from mme_core.datasets.lookup import Collector, VideoFiles, first_existing
 from mme_core.datasets.manifest import Manifest
-from mme_core.datasets.paths import AnyPath
+from mme_core.datasets.paths import AnyPath, read_lines
 from mme_core.errors import UsageError
 
 _SPLIT = re.compile(r"(train|test|val)(0?[123])?")
@@ -33,9 +33,7 @@ def load(root: str, split: str | None) -> Manifest:
     path = first_existing(top, [f"{folder}{list_name}" for folder in _FOLDERS], "list of ucf101")
     files = VideoFiles(top)
     collector = Collector(top, classes)
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         name = PurePosixPath(line.split()[0])
         if len(name.parts) != 2:
             raise UsageError(f"{path}:{number}: '{line}' is not CLASS/NAME.avi")
@@ -47,10 +45,8 @@ def load(root: str, split: str | None) -> Manifest:
 
 def _read_classes(path: AnyPath) -> list[str]:
     names = []
-    for number, line in enumerate(path.read_text().split("\n"), 1):
-        if not line.strip():
-            continue
-        match = re.fullmatch(r"(\d+)\s+(\S+)\s*", line)
+    for number, line in read_lines(path):
+        match = re.fullmatch(r"(\d+)\s+(\S+)", line)
         if match is None or int(match[1]) != len(names) + 1:
             raise UsageError(f"{path}:{number}: '{line}' is not `{len(names) + 1} CLASS`")
         names.append(match[2])
