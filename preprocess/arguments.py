@@ -33,9 +33,9 @@ def command_parser(name: str, text: str) -> argparse.ArgumentParser:
     add("--root", help="folder or fsspec URL of the videos; `demo` is made there")
     add("--split", help="such as train (default: everything, or the official training split)")
     add("--list", metavar="FILE", help="`csv`: the 'path label' lines (default: ROOT/SPLIT.csv)")
-    demo_help = "`demo`: how many (default: 100)"
-    add("--demo-videos", type=positive, default=100, metavar="N", help=demo_help)
-    add("--demo-seed", type=int, default=0, metavar="S", help="`demo`: another set (default: 0)")
+    demo_help = "`demo`: how many (default: as many as --root holds; of a new set 100)"
+    add("--demo-videos", type=positive, metavar="N", help=demo_help)
+    add("--demo-seed", type=int, metavar="S", help="`demo`: another set (default of a new set: 0)")
     return parser
 
 

@@ -161,7 +161,8 @@ def film(clip: Clip, layers: list[str], scale: int) -> Iterator[np.ndarray]:
     for frame, time in zip(clip.frames, clip.times):
         pictures = [LAYERS[name](clip.tracks, frame, time, limit, scale) for name in layers]
         body = grid(pictures, 2 if len(pictures) == 4 else len(pictures))
-        yield with_legend(body, f"{clip.name} · raw frame {clip.first + time}", limit)
+        text = f"{clip.name} · raw frame {clip.first + time}{_named(layers)}"
+        yield with_legend(body, text, limit)
 
 
 def contact_sheet(clip: Clip, layers: list[str], scale: int) -> np.ndarray:
@@ -178,7 +179,12 @@ def contact_sheet(clip: Clip, layers: list[str], scale: int) -> np.ndarray:
     ]
     body = grid(rows[0], 4) if len(rows) == 1 else below([beside(row) for row in rows])
     frames = ", ".join(str(clip.first + time) for _, time in shown)
-    return with_legend(body, f"{clip.name} · raw frames {frames}", limit)
+    return with_legend(body, f"{clip.name} · raw frames {frames}{_named(layers)}", limit)
+
+
+def _named(layers: list[str]) -> str:
+    """What is what in a picture of several layers: row by row, each from left to right."""
+    return f" · {', '.join(layers)}" if len(layers) > 1 else ""
 
 
 def with_legend(body: np.ndarray, text: str, limit: float) -> np.ndarray:

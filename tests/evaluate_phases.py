@@ -25,7 +25,7 @@ if __name__ == "__main__":
     # one process group for all commands
     for module in (evaluate, probe, finetune):
         with (
-            mock.patch.object(module, "connect", lambda device: group),
+            mock.patch.object(module, "connect", lambda *_: group),
             mock.patch.object(module, "disconnect"),
         ):
             name = module.__name__.rpartition(".")[2]

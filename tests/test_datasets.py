@@ -199,3 +199,14 @@ def test_every_path_comes_back(tmp_path_factory, path, label, separator):
     file = tmp_path_factory.mktemp("list") / "list.csv"
     file.write_text(f"first.mp4 0\n{path}{separator}{label}\n", encoding="utf-8")
     assert list(read_list(file))[1] == (2, path, label)
+
+
+def test_the_demo_set_stays_as_it_was_made(tmp_path):
+    root = str(tmp_path / "demo")
+    assert len(load_manifest("demo", root, videos=3, seed=7).items) == 3
+    assert len(load_manifest("demo", root).items) == 3
+    assert len(load_manifest("demo", root, videos=4).items) == 4
+    with pytest.raises(UsageError, match="of another seed"):
+        load_manifest("demo", root, seed=0)
+    (tmp_path / "demo" / "split.csv").unlink()  # broken off: the rest is made
+    assert len(load_manifest("demo", root, generate=False).items) == 100

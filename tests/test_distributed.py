@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,11 @@ def test_devices_and_precisions_that_are_not_there_are_refused(monkeypatch):
     assert distributed.autocast_dtype("bf16", cpu) == torch.bfloat16
     with pytest.raises(UsageError, match="precision=fp16 needs a GPU"):
         distributed.autocast_dtype("fp16", cpu)
+
+
+def test_a_process_waits_as_long_as_it_is_told(monkeypatch):
+    told = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **k: told.update(k))
+    distributed.connect("cpu", timedelta(days=1))
+    assert told["timeout"] == timedelta(days=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from evaluate_phases import FINETUNE
-from labelled import write_set
+from labelled import write_set, write_square
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import MMEError, UsageError
@@ -244,6 +244,15 @@ def test_what_a_data_set_lacks_is_said(labelled_set, tmp_path, capsys):
     assert "1 videos of the list are missing (val/left/nowhere.mp4)" in capsys.readouterr().err
 
 
+def test_videos_of_an_official_list_that_are_not_there_are_asked_and_not_read(tmp_path):
+    write_square(tmp_path / "val" / "a_000001_000011.mp4", 1, 0)
+    rows = ["label,youtube_id,time_start,time_end", "left,a,1,11", "left,b,1,11"]
+    (tmp_path / "val.csv").write_text("\n".join(rows))
+    source = open_source(LabelledDataConfig(dataset="k400"), None, root=str(tmp_path), split="val")
+    assert len(source.ids) == 1
+    assert source.missing() == [("b 1–11 s", "in the list, but not in the folder")]
+
+
 def test_half_a_classifier_is_refused(labelled_set, classifier, tmp_path):
     state = dict(classifier[1].state_dict())
     del state["fc_norm.weight"]
@@ -333,6 +342,7 @@ def test_frames_of_a_stores_videos_can_come_from_the_files(store, labelled_set):
     source = open_source(data, str(store), root="/", split=None)
     assert list(source.class_names) == ["left", "right"] and source.step == 1
     assert frame_stride(None, source) == 2  # the store's
+    assert source.missing() == [("left/9.mp4", "too short")]
     files = source_of(labelled_set)
     seen, plain = (s.read(4, lambda count: np.arange(count)) for s in (source, files))
     assert (seen == plain).all()

@@ -61,15 +61,17 @@ class FileSource:
         items: Sequence[VideoItem],
         class_names: Sequence[str],
         stride: int = FILE_STRIDE,
+        missing: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.stride = stride
+        self._missing = list(missing)
         self.items = items
         self.ids = [item.id for item in items]
         self.labels = np.array([item.label for item in items], np.int64)
         self.class_names = class_names
 
     def missing(self) -> list[tuple[str, str]]:
-        return []
+        return self._missing
 
     def read(self, video: int, choose: Choose) -> np.ndarray:
         """A packet is taken for a frame; where that does not come out, frames are counted."""
@@ -125,11 +127,7 @@ class StoreSource:
         self.step = self.stride = store.spec.stride
 
     def missing(self) -> list[tuple[str, str]]:
-        """The videos that stage 1 quarantined."""
-        place = Place(self.store.url)
-        shards = [read_attributes(place, number) for number in shard_numbers(place)]
-        rows = [row for shard in shards if shard for row in shard["quarantined"]]
-        return [(row["id"], row["reason"]) for row in rows]
+        return quarantined(self.store)
 
     def read(self, video: int, choose: Choose) -> np.ndarray:
         step = self.store.spec.clip_step
@@ -141,6 +139,14 @@ class StoreSource:
         wanted, inverse = np.unique(places, return_inverse=True)
         frames = decode_frames(tuple(jpegs[place] for place in wanted))
         return frames[inverse.reshape(places.shape)]
+
+
+def quarantined(store: TargetStore) -> list[tuple[str, str]]:
+    """(id, reason) of the videos that stage 1 could not use."""
+    place = Place(store.url)
+    shards = [read_attributes(place, number) for number in shard_numbers(place)]
+    rows = [row for shard in shards if shard for row in shard["quarantined"]]
+    return [(row["id"], row["reason"]) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,8 @@ def open_source(
         if os.environ.get("RANK", "0") == "0":
             for note in manifest.notes:
                 print(f"{data.dataset}, {split}: {note}", file=sys.stderr)
-        return FileSource(manifest.items, manifest.class_names)
+        lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
+        return FileSource(manifest.items, manifest.class_names, missing=lacking)
     opened = TargetStore(store)
     check_finished(opened)
     if data.frames == "store":
@@ -177,7 +184,7 @@ def open_source(
         VideoItem(id_, join(root or "", path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
-    return FileSource(items, opened.class_names, opened.spec.stride)
+    return FileSource(items, opened.class_names, opened.spec.stride, quarantined(opened))
 
 
 def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | None) -> Sources:

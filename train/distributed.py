@@ -10,6 +10,7 @@ import inspect
 import os
 import signal
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -64,8 +65,12 @@ class Ranks:
         )
 
 
-def connect(device: str = "auto") -> Ranks:
-    """Joins the run that torchrun describes, if any. `device`: auto, cpu or cuda."""
+def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
+    """Joins the run that torchrun describes, if any.
+
+    device    auto, cpu or cuda
+    patience  how long a process waits for the others before it gives up; None: torch's minutes
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -81,7 +86,7 @@ def connect(device: str = "auto") -> Ranks:
         torch.cuda.set_device(local)
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
     if world > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
     return Ranks(rank, world, torch.device(device, local if device == "cuda" else None))
 
 

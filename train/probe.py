@@ -15,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from train.sweep import AttentiveProbes, LinearProbes, accuracies, train_probes,
 from train.views import check_sampling
 from train.weights import read_weights
 
+PATIENCE = timedelta(days=1)  # the main process trains the probes while the others wait
 KINDS = ("linear", "attentive", "knn")
 
 
@@ -229,7 +231,7 @@ def main(argv: list[str]) -> int:
     config = recipes.load(ProbeConfig, argv, "mme probe", __doc__)
     check(config)
     check_output(config)
-    ranks = connect(config.device)
+    ranks = connect(config.device, PATIENCE)
     try:
         sources = open_sources(config.data, config.store, config.val_store)
         report = probe_all(config, sources, ranks)

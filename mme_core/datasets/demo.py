@@ -26,6 +26,7 @@ from mme_core.remote import is_url
 
 HEIGHT, WIDTH, FRAMES, FPS = 128, 160, 72, 30
 _TILE = 96  # side of an object's texture, pixels
+_USUAL = 100  # videos of a new set
 _NOTE = "demo.json"  # says which seed made the folder
 
 # pose of an object at frame t for a speed v near 1: (x px, y px, angle rad, log of the scale)
@@ -48,19 +49,20 @@ CLASSES = tuple(sorted(MOTIONS))
 def load(
     root: str,
     split: str | None,
-    videos: int = 100,
-    seed: int = 0,
+    videos: int | None = None,
+    seed: int | None = None,
     generate: bool = True,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
     """The demo set in `root`, made there as far as it is missing.
 
-    videos    how many; one in five (of each class) is `val`, the rest `train`
-    seed      draws everything
+    videos    how many; one in five (of each class) is `val`, the rest `train`. None: as many as
+              the folder holds, of a new set 100
+    seed      draws everything. None: the folder's, of a new set 0
     generate  False: only say what the videos would be
     report    called with (videos made, videos to make) after each
     """
-    if videos < 1:
+    if videos is not None and videos < 1:
         raise UsageError(f"a demo set of {videos} videos; it needs at least 1")
     if split not in (None, "train", "val"):
         raise UsageError(f"the demo set has no split '{split}'; it has train and val")
@@ -70,6 +72,7 @@ def load(
             "a URL use --dataset folder"
         )
     top = Path(root).absolute()
+    videos = _finished(top) if videos is None else videos
     if generate:
         make_demo(top, videos, seed, report)
     rows = [demo_row(index) for index in range(videos)]
@@ -88,9 +91,17 @@ def demo_row(index: int) -> tuple[str, str, str]:
     return f"{class_name}/{index:05d}.mp4", class_name, "val" if round_number % 5 == 1 else "train"
 
 
-def make_demo(top: Path, videos: int, seed: int, report: Callable[[int, int], None]) -> None:
+def _finished(top: Path) -> int:
+    """Videos of the set in the folder, from the file that is written when all are made."""
+    table = top / SPLIT_FILE
+    if not ((top / _NOTE).exists() and table.exists()):
+        return _USUAL
+    return len(table.read_text().splitlines()) - 1
+
+
+def make_demo(top: Path, videos: int, seed: int | None, report: Callable[[int, int], None]) -> None:
     """Writes the videos that are missing, then split.csv of all that the folder holds."""
-    _claim(top, seed)
+    seed = _claim(top, seed)
     missing = [index for index in range(videos) if not (top / demo_row(index)[0]).exists()]
     for done, index in enumerate(missing, 1):
         path = top / demo_row(index)[0]
@@ -102,15 +113,18 @@ def make_demo(top: Path, videos: int, seed: int, report: Callable[[int, int], No
     _write_split_file(top)
 
 
-def _claim(top: Path, seed: int) -> None:
+def _claim(top: Path, seed: int | None) -> int:
+    """Makes the folder a demo set's, or sees that it is one of this seed (None: of any)."""
     note = top / _NOTE
     top.mkdir(parents=True, exist_ok=True)
     if not note.exists():
         if any(top.iterdir()):
             raise UsageError(f"{top} is not empty and no demo set; give another folder with --root")
-        note.write_text(json.dumps({"seed": seed}))
-    if json.loads(note.read_text())["seed"] != seed:
+        note.write_text(json.dumps({"seed": seed or 0}))
+    theirs = json.loads(note.read_text())["seed"]
+    if seed not in (None, theirs):
         raise UsageError(f"{top} holds a demo set of another seed; give another folder with --root")
+    return theirs
 
 
 def _write_split_file(top: Path) -> None:

@@ -89,6 +89,7 @@ class Collector:
             tuple(self.class_names),
             sort_items(self.items.values()),
             tuple(notes),
+            tuple(missing),
         )
 
 

@@ -28,7 +28,8 @@ class VideoItem:
 class Manifest:
     """The videos of a data set or of one of its splits, sorted by id, ids unique.
 
-    notes are lines for the user: what was left out, and how much of it.
+    notes     lines for the user: what was left out, and how much of it
+    missing   what the official list names and the folder lacks
     """
 
     dataset: str
@@ -37,6 +38,7 @@ class Manifest:
     class_names: tuple[str, ...]
     items: tuple[VideoItem, ...]
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def sort_items(items: Iterable[VideoItem]) -> tuple[VideoItem, ...]:
