@@ -149,5 +149,16 @@ def test_a_zoomed_homography_moves_the_zoomed_points():
 
     zoomed = zoom_homography(homography, view, 14, 16)
     np.testing.assert_allclose(
-        apply(zoomed, to_crop(points)), to_crop(apply(homography, points)), atol=1e-2
+        apply(zoomed, to_crop(points)), to_crop(apply(homography, points)), atol=1e-3
     )
+
+
+def test_a_crop_is_shrunk_by_area_and_grown_by_a_cubic():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    half, double = np.empty((32, 32, 3), np.uint8), np.empty((128, 128, 3), np.uint8)
+    crop_image(noise, View(0, 0, 4), 16, half)
+    mean = noise.reshape(32, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(half - mean).max() <= 1
+    crop_image(noise, View(0, 0, 4), 16, double)
+    cubic = cv2.resize(noise, (128, 128), interpolation=cv2.INTER_CUBIC)
+    assert np.array_equal(double, cubic)

@@ -38,3 +38,10 @@ def test_too_little_texture_or_agreement_gives_none():
     assert homography(few, FLOW, OFFSET) is None
     out_of_frame = np.full_like(FLOW, 500)
     assert homography(LUMA, out_of_frame, OFFSET) is None
+
+
+def test_a_homography_of_fewer_than_25_corners_is_not_believed(monkeypatch):
+    for inliers, believed in ((24, False), (25, True)):
+        mask = np.arange(300)[:, None] < inliers
+        monkeypatch.setattr("cv2.findHomography", lambda *_, mask=mask: (np.eye(3), mask))
+        assert (homography(LUMA, FLOW, OFFSET) is not None) == believed

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mme_core.canvas import MARGIN, grid_points, plan_canvas
+from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 
 SPEC = TargetSpec()
@@ -73,3 +74,15 @@ def test_the_grid_is_symmetric():
     mirrored = points[:, ::-1, [1, 0, 3, 2]] * [-1, 1] + [79, 0]
     assert (mirrored == points).all()
     assert grid_points(1, 1, TargetSpec(points=1)).ravel().tolist() == [7.5, 7.5]
+
+
+def test_the_region_has_64_pixels_around_the_canvas_where_the_frame_has_them():
+    canvas = plan_canvas(256, 1000, SPEC)
+    assert canvas.offset == (64, 0) and canvas.crop_region(np.zeros((256, 1000))).shape[1] == 448
+
+
+def test_the_defaults_are_those_of_the_contract():
+    fields = "4 8 16 4 6 256 320 dis-medium False none 9 8 jpeg 90"
+    assert " ".join(map(str, SPEC.to_dict().values())) == fields
+    with pytest.raises(UsageError, match="the validity of a patch is 8 bits"):
+        TargetSpec(points=9, patch=15)

@@ -340,3 +340,13 @@ def test_targets_compile_to_one_graph():
     for name, (target, valid) in build(batch).items():
         torch.testing.assert_close(compiled[name][0], target)
         assert torch.equal(compiled[name][1], valid)
+
+
+def test_the_floor_holds_for_a_length_and_not_for_hog():
+    batch, _ = a_batch()
+    both = ["position", "shape"]
+    free = build_targets(batch, SPEC, TargetSettings(norm="none"), both)
+    floored = build_targets(batch, SPEC, TargetSettings(norm="length", floor=1e4), both)
+    torch.testing.assert_close(floored["position"][0], free["position"][0] / 1e4)
+    plain = build_targets(batch, SPEC, TargetSettings(), both)
+    assert torch.equal(floored["shape"][0], plain["shape"][0])

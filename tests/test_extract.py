@@ -13,6 +13,7 @@ from mme_core.canvas import plan_canvas
 from mme_core.errors import UsageError, VideoError
 from mme_core.extract import extract_video, stream_tubelets
 from mme_core.spec import TargetSpec
+from mme_core.window import decode_frames
 
 SMALL = TargetSpec(short_side=64, long_side=80, flow="dis-fast")
 CENTRE = (170.0, 128.0)
@@ -220,3 +221,19 @@ def test_a_stream_holds_neither_frames_nor_tubelets(pan):
         del tubelet
         gc.collect()
         assert sum(ref() is not None for ref in handed_out) <= 1
+
+
+def test_stored_frames_keep_their_colours(folder):
+    path = folder / "red.mp4"
+    red = np.zeros((12, 64, 80, 3), np.uint8)
+    red[..., 0] = np.linspace(100, 240, 80)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height = 80, 64
+        for image in red:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    tubelet = next(iter(stream_tubelets(path, SMALL)))
+    stored = decode_frames(tubelet.frames).mean((0, 1, 2))
+    assert stored[0] > 140 and stored[1:].max() < 30
+    assert extract_video(path, SMALL).frames.mean((0, 1, 2)) == pytest.approx(stored, abs=8)

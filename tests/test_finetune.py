@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from labelled import write_set
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import build_pretraining_model
-from train import checkpoint, finetune
+from train import checkpoint, classification, finetune
 from train.config import PretrainConfig
+from train.finetune_config import AugmentConfig
 from train.logging import read_metrics
 
 SMALL = [
@@ -283,3 +284,37 @@ def test_make_names_the_command(variables, words):
     command = ["make", "-n", "-C", str(repository), "finetune", *variables]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert words in done.stdout
+
+
+def test_the_recipe_reaches_the_classifier_and_other_weights_leave_its_head(tmp_path):
+    given = words("r", "o", "model.depth=2", "model.drop_path=0.2", "model.fc_dropout=0.3")
+    model, _ = classification.build(
+        finetune.recipes.load(finetune.FinetuneConfig, given, "", ""), 4
+    )
+    assert model.fc_dropout.p == 0.3 and model.encoder.blocks[1].drop_path1.drop_prob == 0.2
+    torch.nn.init.constant_(model.head.weight, 5)
+    learnt = {k: v for k, v in model.state_dict().items() if k != "encoder.pos_embed"}
+    save_file(learnt, tmp_path / "w.safetensors")
+    given.append(f"init={tmp_path / 'w.safetensors'}")
+    again, _ = classification.build(
+        finetune.recipes.load(finetune.FinetuneConfig, given, "", ""), 4
+    )
+    qkv = [one.encoder.blocks[1].attn.qkv.weight for one in (model, again)]
+    assert torch.equal(*qkv) and again.head.weight.abs().max() < 1
+
+
+def test_the_loss_of_a_clip_smooths_the_label_and_erases():
+    seen = []
+
+    def logits(clip):
+        seen.append(clip)
+        return torch.tensor([[3.0, 0, 0, 0]])
+
+    batch = {"label": torch.tensor([0]), "frames": torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)}
+    for erase in (0.0, 1.0):
+        augment = AugmentConfig(mixup=0, cutmix=0, erase=erase, smoothing=0.1)
+        loss = classification.SoftLoss.of(augment, 4, 1, torch.device("cpu"), torch.float32)
+        value = loss(logits, batch).item()
+        log_p = torch.tensor([3.0, 0, 0, 0]).log_softmax(0)
+        assert value == pytest.approx(-(0.925 * log_p[0] + 0.025 * log_p[1:].sum()).item())
+    assert seen[0].flatten(2).std(2).max() == 0 and seen[1].flatten(2).std(2).min() > 0

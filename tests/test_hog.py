@@ -100,3 +100,9 @@ def test_the_next_image_forgets_the_one_before(noise):
     field.load(255 - noise[::-1])
     field.load(noise)
     assert (field.at(points) == hog_of(noise, points)).all()
+
+
+def test_outside_the_image_is_read_as_its_border(noise):
+    outside = np.array([[-3, 9], [60, 9], [9, -3], [9, 50]], np.float32)
+    border = np.array([[0, 9], [51, 9], [9, 0], [9, 39]], np.float32)
+    assert (hog_of(noise, outside) == hog_of(noise, border)).all()

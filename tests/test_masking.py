@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mme_core.errors import UsageError
-from mme_core.masking import MASKS, hidden_count, make_mask
+from mme_core.masking import MASKS, _random_box, hidden_count, hidden_per_tubelet, make_mask
 
 PAPER = (8, 14, 14)
 
@@ -86,3 +86,24 @@ def test_half_of_the_visible_tubes_are_where_motion_is():
 def test_bad_settings_name_the_field(kind, ratio, motion, word):
     with pytest.raises(UsageError, match=word):
         make_mask(kind, PAPER, ratio, np.random.default_rng(0), motion)
+
+
+def test_the_hidden_share_is_rounded_to_the_nearest_number():
+    assert [hidden_per_tubelet((8, 3, 3), ratio) for ratio in (0.75, 0.7, 0.6)] == [7, 6, 5]
+
+
+def test_the_moving_visible_tubes_are_drawn_from_the_whole_quarter():
+    motion = np.arange(196.0).reshape(14, 14)
+    seen = [
+        ~make_mask("motion", PAPER, 0.7, np.random.default_rng(i), motion)[0] for i in range(50)
+    ]
+    assert np.any(seen, axis=0).ravel()[-49:].all()
+
+
+def test_the_boxes_of_a_cube_mask_cover_8_to_50_percent():
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(400):
+        _, rows, columns = _random_box(PAPER, rng)
+        shares.append((rows.stop - rows.start) * (columns.stop - columns.start) / 196)
+    assert 0.06 < min(shares) < 0.1 and 0.45 < max(shares) < 0.55

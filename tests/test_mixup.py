@@ -43,3 +43,12 @@ def test_mixup_needs_pairs():
     with pytest.raises(UsageError, match=r"data\.batch_size=3 must be even"):
         build_mixup(0.8, 1.0, 0.1, 4, 3)
     assert build_mixup(0.0, 0.0, 0.1, 4, 3) is None
+
+
+def test_each_channel_is_mixed_with_the_same_channel_of_the_other_clip():
+    np.random.seed(0)
+    clip = torch.randn(2, 3, 2, 8, 8)
+    before = clip.clone()
+    mixed, target = mix(build_mixup(0.8, 0.0, 0.0, 2, 2), clip, torch.tensor([0, 1]))
+    share = target[0, 0]
+    torch.testing.assert_close(mixed, share * before + (1 - share) * before.flip(0))

@@ -211,3 +211,15 @@ def test_compiles_to_one_graph():
     expected = model(clip, mask)
     for name, value in compiled(clip, mask, 5).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_initial_weights_of_a_classifier_are_videomaes():
+    classifier = build_classifier("tiny", 5, frames=4, image_size=32, depth=1, fc_dropout=0.5)
+    assert classifier.encoder.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_dropout_before_the_head_is_at_work_while_training():
+    classifier = build_classifier("tiny", 5, frames=4, image_size=32, depth=1, fc_dropout=0.5)
+    assert (classifier(a_clip()) != classifier(a_clip())).any()
+    classifier.eval()
+    torch.testing.assert_close(classifier(a_clip()), classifier(a_clip()))

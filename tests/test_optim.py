@@ -41,7 +41,7 @@ def test_warm_up_is_linear_then_half_a_cosine():
         assert len(rates) == 1
         return rates.pop()
 
-    assert rate(0) == pytest.approx(WARMUP_START)
+    assert rate(0) == pytest.approx(1e-6)
     assert rate(5) == pytest.approx((1 + WARMUP_START) / 2)
     assert rate(10) == pytest.approx(1.0)
     assert rate(35) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
@@ -77,3 +77,14 @@ def test_clipping_bounds_the_gradient_and_reports_the_norm_before():
     after = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
     assert norm > 100
     assert after == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_though_the_loss_is():
+    model = Small()
+    optimizer = make_optimizer(model, OptimConfig(), lr=0.1)
+    step(model, optimizer, 1.0)
+    before = model.linear.weight.clone()
+    model.linear.weight.grad.fill_(float("inf"))
+    off = torch.amp.GradScaler(enabled=False)
+    guarded_step(optimizer, off, list(model.parameters()), torch.tensor(1.0), None)
+    assert torch.equal(model.linear.weight, before)

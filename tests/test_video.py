@@ -294,3 +294,26 @@ def test_memory_does_not_grow_with_opens(reordered):
         if count == 200:
             before = resident()
     assert resident() - before < 8e6
+
+
+def test_a_timestamp_given_twice_does_not_increase():
+    timeline = Timeline(reliable=True)
+    assert all(timeline.step(pts) for pts in (0, 1, 1, 2)) and not timeline.increasing
+
+
+def test_a_long_step_is_a_gap_only_after_ten_that_were_alike():
+    timeline = Timeline(reliable=True)
+    assert all(timeline.step(pts) for pts in (0, 2, 4, 6, 10))
+    timeline = Timeline(reliable=True)
+    assert all(timeline.step(pts) for pts in range(0, 22, 2)) and not timeline.step(24)
+    timeline = Timeline(reliable=True)
+    steps = [2, 3] * 10 + [6]  # a rate that varies by half
+    assert all(timeline.step(int(pts)) for pts in np.cumsum(steps))
+
+
+@pytest.mark.parametrize(("reorders", "doubtful"), [(False, 1), (True, 5)])
+def test_a_broken_packet_without_a_timestamp_makes_what_may_follow_it_doubtful(reorders, doubtful):
+    timeline = Timeline(reliable=True)
+    assert timeline.step(0)
+    timeline.lose(None, reorders)
+    assert [timeline.step(pts) for pts in range(1, 9)].count(False) == doubtful

@@ -8,7 +8,13 @@ import torch
 
 from mme_core.errors import UsageError
 from train import views
-from train.clip_augment import augment_clip, erase, rand_augment_clip, random_resized_crop_box
+from train.clip_augment import (
+    augment_clip,
+    erase,
+    rand_augment,
+    rand_augment_clip,
+    random_resized_crop_box,
+)
 
 
 class FixedRng:
@@ -167,3 +173,31 @@ def test_erasing_takes_one_box_through_all_frames():
         area = touched[0].float().mean()
         assert 0.01 < area < 0.36
     assert clip[0][0, 0][clip[0][0, 0] != 0].unique().numel() > 3  # noise in every pixel
+
+
+def test_dense_training_clip_ends_before_the_last_frame_as_published():
+    for seed in range(30):
+        got = views.train_indices("dense", 66, 16, 4, np.random.default_rng(seed))
+        assert got[-1] in (63, 64)
+
+
+def test_sizes_of_upright_frames():
+    assert views.short_side_size(322, 240, 224) == (300, 224)  # int(300.53)
+    rng = np.random.default_rng(0)
+    assert random_resized_crop_box(1000, 10, (0.99, 1.0), rng) == (493, 0, 13, 10)
+
+
+def test_half_of_the_clips_are_flipped():
+    clip = np.zeros((1, 32, 32, 3), np.uint8)
+    clip[:, :, 16:] = 200
+    flipped = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        seen = augment_clip(clip, 16, rng, scale=(0.9, 1.0), flip=True, rand_augment=None)
+        flipped += seen[0, 8, 0, 0] > seen[0, 8, -1, 0]
+    assert 30 < flipped < 70
+
+
+def test_rand_augment_fills_with_imagenets_mean_and_shifts_by_up_to_45_percent():
+    for op in rand_augment("rand-m7-n4-mstd0.5-inc1").ops:
+        assert op.kwargs["fillcolor"] == (124, 116, 104) and op.hparams["translate_pct"] == 0.45

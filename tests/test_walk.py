@@ -18,6 +18,7 @@ from mme_core.hog import HogField
 from mme_core.spec import TargetSpec
 from mme_core.tracks import sample
 from mme_core.video import Video
+from mme_core.walk import Walk
 
 SMALL = TargetSpec(short_side=64, long_side=80, flow="dis-fast")
 
@@ -158,3 +159,22 @@ def test_the_check_invalidates_what_does_not_come_back(pan):
     assert (checked.displacement == free.displacement).all()
     assert not checked.valid[~free.valid].any()
     assert 0 < checked.valid.sum() < free.valid.sum()
+
+
+def test_a_point_that_leaves_on_its_last_step_is_invalid(pan):
+    frames = iter([0, 0, 0, 0, 0, 200])
+
+    def jump(first, second):
+        return np.full((*first.shape, 2), next(frames, 0), np.float32)
+
+    canvas = plan_canvas(64, 96, SMALL)
+    walk = Walk(canvas, SMALL, jump, lambda *_: None)
+    with Video(pan) as video:
+        (tubelet,) = [t for _, frame in zip(range(7), video) for t in walk.take(frame)]
+    assert not tubelet.valid.any()
+
+
+def test_the_check_leaves_a_flow_that_comes_back(pan):
+    free = extract_video(pan, SMALL)
+    checked = extract_video(pan, dataclasses.replace(SMALL, check=True))
+    assert checked.valid.sum() > 0.8 * free.valid.sum()
