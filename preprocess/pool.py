@@ -96,8 +96,8 @@ def _connect(ray: Any, workers: int | None, address: str | None, gpus_per_task: 
             ray.init(**options, logging_level="ERROR", log_to_driver=True)
     except ConnectionError as error:
         raise UsageError(
-            f"no Ray cluster at --address {address}: start one with `ray start --head`, "
-            "or leave --address out"
+            f"no Ray cluster at --address {address}, or it wants a token (RAY_AUTH_MODE=token and "
+            "~/.ray/auth_token): start one with `ray start --head`, or leave --address out"
         ) from error
     if gpus_per_task > ray.cluster_resources().get("GPU", 0) and address is None:
         there = ray.cluster_resources().get("GPU", 0)
