@@ -117,7 +117,8 @@ def test_options_of_flows_exist(capsys):
 
 def would_run(*words):
     """The last command of `make -n`, as the words that the shell makes of it."""
-    dry = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    make = ["make", "-n", "--no-print-directory", *words]  # the tests may run under make themselves
+    dry = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr
     return shlex.split(dry.stdout.replace("\\\n", " ").splitlines()[-1])
 
