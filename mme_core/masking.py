@@ -25,6 +25,8 @@ def hidden_per_tubelet(shape: Shape, ratio: float) -> int:
     Raises UsageError when nothing would be hidden, or nothing visible.
     """
     _, h, w = shape
+    if not 0 <= ratio <= 1:
+        raise UsageError(f"mask.ratio={ratio} must be between 0 and 1")
     hidden = round(ratio * h * w)
     if not 0 < hidden < h * w:
         raise UsageError(

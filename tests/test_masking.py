@@ -107,3 +107,9 @@ def test_the_boxes_of_a_cube_mask_cover_8_to_50_percent():
         _, rows, columns = _random_box(PAPER, rng)
         shares.append((rows.stop - rows.start) * (columns.stop - columns.start) / 196)
     assert 0.06 < min(shares) < 0.1 and 0.45 < max(shares) < 0.55
+
+
+@pytest.mark.parametrize("ratio", [float("nan"), -0.5, 1.5])
+def test_a_share_that_is_none_is_refused(ratio):
+    with pytest.raises(UsageError, match=r"mask\.ratio=.* must be between 0 and 1"):
+        hidden_per_tubelet(PAPER, ratio)

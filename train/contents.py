@@ -67,7 +67,7 @@ class TargetSettings:
         ):
             if value not in choices:
                 raise UsageError(f"{key}={value} is not one of {', '.join(choices)}")
-        if self.floor < 0:
+        if not self.floor >= 0:
             raise UsageError(f"norm.floor={self.floor} must not be negative")
         if self.norm == "step" and self.merge != "none":
             raise UsageError(
