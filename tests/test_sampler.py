@@ -79,7 +79,7 @@ def test_resume_refuses_another_order():
 
 
 def test_too_few_videos_for_a_step():
-    with pytest.raises(UsageError, match=r"7 videos .* 2 videos × 2 processes .*=2 = 8"):
+    with pytest.raises(UsageError, match=r"7 videos .* 2 videos × processes=2 .*=2 = 8"):
         ClipSampler(7, 2, world=2, accumulate=2)
 
 

@@ -65,7 +65,7 @@ class Evaluation:
         m = self.metrics
         text = (
             f"top-1 {m.top1:.2%}, top-5 {m.top5:.2%}, mean class {m.mean_class:.2%} of {m.videos} "
-            f"videos, {self.plan.clips} clips × {self.plan.crops} crops"
+            f"videos, views (clips × crops) {self.plan.clips} × {self.plan.crops}"
         )
         if self.plan.still:
             text += ", each a still frame"

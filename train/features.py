@@ -194,7 +194,7 @@ def main(argv: list[str]) -> int:
             write_features(out, aside, features, source, config)
             videos, views, width = features.pooled.shape
             print(
-                f"{out}: {videos} videos × {views} views × {width} numbers; "
+                f"{out}: [videos, views, width] {videos} × {views} × {width}; "
                 f"{len(features.failures)} videos could not be read"
             )
         return 0

@@ -135,9 +135,9 @@ class Finetuning:
             f"{len(val.ids)} held out, {len(self.class_names)} classes; {self.loaded}"
         )
         say(
-            f"{self.videos_per_step} videos a step × {self.config.data.crops} crops; learning rate "
-            f"{self.lr:.3g} = optim.lr {self.config.optim.lr:.3g} × {self.videos_per_step} / 256; "
-            f"{self.steps} steps, {self.steps_per_epoch} an epoch"
+            f"{self.videos_per_step} videos a step, crops of each {self.config.data.crops}; "
+            f"learning rate {self.lr:.3g} = optim.lr {self.config.optim.lr:.3g} × "
+            f"{self.videos_per_step} / 256; {self.steps} steps, {self.steps_per_epoch} an epoch"
         )
         if self.step:
             say(f"goes on after step {self.step}")

@@ -77,7 +77,7 @@ class ClipSampler(Sampler):
         if endless and videos < step:
             raise UsageError(
                 f"{videos} videos do not fill one step: data.batch_size gives {batch_size} videos "
-                f"× {world} processes × optim.accumulate={accumulate} = {step}; lower "
+                f"× processes={world} × optim.accumulate={accumulate} = {step}; lower "
                 "data.batch_size or use a store of more videos"
             )
 
