@@ -81,6 +81,14 @@ def test_code_in_a_checkpoint_is_refused(tmp_path):
         checkpoint.read(path)
 
 
+@pytest.mark.parametrize("content", [torch.ones(3), {"weights": 1}, {"model": 1}])
+def test_a_file_without_a_model_is_refused(tmp_path, content):
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=r"other.pt: holds no `model`"):
+        checkpoint.read_model(path)
+
+
 def test_weights_of_another_model_are_refused_and_nothing_is_loaded():
     model = nn.Linear(3, 2)
     before = model.weight.clone()

@@ -50,6 +50,14 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("optim.clip=0", "optim.clip=0.0 must be above 0"),
         ("optim.betas=[0.9]", r"optim.betas=\[0.9\] must be two numbers"),
         ("optim.betas=[0.9,1]", "must be two numbers in 0 … 1, 1 excluded"),
+        ("optim.warmup_epochs=inf", "optim.warmup_epochs=inf is not a finite number"),
+        ("loss.weights.position=nan", "loss.weights.position=nan is not a finite number"),
+        ("decoder.width=0", "decoder.width=0 must be at least 1"),
+        ("decoder.heads=0", "decoder.heads=0 must be at least 1"),
+        ("data.zoom=3", r"data.zoom=3 must be a list, such as data.zoom=\[3\]"),
+        ("data.zoom=[10,", r"'data.zoom=\[10,' cannot be read"),
+        ("optim.lr=${", r"'optim.lr=\${' cannot be read"),
+        ("optim.lr=${nope}", "optim.lr: Interpolation key 'nope' not found"),
     ],
 )
 def test_a_wrong_word_is_an_error_that_names_it(word, message):

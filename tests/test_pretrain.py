@@ -195,14 +195,17 @@ def refused(store, out, *words):
         ("data.stride=2", StoreError, "spec.stride=4 does not fit the recipe's data.stride=2"),
         ("target.points=1", StoreError, "spec.points=4 does not fit"),
         ("target.length=7", UsageError, "target.length=7"),
+        ("target.length=0", UsageError, "target.length=0"),
         ("model.patch=8", StoreError, "spec.patch=16 does not fit"),
         ("model.image_size=80", UsageError, "model.image_size=80"),
+        ("model.image_size=0", UsageError, "model.image_size=0 must be a multiple"),
         ("model.frames=7", UsageError, "model.frames=7 must be"),
         ("model.frames=64", MMEError, "model.frames=64"),
         ("data.batch_size=8", UsageError, "6 videos do not fill one step.*lower data.batch_size"),
         ("data.crops=3", UsageError, "data.crops=3 must divide data.batch_size=2"),
         ("norm.camera=true", UsageError, "norm.camera.*spec.camera=homography"),
         ("loss.contents=[colour]", UsageError, "'colour' is not a content"),
+        ("loss.weights.shape=-1", UsageError, "loss.weights.shape=-1.0 must not be negative"),
         ("mask.ratio=1", UsageError, "mask.ratio=1"),
         ("init=nowhere.pt", UsageError, "nowhere.pt: no such checkpoint"),
         ("val_store=nowhere", StoreError, "nowhere does not exist"),
@@ -229,8 +232,19 @@ def test_a_store_that_is_being_written_is_refused(demo_store, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(demo_store, store)
     with StoreLock(Place(store)):
-        error = refused(store, tmp_path / "run")
-    assert "is being written" in str(error)
+        errors = [
+            refused(store, tmp_path / "run"),
+            refused(demo_store, tmp_path / "run", f"val_store={store}"),
+        ]
+    for error in errors:
+        assert f"{store} is being written" in str(error)
+
+
+@pytest.mark.parametrize("word", ["resume=auto", "resume=force"])
+def test_a_folder_of_another_command_is_refused(demo_store, tmp_path, word):
+    (tmp_path / "config.yaml").write_text("init: none\ndata: {sampling: dense}\n")
+    with pytest.raises(UsageError, match=r"output of another command .*data\.sampling"):
+        run(demo_store, tmp_path, word)
 
 
 def test_the_command_answers_mistakes_in_one_line_and_status_2(capsys, tmp_path):

@@ -101,6 +101,14 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_model(path: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, or in the newest one of a run's folder."""
+    state = read(newest(path))
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise UsageError(f"{path}: holds no `model`, so it is no checkpoint of `mme pretrain`")
+    return state["model"]
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Fills `model`. Raises UsageError naming the first key that does not fit."""
     own = model.state_dict()

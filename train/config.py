@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ AT_LEAST = {
     "data.crops": 1,
     "model.depth": 1,
     "decoder.depth": 1,
+    "decoder.width": 1,
+    "decoder.heads": 1,
     "optim.epochs": 1,
     "optim.steps": 1,
     "optim.lr": 0,
@@ -221,13 +224,21 @@ def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]])
         except UsageError as error:
             raise UsageError(f"{prefix}{error}") from error
         except OmegaConfBaseException as error:
-            key = f"{error.full_key}: " if error.full_key else ""
-            raise UsageError(f"{prefix}{key}{str(error).splitlines()[0]}") from error
+            raise UsageError(f"{prefix}{_explain(error)}") from error
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise UsageError(_explain(error)) from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
     _check_values(config)
     return OmegaConf.to_object(config)
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    return f"{key}{str(error).splitlines()[0]}"
 
 
 def _check_values(config: Any) -> None:
@@ -250,6 +261,9 @@ def _check_values(config: Any) -> None:
     for key, value in given(["optim.betas"]):
         if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
             raise UsageError(f"{key}={value} must be two numbers in 0 … 1, 1 excluded")
+    for key, value in _leaves(OmegaConf.to_container(config)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{key}={value} is not a finite number")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -296,6 +310,8 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
             raise UsageError(f"{key} is not a key of this recipe; the nearest is {nearest[0]}")
         kind = OmegaConf.get_type(config, name)
+        if kind is list and isinstance(value, int | float | str) and "${" not in str(value):
+            raise UsageError(f"{key}={value} must be a list, such as {key}=[{value}]")
         if not dataclasses.is_dataclass(kind):
             continue
         if not isinstance(value, Mapping):
@@ -328,4 +344,13 @@ def _read_words(words: Sequence[str]) -> dict[str, Any]:
         if "=" not in word or word.startswith(("=", "-")):
             hint = f"; a recipe is named by --config {word}" if word.endswith(".yaml") else ""
             raise UsageError(f"'{word}' is not of the form key=value{hint}")
-    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+    values = OmegaConf.create()
+    for word in words:
+        try:
+            values.merge_with_dotlist([word])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UsageError(
+                f"'{word}' cannot be read ({str(error).splitlines()[0]}); put quotes around a word "
+                "that has spaces, such as 'key=[1, 2]'"
+            ) from error
+    return OmegaConf.to_container(values)

@@ -107,9 +107,11 @@ def content_weights(contents: Sequence[str], weights: Mapping[str, float]) -> di
             if name in result:
                 raise UsageError(f"loss.contents names {name} twice")
             result[name] = float(weights.get(name, weights.get(group, 1.0)))
-    for name in weights:
+    for name, weight in weights.items():
         if name not in contents and name not in result:
             raise UsageError(f"loss.weights.{name}: add {name} to loss.contents")
+        if not weight >= 0:
+            raise UsageError(f"loss.weights.{name}={weight} must not be negative")
     if not result:
         raise UsageError("loss.contents is empty")
     return result
@@ -122,7 +124,7 @@ def content_sizes(
 
     Raises UsageError where the store's specification does not fit the settings.
     """
-    if not 1 <= (settings.length or spec.length) <= spec.length:
+    if settings.length is not None and not 1 <= settings.length <= spec.length:
         raise UsageError(
             f"target.length={settings.length}: the store's trajectories have {spec.length} steps"
         )

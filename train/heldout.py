@@ -20,7 +20,7 @@ from train.knn import knn_accuracy
 from train.logging import RunLog
 from train.objective import Objective, Question
 from train.panels import draw_panels
-from train.runs import check_same_spec
+from train.runs import check_finished, check_same_spec
 from train.sampler import ClipSampler
 from train.transfer import on_device, to_device
 
@@ -45,6 +45,7 @@ class HeldOut:
         ranks: Ranks,
     ) -> None:
         val = TargetStore(config.val_store)
+        check_finished(val)
         check_same_spec(store, val)
         self.config, self.objective, self.sizes, self.ranks = config, objective, sizes, ranks
         self.val = clip_dataset(val, config, training=False)

@@ -34,7 +34,7 @@ def make_optimizer(
 def make_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup_steps: int, min_lr: float
 ) -> CosineLRScheduler:
-    """Linear warm-up, then half a cosine down to `min_lr` at the last of `steps`.
+    """Linear warm-up, then half a cosine, which comes to `min_lr` after the last of `steps`.
 
     Call `schedule.step_update(step)` before step number `step` (from 0): a function of the step
     alone, so a resumed run needs no state of it.

@@ -80,11 +80,11 @@ class Pretraining:
         )
         runs.check_finished(self.store)
         runs.check_spec(self.store, config)
+        clips = clip_dataset(self.store, config, training=True)
         dtype = autocast_dtype(config.precision, ranks.device)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
         self.contents = list(self.objective.weights)
         sizes = content_sizes(self.contents, self.store.spec, self.objective.settings)
-        clips = clip_dataset(self.store, config, training=True)
         self.sampler = ClipSampler(
             len(clips),
             runs.videos_per_batch(data),
@@ -103,7 +103,7 @@ class Pretraining:
         torch.manual_seed(config.seed)
         self.model = build_model(config, sizes).to(ranks.device)
         if config.init:
-            weights = checkpoint.read(checkpoint.newest(Path(config.init)))["model"]
+            weights = checkpoint.read_model(Path(config.init))
             checkpoint.load_weights(self.model, weights, config.init)
         torch.manual_seed(config.seed + ranks.rank)
 

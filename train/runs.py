@@ -72,13 +72,19 @@ def check_same_spec(store: TargetStore, val: TargetStore) -> None:
 
 
 def check_folder(config: PretrainConfig) -> None:
-    """Raises UsageError where `out` holds a run of another recipe, naming what differs."""
+    """Raises UsageError where `out` holds another command's output or a run of another recipe."""
     path = Path(config.out) / CONFIG
     if not path.exists():
         return
+    try:
+        theirs = recipes.merge(type(config), [("", recipes.read_yaml(str(path)))])
+    except UsageError as error:
+        raise UsageError(
+            f"out={config.out} holds the output of another command ({path}: {error}): choose "
+            "another out=…"
+        ) from error
     if config.resume == "force":
         return
-    theirs = recipes.merge(type(config), [(f"{path}: ", recipes.read_yaml(str(path)))])
     changed = [
         line
         for line in recipes.differences(recipes.to_dict(config), recipes.to_dict(theirs))
