@@ -50,6 +50,14 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, damage):
         checkpoint.load_last(tmp_path, warnings.append)
 
 
+def test_damaged_ones_of_later_steps_do_not_push_out_what_is_saved(tmp_path):
+    checkpoint.save(tmp_path, 1, state(1), keep=2)
+    checkpoint.save(tmp_path, 4, state(4), keep=2).write_bytes(b"")
+    assert checkpoint.load_last(tmp_path, lambda _: None)["step"] == 1
+    checkpoint.save(tmp_path, 3, state(3), keep=1)  # stopped by a signal before step 4
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 3
+
+
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, state(1), keep=1)
 

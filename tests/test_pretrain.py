@@ -155,7 +155,24 @@ def test_the_held_out_clips_are_the_same_every_time(demo_store, tmp_path):
         for _ in range(2)
     ]
     assert losses[0] == losses[1]
-    assert sum(len(batch["video"]) for batch in held_out._batches(held_out.val, 4)) == 4
+
+
+def test_as_many_held_out_clips_are_read_as_the_recipe_says(demo_store, tmp_path):
+    taken = []
+    for size in (1, 2, 3):
+        held_out = held_out_parts(demo_store, tmp_path, f"data.batch_size={size}")[0]
+        batches = list(held_out._batches(held_out.val, 4))
+        taken.append(torch.cat([batch["video"] for batch in batches]).tolist())
+    assert len(taken[0]) == 4 and taken[0] == taken[1] == taken[2]
+
+
+def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, tmp_path):
+    words = ["data.shuffle_frames=true", f"val_store={demo_store}", "eval.panels=0"]
+    for every in (0, 1):
+        assert run(demo_store, tmp_path / str(every), *words, f"eval.every={every}") == 0
+    rows = [read_metrics(tmp_path / str(every)) for every in (0, 1)]
+    losses = [[row["loss"] for row in part if "loss" in row] for part in rows]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("norm", ["patch", "step", "length", "none"])
@@ -202,6 +219,7 @@ def refused(store, out, *words):
         ("model.frames=7", UsageError, "model.frames=7 must be"),
         ("model.frames=64", MMEError, "model.frames=64"),
         ("data.batch_size=8", UsageError, "6 videos do not fill one step.*lower data.batch_size"),
+        ("data.zoom=[2,99]", UsageError, "no canvas in .* has room for 99 patches.*at most 4"),
         ("data.crops=3", UsageError, "data.crops=3 must divide data.batch_size=2"),
         ("norm.camera=true", UsageError, "norm.camera.*spec.camera=homography"),
         ("loss.contents=[colour]", UsageError, "'colour' is not a content"),

@@ -29,6 +29,7 @@ _NAME = re.compile(r"step-(\d{8})\.pt")
 def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     """Writes RUN/checkpoints/step-NNNNNNNN.pt aside, syncs, renames; keeps the last `keep`.
 
+    Those of later steps go: the run was continued from before them, since they are damaged.
     Raises MMEError where it cannot be written; the earlier checkpoints are then as they were.
     """
     folder = run / FOLDER
@@ -50,7 +51,10 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
             f"checkpoint {path}: cannot be written ({cause}; {free / 1e9:.2f} GB free on that "
             "disk); the earlier checkpoints are intact: make room and run the same command again"
         ) from error
-    for old in [*checkpoints(run)[keep:], *folder.glob("*.tmp")]:  # the latter of killed runs
+    paths = checkpoints(run)
+    mine = paths.index(path)
+    halves = folder.glob("*.tmp")  # of killed runs
+    for old in [*paths[:mine], *paths[mine + keep :], *halves]:
         old.unlink()
     return path
 

@@ -65,11 +65,18 @@ def check_frames(store: TargetStore, source: str, root: str) -> None:
 
 
 def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Sequence[int]) -> None:
-    """Is there room for the smallest crop, `smallest` patches, on every video's canvas?"""
+    """Is there room for the smallest crop, `smallest` patches, on every video's canvas, and for
+    the largest on some video's? (On a smaller canvas a zoom goes as far as there is room.)
+    """
     table, spec = store.videos, store.spec
     short = np.minimum(table["hp"], table["wp"])
     video = int(short.argmin())
     if short[video] >= smallest:
+        if zoom and zoom[1] > short.max():
+            raise UsageError(
+                f"data.zoom={list(zoom)}: no canvas in {store.url} has room for {zoom[1]} patches "
+                f"(spec.short_side={spec.short_side}): use at most {short.max()}"
+            )
         return
     row = table[video]
     key = f"data.zoom={list(zoom)}" if zoom else f"model.image_size={image_size}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,17 @@ class HeldOut:
         self.knn = config.eval.knn if _same_classes(store, val) else 0
 
     def __call__(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
-        """Losses and accuracy as a row of metrics; the main process draws the panels."""
+        """Losses and accuracy as a row of metrics; the main process draws the panels.
+
+        What is drawn at random (shuffled frames) is the same every time, and the training's own
+        draws go on as if there had been no check-up.
+        """
+        device = self.ranks.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.config.seed)
+            return self._check_up(model, step, log)
+
+    def _check_up(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         batches = self._batches(self.val, self.config.eval.clips)
         row = held_out_loss(model, self.objective, self.sizes, batches, self.ranks)
         if self.knn:
@@ -71,10 +80,10 @@ class HeldOut:
             world=self.ranks.world,
             seed=self.config.seed,
             endless=False,
+            limit=clips,
         )
-        batches = -(-clips // (self.config.data.batch_size * self.ranks.world))
         loader = make_loader(data, sampler, workers=self.config.data.workers)
-        return on_device(islice(loader, batches), self.ranks.device)
+        return on_device(loader, self.ranks.device)
 
     def _knn_accuracy(self, model: PretrainingModel) -> float:
         train = self._features(model, self.train, self.config.eval.knn_videos)

@@ -49,6 +49,7 @@ class ClipSampler(Sampler):
                 epochs, and leave out what does not fill a step. False, for evaluation: a single
                 pass, every video exactly once; the last batches are smaller, and a process may
                 get one batch less than another
+    limit       with endless=False: only so many videos of the order, the first ones
 
     Iterating starts at the position that `load_state_dict` set, else at the beginning. Raises
     UsageError when there are too few videos for one step.
@@ -67,11 +68,13 @@ class ClipSampler(Sampler):
         shards: np.ndarray | None = None,
         buffer: int = 4,
         endless: bool = True,
+        limit: int | None = None,
     ) -> None:
         self.videos, self.batch_size = videos, batch_size
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.seed, self.shuffle, self.shards, self.buffer = seed, shuffle, shards, buffer
         self.endless = endless
+        self.taken = videos if limit is None else min(limit, videos)
         self.first = 0  # micro-batch to start with, counted from the start of epoch 0
         step = batch_size * world * accumulate
         if endless and videos < step:
@@ -86,8 +89,8 @@ class ClipSampler(Sampler):
         micro = self.batch_size * self.world
         if self.endless:
             return self.videos // (micro * self.accumulate) * self.accumulate
-        left = self.videos % micro
-        return self.videos // micro + (left > self.rank * self.batch_size)
+        left = self.taken % micro
+        return self.taken // micro + (left > self.rank * self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         """The videos of an epoch, in the order all processes together load them."""
@@ -105,7 +108,7 @@ class ClipSampler(Sampler):
             epoch, batch = epoch + 1, 0
 
     def _epoch(self, epoch: int, first: int) -> Iterator[list[tuple[int, int]]]:
-        order = self.order(epoch)
+        order = self.order(epoch)[: self.taken]
         for batch in range(first, len(self)):
             start = (batch * self.world + self.rank) * self.batch_size
             yield [(epoch, int(video)) for video in order[start : start + self.batch_size]]
