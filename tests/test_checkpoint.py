@@ -1,6 +1,7 @@
 """Checkpoints: complete or absent, verified when read, refused when of another model."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -80,6 +81,19 @@ def test_a_write_that_fails_midway_names_the_cause(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.torch, "save", save)
     with pytest.raises(MMEError, match="No space left on device"):
         checkpoint.save(tmp_path, 2, state(2), keep=1)
+
+
+def test_ctrl_c_waits_until_the_file_is_written(tmp_path, monkeypatch):
+    write = torch.save
+
+    def interrupted(content, file):
+        signal.raise_signal(signal.SIGINT)
+        write(content, file)
+
+    monkeypatch.setattr(checkpoint.torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 2, state(2), keep=1)
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 2
 
 
 def test_code_in_a_checkpoint_is_refused(tmp_path):

@@ -1,15 +1,19 @@
 """Workers: they hear no stop signal, so they must end with their trainer; one core is theirs."""
 
 import os
+import signal
 import subprocess
 import sys
 
+import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core.threads import ONE_THREAD
+from train import workers
 from train.clip_data import make_loader as make_labelled_loader
 from train.data import make_loader
-from train.workers import usable_cores, worker_options
+from train.distributed import interrupt_waits
+from train.workers import WholeLoader, usable_cores, worker_options
 
 LEFT = """
 import sys
@@ -49,6 +53,33 @@ def test_a_worker_leaves_the_other_cores_to_the_others(monkeypatch):
 
 def test_no_more_workers_than_cores():
     data, batches = Environment(), [[0]]
-    for workers, started in ((1000, usable_cores()), (0, 0)):
-        assert make_loader(data, batches, workers=workers).num_workers == started
-        assert make_labelled_loader(data, batches, list, workers).num_workers == started
+    for asked, started in ((1000, usable_cores()), (0, 0)):
+        assert make_loader(data, batches, workers=asked).num_workers == started
+        assert make_labelled_loader(data, batches, list, asked).num_workers == started
+
+
+def test_ctrl_c_waits_until_all_workers_are_started(monkeypatch):
+    started = []
+
+    def start(loader):
+        signal.raise_signal(signal.SIGINT)
+        started.append(loader)
+
+    monkeypatch.setattr(DataLoader, "__iter__", start)
+    with pytest.raises(KeyboardInterrupt):
+        iter(WholeLoader(Environment()))
+    assert len(started) == 1
+
+
+def test_interrupt_waits_puts_the_handler_back():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt_waits():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_worker_is_silent_about_a_trainer_that_ended_and_about_nothing_else(capsys):
+    workers._hook(ConnectionResetError, ConnectionResetError(), None)
+    assert capsys.readouterr().err == ""
+    workers._hook(ValueError, ValueError("bad"), None)
+    assert "ValueError: bad" in capsys.readouterr().err

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.errors import MMEError, UsageError
+from train.distributed import interrupt_waits
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
+@interrupt_waits()  # torch would report a Ctrl-C as a failure to write
 def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     """Writes RUN/checkpoints/step-NNNNNNNN.pt aside, syncs, renames; keeps the last `keep`.
 

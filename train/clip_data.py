@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mme_core.errors import MMEError
 from train import views
@@ -19,7 +19,7 @@ from train.clip_augment import augment_clip
 from train.clips import Source
 from train.finetune_config import AugmentConfig
 from train.sampler import SAMPLE
-from train.workers import usable_cores, worker_options
+from train.workers import WholeLoader, usable_cores, worker_options
 
 UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
 
@@ -155,10 +155,10 @@ def make_loader(
     batches: Iterable[list[Any]],
     collate: Callable[[list[Any]], Any],
     workers: int,
-) -> DataLoader:
+) -> WholeLoader:
     """Batches of items of `dataset`, loaded by so many processes, at most a core each."""
     options = worker_options("train.clip_data") if workers else {}
-    return DataLoader(
+    return WholeLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,

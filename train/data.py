@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, VideoError
@@ -42,7 +42,7 @@ from train import data_checks as checks
 from train.augment import View
 from train.contents import stored_to_raw
 from train.sampler import SAMPLE
-from train.workers import usable_cores, worker_options
+from train.workers import WholeLoader, usable_cores, worker_options
 
 Sample = dict[str, Tensor]
 
@@ -226,8 +226,8 @@ def collate(samples: list[Sample]) -> Sample:
     return {name: value.flatten(0, 1) for name, value in batch.items()}
 
 
-class ClipLoader(DataLoader):
-    """A DataLoader that says what is wrong with a store or a video without a worker's traceback."""
+class ClipLoader(WholeLoader):
+    """A loader that says what is wrong with a store or a video without a worker's traceback."""
 
     def __iter__(self) -> Iterator[Sample]:
         try:

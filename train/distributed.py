@@ -9,6 +9,9 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -124,3 +127,22 @@ class StopRequest:
         """Puts the handlers back that were there before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupt_waits() -> Iterator[None]:
+    """A Ctrl-C is raised at the end of the block, for what must not be left half done.
+
+    Only the main thread hears it, so in others this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)

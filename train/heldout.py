@@ -14,7 +14,7 @@ from mme_core.store import TargetStore
 from train.clip_data import to_model_input
 from train.config import PretrainConfig
 from train.data import ClipDataset, collate, make_loader
-from train.distributed import Ranks
+from train.distributed import Ranks, interrupt_waits
 from train.knn import knn_accuracy
 from train.logging import RunLog
 from train.objective import Objective, Question
@@ -83,7 +83,11 @@ class HeldOut:
             limit=clips,
         )
         loader = make_loader(data, sampler, workers=self.config.data.workers)
-        return on_device(loader, self.ranks.device)
+        try:
+            yield from on_device(loader, self.ranks.device)
+        finally:
+            with interrupt_waits():
+                del loader  # its workers end in a __del__, where a Ctrl-C would be swallowed
 
     def _knn_accuracy(self, model: PretrainingModel) -> float:
         train = self._features(model, self.train, self.config.eval.knn_videos)

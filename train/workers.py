@@ -5,19 +5,33 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
+from types import TracebackType
 from typing import Any
 
 import cv2
 import torch
+from torch.utils.data import DataLoader
 
 from mme_core.threads import ONE_THREAD
-from train.distributed import STOP_SIGNALS
+from train.distributed import STOP_SIGNALS, interrupt_waits
+
+
+class WholeLoader(DataLoader):
+    """A DataLoader of which a Ctrl-C finds all workers started, or none.
+
+    In between it would leave some that nobody ends, and the others would die with a traceback.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        with interrupt_waits():
+            return super().__iter__()
 
 
 def worker_options(preload: str) -> dict[str, Any]:
@@ -72,7 +86,14 @@ def _one_thread() -> Iterator[None]:
 def _start_worker(trainer: int, worker: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    sys.excepthook = _hook
     threading.Thread(target=_end_when_told_by, args=(trainer,), daemon=True).start()
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Silent about batches on their way to a training process that has ended without them."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_when_told_by(trainer: int) -> None:
