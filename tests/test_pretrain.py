@@ -1,6 +1,7 @@
 """The pre-training loop: what it writes, what it learns, what it refuses."""
 
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from preprocess.lock import StoreLock
-from train import checkpoint, pretrain
+from train import checkpoint, heldout, pretrain
 from train.config import PretrainConfig, load
 from train.contents import content_sizes
 from train.distributed import Ranks
@@ -173,6 +174,17 @@ def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, tmp_pa
     rows = [read_metrics(tmp_path / str(every)) for every in (0, 1)]
     losses = [[row["loss"] for row in part if "loss" in row] for part in rows]
     assert losses[0] == losses[1]
+
+
+def test_ctrl_c_as_the_held_out_workers_end_is_heard(demo_store, tmp_path, monkeypatch):
+    class Ending(list):
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    held_out, *_ = held_out_parts(demo_store, tmp_path)
+    monkeypatch.setattr(heldout, "make_loader", lambda *_, **__: Ending())
+    with pytest.raises(KeyboardInterrupt):
+        list(held_out._batches(held_out.val, 4))
 
 
 @pytest.mark.parametrize("norm", ["patch", "step", "length", "none"])

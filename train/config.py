@@ -268,7 +268,7 @@ def _check_values(config: Any) -> None:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The resolved configuration as plain values, as it goes into a checkpoint."""
-    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    return dataclasses.asdict(config)
 
 
 def to_yaml(config: Any) -> str:
