@@ -3,10 +3,8 @@
 from itertools import pairwise
 
 import numpy as np
-import pytest
 import torch
 
-from mme_core.errors import UsageError
 from train import views
 from train.clip_augment import (
     augment_clip,
@@ -105,11 +103,6 @@ def test_test_views_are_clip_major():
 
 def test_still_repeats_the_middle_frame():
     assert views.still(np.array([[0, 4, 8, 12], [1, 5, 9, 13]])).tolist() == [[8] * 4, [9] * 4]
-
-
-def test_unknown_sampling_is_named():
-    with pytest.raises(UsageError, match=r"data\.sampling=sparse is not one of dense, segment"):
-        views.check_sampling("sparse")
 
 
 def test_random_crop_keeps_area_and_aspect():

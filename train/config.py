@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mme_core.errors import UsageError
+from train.views import SAMPLINGS
 
 RECIPES = Path(__file__).parent / "configs"
 Config = TypeVar("Config")
@@ -32,6 +33,7 @@ CHOICES = {
     "resume": ("auto", "force"),
     "data.frames": ("store", "video"),
     "data.crop": ("random", "center"),
+    "data.sampling": SAMPLINGS,
     "norm.kind": ("patch", "step", "length", "none"),
     "mask.kind": ("tube", "cube", "random", "motion"),
     "target.merge": ("none", "mean", "max"),
@@ -60,11 +62,32 @@ AT_LEAST = {
     "log.every": 1,
     "eval.every": 0,
     "eval.clips": 1,
+    "eval.crops": 1,
+    "eval.batch": 1,
+    "view.clips": 1,
+    "view.crops": 1,
+    "view.batch": 1,
+    "augment.mixup": 0,
+    "augment.cutmix": 0,
+    "epochs": 1,
+    "batch_size": 2,
+    "attention_heads": 1,
+    "neighbours": 1,
+    "shots": 1,
+    "shot_draws": 1,
     "eval.knn": 0,
     "eval.knn_videos": 1,
     "eval.panels": 0,
     "nonfinite_budget": 0,
 }
+WITHIN_1 = (
+    "augment.erase",
+    "augment.smoothing",
+    "model.drop_path",
+    "model.fc_dropout",
+    "optim.layer_decay",
+    "ema",
+)
 ABOVE_ZERO = ("data.stage_gb", "optim.clip")
 
 
@@ -246,8 +269,9 @@ def _check_values(config: Any) -> None:
 
     def given(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
         for key in keys:
-            if (value := OmegaConf.select(config, key)) is not None:
-                yield key, value
+            value = OmegaConf.select(config, key)
+            several = value if key in ("neighbours", "shots") and value is not None else [value]
+            yield from ((key, one) for one in several if one is not None)
 
     for key, value in given(CHOICES):
         if value not in CHOICES[key]:
@@ -255,6 +279,9 @@ def _check_values(config: Any) -> None:
     for key, value in given(AT_LEAST):
         if not value >= AT_LEAST[key]:
             raise UsageError(f"{key}={value} must be at least {AT_LEAST[key]}")
+    for key, value in given(WITHIN_1):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{key}={value} must be between 0 and 1")
     for key, value in given(ABOVE_ZERO):
         if not value > 0:
             raise UsageError(f"{key}={value} must be above 0")

@@ -25,7 +25,7 @@ from train import runs
 from train.clip_data import TestViews, ViewPlan, make_loader, to_model_input
 from train.clips import Source, check_labels, frame_stride, open_source, relabel
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
-from train.finetune_config import LabelledDataConfig, ViewConfig, check_output, check_views
+from train.finetune_config import LabelledDataConfig, ViewConfig
 from train.metrics import (
     Metrics,
     draw_confusion,
@@ -33,7 +33,6 @@ from train.metrics import (
     write_per_class,
     write_predictions,
 )
-from train.views import check_sampling
 from train.weights import build_from, read_weights
 
 
@@ -179,9 +178,7 @@ def trained_data(recipe: dict[str, Any], data: LabelledDataConfig) -> tuple[str,
 
 def main(argv: list[str]) -> int:
     config = recipes.load(EvaluateConfig, argv, "mme evaluate", __doc__)
-    check_sampling(config.data.sampling)
-    check_views("eval", config.eval)
-    check_output(config)
+    runs.check_command(config)
     ranks = connect(config.device)
     try:
         weights = read_weights(config.init)

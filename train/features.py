@@ -28,8 +28,7 @@ from train.clips import Source, frame_stride, open_source
 from train.config import ModelConfig
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import gather_videos, trained_data, view_loader
-from train.finetune_config import LabelledDataConfig, ViewConfig, check_views
-from train.views import check_sampling
+from train.finetune_config import LabelledDataConfig, ViewConfig
 from train.weights import read_weights
 
 SUFFIXES = (".zarr", ".npz")
@@ -159,8 +158,6 @@ def main(argv: list[str]) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
-    check_sampling(config.data.sampling)
-    check_views("view", config.view)
     ranks = connect(config.device)
     try:
         recipe = {}

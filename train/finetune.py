@@ -32,7 +32,7 @@ from train.clips import Sources, frame_stride, open_sources
 from train.convert import save_weights
 from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
 from train.evaluate import Evaluation, evaluate, write_evaluation
-from train.finetune_config import FinetuneConfig, check, check_output
+from train.finetune_config import FinetuneConfig, check
 from train.layer_decay import layer_decay_groups
 from train.logging import Meter, step_line
 from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
@@ -56,7 +56,6 @@ class Finetuning:
     """One run: what it is made of, its loop, its checkpoints."""
 
     def __init__(self, config: FinetuneConfig, ranks: Ranks) -> None:
-        check_output(config)
         runs.check_folder(config)
         self.config, self.ranks, self.out = config, ranks, Path(config.out)
         data, optim, augment = config.data, config.optim, config.augment

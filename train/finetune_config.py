@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from mme_core.errors import UsageError
-from train import config as recipes
 from train.clip_augment import rand_augment
 from train.config import CheckpointConfig, LogConfig, ModelConfig, OptimConfig
-from train.views import check_sampling
 
 
 @dataclass
@@ -94,7 +89,6 @@ class FinetuneConfig:
 
 def check(config: FinetuneConfig) -> None:
     """Raises UsageError for values that contradict each other."""
-    check_sampling(config.data.sampling)
     if config.augment.rand_augment:
         rand_augment(config.augment.rand_augment)
     low, high = (*config.augment.scale, 0, 0)[:2]
@@ -104,39 +98,3 @@ def check(config: FinetuneConfig) -> None:
         raise UsageError(
             f"data.crops={config.data.crops} must divide data.batch_size={config.data.batch_size}"
         )
-    check_views("eval", config.eval)
-    augment, model = config.augment, config.model
-    check_range("augment.erase", augment.erase, 0, 1)
-    check_range("augment.smoothing", augment.smoothing, 0, 1)
-    check_range("augment.mixup", augment.mixup, 0)
-    check_range("augment.cutmix", augment.cutmix, 0)
-    check_range("model.drop_path", model.drop_path, 0, 1)
-    check_range("model.fc_dropout", model.fc_dropout, 0, 1)
-    check_range("optim.layer_decay", config.optim.layer_decay, 0, 1)
-    check_range("ema", config.ema or 0, 0, 1)
-
-
-def check_output(config: Any) -> None:
-    """Raises UsageError where `out` holds the output of another command, which would be lost."""
-    path = Path(config.out) / "config.yaml"
-    if not path.exists():
-        return
-    try:
-        recipes.merge(type(config), [("", recipes.read_yaml(str(path)))])
-    except UsageError as error:
-        raise UsageError(
-            f"out={config.out} holds the output of another command ({path}: {error}): choose "
-            "another folder"
-        ) from error
-
-
-def check_views(name: str, view: ViewConfig) -> None:
-    """Raises UsageError for a number of views below 1; name: of the key that holds them."""
-    for key in ("clips", "crops", "batch"):
-        check_range(f"{name}.{key}", getattr(view, key), 1)
-
-
-def check_range(key: str, value: float, low: float, high: float = math.inf) -> None:
-    if not low <= value <= high:
-        limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise UsageError(f"{key}={value} must be {limits}")

@@ -35,17 +35,10 @@ from train.clips import Source, Sources, frame_stride, open_sources
 from train.config import ModelConfig
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import trained_data
-from train.finetune_config import (
-    LabelledDataConfig,
-    ViewConfig,
-    check_output,
-    check_range,
-    check_views,
-)
+from train.finetune_config import LabelledDataConfig, ViewConfig
 from train.knn import knn_accuracy
 from train.probe_features import FrozenSet, TokenFile, extract_set
 from train.sweep import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
-from train.views import check_sampling
 from train.weights import read_weights
 
 PATIENCE = timedelta(days=1)  # the main process trains the probes while the others wait
@@ -208,15 +201,8 @@ def check(config: ProbeConfig) -> None:
     for key in ("probes", "lrs", "weight_decays", "neighbours"):
         if not getattr(config, key):
             raise UsageError(f"{key}=[] must name one at least")
-    for key in ("neighbours", "shots"):
-        for value in getattr(config, key):
-            check_range(key, value, 1)
-    for key, least in (("epochs", 1), ("batch_size", 2), ("attention_heads", 1), ("shot_draws", 1)):
-        check_range(key, getattr(config, key), least)
     if not 0 < config.choice_share < 1:
         raise UsageError(f"choice_share={config.choice_share} must be between 0 and 1")
-    check_sampling(config.data.sampling)
-    check_views("view", config.view)
 
 
 def check_heads(config: ProbeConfig, model: ModelConfig) -> None:
@@ -230,7 +216,7 @@ def check_heads(config: ProbeConfig, model: ModelConfig) -> None:
 def main(argv: list[str]) -> int:
     config = recipes.load(ProbeConfig, argv, "mme probe", __doc__)
     check(config)
-    check_output(config)
+    runs.check_command(config)
     ranks = connect(config.device, PATIENCE)
     try:
         sources = open_sources(config.data, config.store, config.val_store)

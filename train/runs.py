@@ -71,19 +71,27 @@ def check_same_spec(store: TargetStore, val: TargetStore) -> None:
         raise StoreError(f"{val.url} is made otherwise than {store.url}: spec.{differing[0]}")
 
 
-def check_folder(config: PretrainConfig) -> None:
-    """Raises UsageError where `out` holds another command's output or a run of another recipe."""
+def check_command(config: Any) -> Any:
+    """The configuration that `out` holds of this command, or None.
+
+    Raises UsageError where it holds another command's, whose output would be lost.
+    """
     path = Path(config.out) / CONFIG
     if not path.exists():
-        return
+        return None
     try:
-        theirs = recipes.merge(type(config), [("", recipes.read_yaml(str(path)))])
+        return recipes.merge(type(config), [("", recipes.read_yaml(str(path)))])
     except UsageError as error:
         raise UsageError(
             f"out={config.out} holds the output of another command ({path}: {error}): choose "
             "another out=…"
         ) from error
-    if config.resume == "force":
+
+
+def check_folder(config: PretrainConfig) -> None:
+    """Raises UsageError where `out` holds another command's output or a run of another recipe."""
+    theirs = check_command(config)
+    if theirs is None or config.resume == "force":
         return
     changed = [
         line

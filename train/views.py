@@ -9,8 +9,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mme_core.errors import UsageError
-
 SAMPLINGS = ("dense", "segment")
 
 
@@ -125,8 +123,3 @@ def still(indices: np.ndarray) -> np.ndarray:
     """The same clips with their middle frame repeated: what is left when motion is taken away."""
     middle = indices[..., indices.shape[-1] // 2, None]
     return np.broadcast_to(middle, indices.shape).copy()
-
-
-def check_sampling(sampling: str) -> None:
-    if sampling not in SAMPLINGS:
-        raise UsageError(f"data.sampling={sampling} is not one of {', '.join(SAMPLINGS)}")
