@@ -8,9 +8,10 @@ import signal
 import sys
 
 from mme_core.errors import MMEError
-from train.config import PretrainConfig, load
+from train.config import PretrainConfig
 from train.distributed import connect, disconnect
 from train.pretrain import Pretraining
+from train.recipes import load
 
 STEP = Pretraining._step
 

@@ -16,7 +16,7 @@ from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from preprocess.lock import StoreLock
 from train import checkpoint, heldout, pretrain
-from train.config import PretrainConfig, load
+from train.config import PretrainConfig
 from train.contents import content_sizes
 from train.distributed import Ranks
 from train.heldout import HeldOut, held_out_loss
@@ -24,6 +24,7 @@ from train.knn import knn_accuracy
 from train.logging import read_metrics
 from train.objective import Objective, build_model
 from train.panels import to_pixels
+from train.recipes import load
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 

@@ -20,8 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mme_core.errors import MMEError, UsageError
-from train import config as recipes
-from train import runs
+from train import recipes, runs
 from train.clip_data import TestViews, ViewPlan, make_loader, to_model_input
 from train.clips import Source, check_labels, frame_stride, open_source, relabel
 from train.distributed import Ranks, autocast_dtype, connect, disconnect

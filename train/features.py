@@ -21,7 +21,7 @@ import torch
 import zarr
 
 from mme_core.errors import UsageError
-from train import config as recipes
+from train import recipes
 from train.backbone import Backbone, backbone_from, model_config, random_backbone
 from train.clip_data import ViewPlan, to_model_input
 from train.clips import Source, frame_stride, open_source

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from mme_core.errors import MMEError, VideoError
 from mme_core.model import Classifier
-from train import checkpoint, runs
-from train import config as recipes
+from train import checkpoint, recipes, runs
 from train.classification import SoftLoss, build
 from train.clip_augment import seed_all
 from train.clip_data import TrainClips, ViewPlan, collate_train, make_loader

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from mme_core.errors import MMEError
 from mme_core.store import TargetStore
-from train import checkpoint, runs
-from train import config as recipes
+from train import checkpoint, recipes, runs
 from train.config import PretrainConfig
 from train.contents import content_sizes
 from train.data import make_loader

@@ -27,8 +27,7 @@ from torch import Tensor
 
 from mme_core.errors import UsageError
 from mme_core.model import SIZES
-from train import config as recipes
-from train import runs
+from train import recipes, runs
 from train.backbone import Backbone, backbone_from, model_config, random_backbone
 from train.clip_data import ViewPlan
 from train.clips import Source, Sources, frame_stride, open_sources

@@ -11,7 +11,7 @@ from mme_core.layout import LOCK
 from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
-from train import config as recipes
+from train import recipes
 from train.config import DataConfig, PretrainConfig
 from train.distributed import Ranks
 from train.logging import RunLog

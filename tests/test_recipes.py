@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from mme_core.errors import UsageError
-from train.config import RECIPES, PretrainConfig, differences, load, merge, to_dict, to_yaml
+from train.config import PretrainConfig
+from train.recipes import RECIPES, differences, load, merge, to_dict, to_yaml
 
 WORDS = ["store=s", "out=o"]
 

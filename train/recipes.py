@@ -1,0 +1,260 @@
+"""Recipes: from YAML files and `key=value` words to an instance of a dataclass, and back.
+
+    config = load(PretrainConfig, ["--config", "tiny.yaml", "store=out/demo", "out=runs/a"], …)
+
+Files are merged in their order, words last. A key that no dataclass knows is an error that names
+the nearest one; so is a value of the wrong type or outside its choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mme_core.errors import UsageError
+from train.views import SAMPLINGS
+
+RECIPES = Path(__file__).parent / "configs"
+Config = TypeVar("Config")
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "resume": ("auto", "force"),
+    "data.frames": ("store", "video"),
+    "data.crop": ("random", "center"),
+    "data.sampling": SAMPLINGS,
+    "norm.kind": ("patch", "step", "length", "none"),
+    "mask.kind": ("tube", "cube", "random", "motion"),
+    "target.merge": ("none", "mean", "max"),
+    "decoder.kind": ("joint", "separate"),
+    "model.size": ("tiny", "small", "base", "large"),
+}
+
+AT_LEAST = {
+    "seed": 0,
+    "data.batch_size": 1,
+    "data.workers": 0,
+    "data.crops": 1,
+    "model.depth": 1,
+    "decoder.depth": 1,
+    "decoder.width": 1,
+    "decoder.heads": 1,
+    "optim.epochs": 1,
+    "optim.steps": 1,
+    "optim.lr": 0,
+    "optim.min_lr": 0,
+    "optim.weight_decay": 0,
+    "optim.warmup_epochs": 0,
+    "optim.accumulate": 1,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 1,
+    "log.every": 1,
+    "eval.every": 0,
+    "eval.clips": 1,
+    "eval.crops": 1,
+    "eval.batch": 1,
+    "view.clips": 1,
+    "view.crops": 1,
+    "view.batch": 1,
+    "augment.mixup": 0,
+    "augment.cutmix": 0,
+    "epochs": 1,
+    "batch_size": 2,
+    "attention_heads": 1,
+    "neighbours": 1,
+    "shots": 1,
+    "shot_draws": 1,
+    "eval.knn": 0,
+    "eval.knn_videos": 1,
+    "eval.panels": 0,
+    "nonfinite_budget": 0,
+}
+WITHIN_1 = (
+    "augment.erase",
+    "augment.smoothing",
+    "model.drop_path",
+    "model.fc_dropout",
+    "optim.layer_decay",
+    "ema",
+)
+ABOVE_ZERO = ("data.stage_gb", "optim.clip")
+
+
+def load(schema: type[Config], argv: Sequence[str], prog: str, description: str) -> Config:
+    """An instance of the dataclass `schema` from `--config FILE … key=value …`.
+
+    A FILE that is not found as such is looked for among the recipes that come with the package.
+    Raises UsageError for unknown keys, wrong types, values outside CHOICES and missing values.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="keys and their defaults (??? must be given):\n\n"
+        + OmegaConf.to_yaml(OmegaConf.structured(schema)),
+    )
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="a recipe; repeatable"
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value", help="overrides the recipes")
+    arguments = parser.parse_intermixed_args(argv)
+    layers = [(f"{path}: ", read_yaml(path)) for path in arguments.config]
+    layers += [("", _read_words(arguments.words))]
+    return merge(schema, layers)
+
+
+def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
+    """Lays mappings over the defaults of `schema`; each comes with the prefix of its errors."""
+    config = OmegaConf.structured(schema)
+    known = list(_keys(config))
+    for prefix, layer in layers:
+        try:
+            _check_keys(layer, config, known)
+            config = OmegaConf.merge(config, OmegaConf.create(dict(layer)))
+        except UsageError as error:
+            raise UsageError(f"{prefix}{error}") from error
+        except OmegaConfBaseException as error:
+            raise UsageError(f"{prefix}{_explain(error)}") from error
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise UsageError(_explain(error)) from error
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
+    _check_values(config)
+    return OmegaConf.to_object(config)
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    return f"{key}{str(error).splitlines()[0]}"
+
+
+def _check_values(config: Any) -> None:
+    """What holds for a key in every recipe that has it."""
+
+    def given(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        for key in keys:
+            value = OmegaConf.select(config, key)
+            several = value if key in ("neighbours", "shots") and value is not None else [value]
+            yield from ((key, one) for one in several if one is not None)
+
+    for key, value in given(CHOICES):
+        if value not in CHOICES[key]:
+            raise UsageError(f"{key}={value} is not one of {', '.join(CHOICES[key])}")
+    for key, value in given(AT_LEAST):
+        if not value >= AT_LEAST[key]:
+            raise UsageError(f"{key}={value} must be at least {AT_LEAST[key]}")
+    for key, value in given(WITHIN_1):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{key}={value} must be between 0 and 1")
+    for key, value in given(ABOVE_ZERO):
+        if not value > 0:
+            raise UsageError(f"{key}={value} must be above 0")
+    for key, value in given(["optim.betas"]):
+        if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+            raise UsageError(f"{key}={value} must be two numbers in 0 … 1, 1 excluded")
+    for key, value in _leaves(OmegaConf.to_container(config)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{key}={value} is not a finite number")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The resolved configuration as plain values, as it goes into a checkpoint."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved configuration as it goes into a run's folder."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys whose values differ between two plain configurations, as `optim.lr: 1 here, 2 there`."""
+    a, b = dict(_leaves(mine)), dict(_leaves(theirs))
+    absent = "absent"
+    return [
+        f"{key}: {a.get(key, absent)} here, {b.get(key, absent)} there"
+        for key in dict.fromkeys([*a, *b])
+        if a.get(key, absent) != b.get(key, absent)
+    ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    for item in dataclasses.fields(OmegaConf.get_type(config)):
+        yield f"{prefix}{item.name}"
+        kind = OmegaConf.get_type(config, item.name)
+        if dataclasses.is_dataclass(kind):
+            yield from _keys(config[item.name], f"{prefix}{item.name}.")
+
+
+def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str = "") -> None:
+    for name, value in layer.items():
+        key = f"{prefix}{name}"
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise UsageError(f"{key} is not a key of this recipe; the nearest is {nearest[0]}")
+        kind = OmegaConf.get_type(config, name)
+        if kind is list and isinstance(value, int | float | str) and "${" not in str(value):
+            raise UsageError(f"{key}={value} must be a list, such as {key}=[{value}]")
+        if not dataclasses.is_dataclass(kind):
+            continue
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{key} holds further keys, such as {key}.{next(_keys(config[name]))}")
+        _check_keys(value, config[name], known, f"{key}.")
+
+
+def _recipes() -> list[str]:
+    return sorted(str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.yaml"))
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    path = Path(name) if Path(name).exists() else RECIPES / name
+    if not path.is_file():
+        raise UsageError(
+            f"--config {name}: no such file, here or among the recipes in {RECIPES}, which are "
+            f"{', '.join(_recipes())}"
+        )
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UsageError(f"--config {name}: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {name}: a recipe is a mapping of keys to values")
+    return values
+
+
+def _read_words(words: Sequence[str]) -> dict[str, Any]:
+    for word in words:
+        if "=" not in word or word.startswith(("=", "-")):
+            hint = f"; a recipe is named by --config {word}" if word.endswith(".yaml") else ""
+            raise UsageError(f"'{word}' is not of the form key=value{hint}")
+    values = OmegaConf.create()
+    for word in words:
+        try:
+            values.merge_with_dotlist([word])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UsageError(
+                f"'{word}' cannot be read ({str(error).splitlines()[0]}); put quotes around a word "
+                "that has spaces, such as 'key=[1, 2]'"
+            ) from error
+    return OmegaConf.to_container(values)
