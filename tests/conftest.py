@@ -90,3 +90,17 @@ def bucket():
         yield f"s3://{name}"
         s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
+
+
+@pytest.fixture
+def labelled_store(labelled_set, tmp_path) -> Path:
+    """A store of the held-out videos, of which stage 1 set one more aside."""
+    from mme_core.shards import ShardWriter
+    from mme_core.spec import TargetSpec
+
+    spec = TargetSpec(stride=2, short_side=32, long_side=48, length=2, flow="dis-ultrafast")
+    paths = sorted((labelled_set / "val").rglob("*.mp4"))
+    url = write_store(tmp_path / "store", paths, spec)
+    with ShardWriter(url, 1, spec) as writer:
+        writer.quarantine({"id": "left/9.mp4", "path": "left/9.mp4", "reason": "too short"})
+    return url

@@ -5,6 +5,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mme_core.datasets import load_manifest
+from train.clips import FileSource
+
 HEIGHT, WIDTH = 32, 48
 
 
@@ -39,3 +42,9 @@ def write_set(root: Path, train: int = 6, val: int = 3, coloured: bool = False) 
                 path = root / split / name / f"{number}.mp4"
                 write_square(path, speed, first + number, tint=tints.get(name, (1, 1, 1)))
     return root
+
+
+def source_of(root: Path, split: str = "val") -> FileSource:
+    """The videos of one split of such a set."""
+    manifest = load_manifest("folder", str(root), split)
+    return FileSource(manifest.items, manifest.class_names)

@@ -8,17 +8,13 @@ import numpy as np
 import pytest
 import torch
 from evaluate_phases import FINETUNE
-from labelled import write_set, write_square
+from labelled import source_of, write_set
 
-from mme_core.datasets import load_manifest
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_classifier
-from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore
 from mme_core.video import Video
-from train import checkpoint, evaluate, finetune, metrics
+from train import checkpoint, evaluate, finetune
 from train.clip_data import TestViews, ViewPlan, collate_train, to_model_input
-from train.clips import FileSource, StoreSource, frame_stride, open_source, packet_pts
 from train.convert import save_weights
 from train.distributed import connect
 from train.evaluate import score_videos
@@ -28,49 +24,6 @@ from train.weights import read_weights
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(__file__).with_name("evaluate_phases.py")
-
-
-# metrics
-
-
-def test_metrics_by_hand():
-    scores = np.array(
-        [[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.0, 0.4, 0.6]]
-    )
-    labels = np.array([0, 1, 1, 1, 2])
-    result = metrics.measure(scores, labels, asked=8)
-    assert result.top1 == pytest.approx(4 / 5)
-    assert result.top5 == 1.0
-    assert result.mean_class == pytest.approx((1 + 2 / 3 + 1) / 3)
-    assert result.coverage == 5 / 8
-    assert result.confusion.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
-
-
-def test_top5_of_more_classes():
-    scores = np.arange(14.0).reshape(2, 7)[:, ::-1].copy()  # class 0 best, class 6 worst
-    result = metrics.measure(scores, np.array([4, 5]), asked=2)
-    assert (result.top1, result.top5) == (0.0, 0.5)
-
-
-def test_classes_without_videos_are_no_part_of_the_mean():
-    result = metrics.measure(np.eye(4)[:2], np.array([0, 1]), asked=2)
-    assert result.mean_class == 1.0
-
-
-def test_tables_and_pictures(tmp_path):
-    names = ["clap", "jump, high", "wave"]
-    scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    metrics.write_predictions(tmp_path / "p.csv", ["a", "b"], np.array([0, -1]), scores, names)
-    rows = list(csv.reader((tmp_path / "p.csv").open()))
-    assert rows[1][:4] == ["a", "clap", "clap", "0.700000"]
-    assert rows[2][:4] == ["b", "", "wave", "0.600000"]
-    confusion = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 2]])
-    metrics.write_per_class(tmp_path / "c.csv", confusion, names)
-    rows = list(csv.reader((tmp_path / "c.csv").open()))
-    assert rows[1] == ["clap", "4", "3", "0.7500", "jump, high"]
-    assert rows[2] == ["jump, high", "0", "0", "", ""]
-    metrics.draw_confusion(tmp_path / "c.png", confusion, names)
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 # views
@@ -102,11 +55,6 @@ def words(root, folder, out, *more):
 
 def evaluation(out):
     return json.loads((Path(out) / "evaluation.json").read_text())
-
-
-def source_of(root, split="val"):
-    manifest = load_manifest("folder", str(root), split)
-    return FileSource(manifest.items, manifest.class_names)
 
 
 @torch.inference_mode()
@@ -236,23 +184,6 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(
         evaluate.main(words(labelled_set, classifier[0], tmp_path / "file"))
 
 
-def test_what_a_data_set_lacks_is_said(labelled_set, tmp_path, capsys):
-    rows = "val/left/0.mp4,left,val", "val/left/nowhere.mp4,left,val"
-    (tmp_path / "val").symlink_to(labelled_set / "val")
-    (tmp_path / "split.csv").write_text("\n".join(["path,class,split", *rows]))
-    open_source(LabelledDataConfig(dataset="folder"), None, root=str(tmp_path), split="val")
-    assert "1 videos of the list are missing (val/left/nowhere.mp4)" in capsys.readouterr().err
-
-
-def test_videos_of_an_official_list_that_are_not_there_are_asked_and_not_read(tmp_path):
-    write_square(tmp_path / "val" / "a_000001_000011.mp4", 1, 0)
-    rows = ["label,youtube_id,time_start,time_end", "left,a,1,11", "left,b,1,11"]
-    (tmp_path / "val.csv").write_text("\n".join(rows))
-    source = open_source(LabelledDataConfig(dataset="k400"), None, root=str(tmp_path), split="val")
-    assert len(source.ids) == 1
-    assert source.missing() == [("b 1–11 s", "in the list, but not in the folder")]
-
-
 def test_half_a_classifier_is_refused(labelled_set, classifier, tmp_path):
     state = dict(classifier[1].state_dict())
     del state["fc_norm.weight"]
@@ -279,86 +210,12 @@ def test_classes_of_the_videos_must_be_known(classifier, tmp_path):
 # sources
 
 
-def test_frames_of_a_file_are_those_of_a_plain_decode(labelled_set):
-    source = source_of(labelled_set)
-    with Video(source.items[0].path) as opened:
-        frames = np.stack([frame.rgb() for frame in opened])
-    seen = source.read(0, lambda count: np.array([[count - 1, 3], [3, 0]]))
-    assert seen.shape == (2, 2, 32, 48, 3)
-    assert (seen == frames[[[11, 3], [3, 0]]]).all()
-
-
-def test_a_file_with_fewer_frames_than_packets_is_counted(labelled_set, monkeypatch):
-    source = source_of(labelled_set)
-    longer = np.append(packet_pts(source.items[0].path), 10**6)
-    monkeypatch.setattr("train.clips.packet_pts", lambda path: longer)
-    asked = []
-
-    def choose(count):
-        asked.append(count)
-        return np.array([count - 1])
-
-    assert source.read(0, choose).shape == (1, 32, 48, 3)
-    assert asked == [13, 12]
-
-
-@pytest.fixture
-def store(labelled_set, tmp_path):
-    """A store of the held-out videos, of which stage 1 set one more aside."""
-    from conftest import write_store
-
-    from mme_core.shards import ShardWriter
-
-    spec = TargetSpec(stride=2, short_side=32, long_side=48, length=2, flow="dis-ultrafast")
-    paths = sorted((labelled_set / "val").rglob("*.mp4"))
-    url = write_store(tmp_path / "store", paths, spec)
-    with ShardWriter(url, 1, spec) as writer:
-        writer.quarantine({"id": "left/9.mp4", "path": "left/9.mp4", "reason": "too short"})
-    return url
-
-
-def test_frames_of_a_store_are_every_stride_th_of_the_file(store, labelled_set):
-    source = StoreSource(TargetStore(store))
-    assert source.step == 2
-    assert list(source.class_names) == ["left", "right"]
-    counts = []
-    frames = source.read(0, lambda count: counts.append(count) or np.arange(count))
-    assert counts == [6]
-    plain = source_of(labelled_set).read(0, lambda count: np.arange(0, count, 2))
-    error = np.abs(frames.astype(int) - plain).mean()
-    assert frames.shape == plain.shape and error < 6  # JPEG
-
-
-def test_quarantined_videos_of_a_store_are_asked_and_not_read(store, classifier, tmp_path):
-    words = ["device=cpu", "data.workers=0", f"val_store={store}", f"init={classifier[0]}"]
+def test_quarantined_videos_of_a_store_are_asked_and_not_read(labelled_store, classifier, tmp_path):
+    words = ["device=cpu", "data.workers=0", f"val_store={labelled_store}", f"init={classifier[0]}"]
     assert evaluate.main([*words, f"out={tmp_path / 'out'}"]) == 0
     result = evaluation(tmp_path / "out")
     assert (result["videos"], result["asked"]) == (6, 7)
     assert result["not_read"] == [{"id": "left/9.mp4", "reason": "too short"}]
-
-
-def test_frames_of_a_stores_videos_can_come_from_the_files(store, labelled_set):
-    data = LabelledDataConfig(frames="video", root="/")
-    source = open_source(data, str(store), root="/", split=None)
-    assert list(source.class_names) == ["left", "right"] and source.step == 1
-    assert frame_stride(None, source) == 2  # the store's
-    assert source.missing() == [("left/9.mp4", "too short")]
-    files = source_of(labelled_set)
-    seen, plain = (s.read(4, lambda count: np.arange(count)) for s in (source, files))
-    assert (seen == plain).all()
-
-
-def test_strides_count_raw_frames(labelled_set):
-    source = source_of(labelled_set)
-    assert frame_stride(None, source) == 4
-    assert frame_stride(3, source) == 3
-    source.step = source.stride = 2
-    assert frame_stride(None, source) == 1
-    assert frame_stride(6, source) == 3
-    with pytest.raises(UsageError, match=r"data\.stride=3 cannot be read from .*spec\.stride=2"):
-        frame_stride(3, source)
-    source.step = source.stride = 1  # a store of every frame
-    assert frame_stride(None, source) == 1
 
 
 def test_segments_need_no_stride():
@@ -368,11 +225,11 @@ def test_segments_need_no_stride():
     assert evaluate.trained_data(recipe, LabelledDataConfig()) == ("dense", 4)
 
 
-def test_the_stride_of_training_goes_with_the_weights(store, labelled_set, tmp_path):
+def test_the_stride_of_training_goes_with_the_weights(labelled_store, labelled_set, tmp_path):
     """Trained from a store, evaluated from files: the clip must be the same."""
     run = [*FINETUNE, "init=none", "device=cpu", "data.workers=0", "data.batch_size=4"]
     run = [word for word in run if not word.startswith("data.stride")]
-    stores = [f"store={store}", f"val_store={store}", f"out={tmp_path / 'run'}"]
+    stores = [f"store={labelled_store}", f"val_store={labelled_store}", f"out={tmp_path / 'run'}"]
     assert finetune.main([*run, *stores, "optim.steps=1"]) == 0
     assert read_weights(tmp_path / "run").recipe["data"]["stride"] == 2
     assert checkpoint.read(checkpoint.newest(tmp_path / "run"))["config"]["data"]["stride"] == 2

@@ -1,0 +1,87 @@
+"""Labelled videos as clips: the same frames from files and from a store, and what is missing."""
+
+import numpy as np
+import pytest
+from labelled import source_of, write_square
+
+from mme_core.errors import UsageError
+from mme_core.store import TargetStore
+from mme_core.video import Video
+from train.clips import StoreSource, frame_stride, open_source, packet_pts
+from train.finetune_config import LabelledDataConfig
+
+
+def test_frames_of_a_file_are_those_of_a_plain_decode(labelled_set):
+    source = source_of(labelled_set)
+    with Video(source.items[0].path) as opened:
+        frames = np.stack([frame.rgb() for frame in opened])
+    seen = source.read(0, lambda count: np.array([[count - 1, 3], [3, 0]]))
+    assert seen.shape == (2, 2, 32, 48, 3)
+    assert (seen == frames[[[11, 3], [3, 0]]]).all()
+
+
+def test_a_file_with_fewer_frames_than_packets_is_counted(labelled_set, monkeypatch):
+    source = source_of(labelled_set)
+    longer = np.append(packet_pts(source.items[0].path), 10**6)
+    monkeypatch.setattr("train.clips.packet_pts", lambda path: longer)
+    asked = []
+
+    def choose(count):
+        asked.append(count)
+        return np.array([count - 1])
+
+    assert source.read(0, choose).shape == (1, 32, 48, 3)
+    assert asked == [13, 12]
+
+
+def test_frames_of_a_store_are_every_stride_th_of_the_file(labelled_store, labelled_set):
+    source = StoreSource(TargetStore(labelled_store))
+    assert source.step == 2
+    assert list(source.class_names) == ["left", "right"]
+    counts = []
+    frames = source.read(0, lambda count: counts.append(count) or np.arange(count))
+    assert counts == [6]
+    plain = source_of(labelled_set).read(0, lambda count: np.arange(0, count, 2))
+    error = np.abs(frames.astype(int) - plain).mean()
+    assert frames.shape == plain.shape and error < 6  # JPEG
+
+
+def test_frames_of_a_stores_videos_can_come_from_the_files(labelled_store, labelled_set):
+    data = LabelledDataConfig(frames="video", root="/")
+    source = open_source(data, str(labelled_store), root="/", split=None)
+    assert list(source.class_names) == ["left", "right"] and source.step == 1
+    assert frame_stride(None, source) == 2  # the store's
+    assert source.missing() == [("left/9.mp4", "too short")]
+    files = source_of(labelled_set)
+    seen, plain = (s.read(4, lambda count: np.arange(count)) for s in (source, files))
+    assert (seen == plain).all()
+
+
+def test_strides_count_raw_frames(labelled_set):
+    source = source_of(labelled_set)
+    assert frame_stride(None, source) == 4
+    assert frame_stride(3, source) == 3
+    source.step = source.stride = 2
+    assert frame_stride(None, source) == 1
+    assert frame_stride(6, source) == 3
+    with pytest.raises(UsageError, match=r"data\.stride=3 cannot be read from .*spec\.stride=2"):
+        frame_stride(3, source)
+    source.step = source.stride = 1  # a store of every frame
+    assert frame_stride(None, source) == 1
+
+
+def test_what_a_data_set_lacks_is_said(labelled_set, tmp_path, capsys):
+    rows = "val/left/0.mp4,left,val", "val/left/nowhere.mp4,left,val"
+    (tmp_path / "val").symlink_to(labelled_set / "val")
+    (tmp_path / "split.csv").write_text("\n".join(["path,class,split", *rows]))
+    open_source(LabelledDataConfig(dataset="folder"), None, root=str(tmp_path), split="val")
+    assert "1 videos of the list are missing (val/left/nowhere.mp4)" in capsys.readouterr().err
+
+
+def test_videos_of_an_official_list_that_are_not_there_are_asked_and_not_read(tmp_path):
+    write_square(tmp_path / "val" / "a_000001_000011.mp4", 1, 0)
+    rows = ["label,youtube_id,time_start,time_end", "left,a,1,11", "left,b,1,11"]
+    (tmp_path / "val.csv").write_text("\n".join(rows))
+    source = open_source(LabelledDataConfig(dataset="k400"), None, root=str(tmp_path), split="val")
+    assert len(source.ids) == 1
+    assert source.missing() == [("b 1–11 s", "in the list, but not in the folder")]
