@@ -8,6 +8,7 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from mme_core import cli
 from mme_core.threads import ONE_THREAD
 from train import workers
 from train.clip_data import make_loader as make_labelled_loader
@@ -83,3 +84,18 @@ def test_a_worker_is_silent_about_a_trainer_that_ended_and_about_nothing_else(ca
     assert capsys.readouterr().err == ""
     workers._hook(ValueError, ValueError("bad"), None)
     assert "ValueError: bad" in capsys.readouterr().err
+
+
+def test_what_a_worker_meets_is_the_last_word(demo_store, tmp_path):
+    """Python warns of semaphores that a loader, kept by an error's frames, had left."""
+    store = str(tmp_path / "store")
+    flows = ["--dataset", "folder", "--root", str(demo_store.parent / "videos"), "--store", store]
+    size = ["spec.short_side=64", "spec.long_side=80", "spec.flow=dis-ultrafast"]
+    assert cli.main(["flows", *flows, "--serial", "--videos-per-shard", "2", *size]) == 0
+    (missing,) = (tmp_path / "store" / "shards" / "00001.zarr" / "position").glob("c*")
+    missing.unlink()
+    words = ["--config", "tiny.yaml", f"store={store}", f"out={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "mme_core", "pretrain", *words, "device=cpu", "data.workers=2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "leaked" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("mme pretrain: ")

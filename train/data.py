@@ -235,6 +235,8 @@ class ClipLoader(WholeLoader):
         except MMEError as error:
             # torch sends a worker's exception as text: a header, the traceback, TYPE: MESSAGE
             message = str(error).rpartition(f"{type(error).__name__}: ")[2]
+            if self.num_workers:  # its frames would keep the workers beyond the end of the program
+                error.__traceback__ = None
             raise type(error)(message.strip()) from error
 
 
