@@ -25,10 +25,11 @@ import av
 import cv2
 import numpy as np
 
-from mme_core import extract, targets, video, walk
+from mme_core import extract, targets, walk
 from mme_core.datasets import load_manifest
 from mme_core.flow import flow_function
 from mme_core.hog import HogField
+from mme_core.io import video
 from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
 

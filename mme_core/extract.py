@@ -15,8 +15,8 @@ from mme_core import targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.errors import VideoError
 from mme_core.flow import flow_function
+from mme_core.io.video import Frame, Video
 from mme_core.spec import TargetSpec
-from mme_core.video import Frame, Video
 from mme_core.walk import Render, Tubelet, Walk
 
 

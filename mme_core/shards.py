@@ -22,8 +22,8 @@ from zarr.storage import MemoryStore
 
 from mme_core.chunks import shard_name
 from mme_core.coding import round_moments
+from mme_core.io.place import Place
 from mme_core.layout import FORMAT, ArrayLayout, layouts
-from mme_core.places import Place
 from mme_core.spec import TargetSpec
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 
 from mme_core.chunks import ChunkReader
 from mme_core.errors import StoreError, UsageError
+from mme_core.io.place import Place
 from mme_core.layout import FORMAT, layouts
-from mme_core.places import Place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store_index import VideoTable, load_table
 from mme_core.window import CodedWindow, Window

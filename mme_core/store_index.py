@@ -19,8 +19,8 @@ import numpy as np
 
 from mme_core.chunks import shard_name
 from mme_core.errors import StoreError, UsageError
+from mme_core.io.place import Place
 from mme_core.layout import FORMAT
-from mme_core.places import Place
 
 INDEX = "index.npz"
 

@@ -18,9 +18,9 @@ from mme_core.canvas import Canvas, grid_points
 from mme_core.errors import VideoError
 from mme_core.flow import FlowFunction
 from mme_core.hog import HogField
+from mme_core.io.video import Frame
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.tracks import consistent, inside, sample
-from mme_core.video import Frame
 
 Render = Callable[[Frame, Canvas, TargetSpec], Any]  # a sampled frame as a tubelet keeps it
 

@@ -27,8 +27,8 @@ from rich.markup import escape
 
 from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
-from mme_core.places import Place
-from mme_core.remote import is_url
+from mme_core.io.place import Place
+from mme_core.io.remote import is_url
 from mme_core.shards import remove_leftovers
 from mme_core.spec import TargetSpec
 from mme_core.store import STORE, open_or_create_store

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from mme_core.chunks import shard_name
 from mme_core.errors import UsageError
+from mme_core.io.place import Place
 from mme_core.layout import layouts
-from mme_core.places import Place
 from mme_core.shards import leftovers
 from mme_core.store import TargetStore
 from mme_core.store_index import read_attributes, shard_numbers

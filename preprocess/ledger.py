@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mme_core.chunks import shard_name
-from mme_core.places import Place
-from mme_core.remote import join
+from mme_core.io.place import Place
+from mme_core.io.remote import join
 from mme_core.store_index import load_table, read_attributes, shard_numbers
 from preprocess.worker import OK, QUARANTINED, Outcome
 

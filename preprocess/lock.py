@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 
 from mme_core.errors import StoreError
+from mme_core.io.place import Place
 from mme_core.layout import LOCK
-from mme_core.places import Place
 
 BEAT_S = 20.0
 DEAD_S = 300.0  # without a beat; allows for clocks that differ and a slow disk

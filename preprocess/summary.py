@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from mme_core.chunks import shard_name
-from mme_core.places import Place
+from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
 from preprocess.worker import OK, QUARANTINED, Outcome
 

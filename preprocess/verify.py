@@ -20,7 +20,7 @@ from rich.progress import track
 
 from mme_core.chunks import shard_name
 from mme_core.errors import StoreError, UsageError
-from mme_core.places import Place
+from mme_core.io.place import Place
 from mme_core.shards import leftovers
 from mme_core.store import read_store_file
 from mme_core.store_index import COLUMNS, load_table, shard_numbers

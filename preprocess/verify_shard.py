@@ -15,8 +15,8 @@ from zarr.storage import MemoryStore
 from mme_core.canvas import plan_canvas
 from mme_core.chunks import ChunkReader, shard_name
 from mme_core.errors import MMEError, StoreError
+from mme_core.io.place import Place
 from mme_core.layout import ArrayLayout, layouts
-from mme_core.places import Place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store_index import COLUMNS, read_attributes
 

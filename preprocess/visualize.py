@@ -14,11 +14,11 @@ import numpy as np
 from mme_core.canvas import plan_canvas
 from mme_core.datasets.paths import any_path
 from mme_core.errors import StoreError, UsageError
-from mme_core.places import Place
-from mme_core.remote import is_url, join
+from mme_core.io.place import Place
+from mme_core.io.remote import is_url, join
+from mme_core.io.video import read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.video import read_frames
 from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
 from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar

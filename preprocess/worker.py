@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from mme_core.datasets import VideoItem
 from mme_core.errors import MMEError, StoreError, UsageError, VideoError
-from mme_core.remote import is_url, relative
+from mme_core.io.remote import is_url, relative
 from mme_core.spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 
 def _check_shared_disk(job: ShardJob) -> None:
     """A worker on another node must see the same folders; a local folder there would be lost."""
-    from mme_core.places import Place
+    from mme_core.io.place import Place
     from mme_core.store import STORE
 
     where = socket.gethostname()

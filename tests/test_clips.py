@@ -5,8 +5,8 @@ import pytest
 from labelled import source_of, write_square
 
 from mme_core.errors import UsageError
+from mme_core.io.video import Video
 from mme_core.store import TargetStore
-from mme_core.video import Video
 from train.clips import StoreSource, frame_stride, open_source, packet_pts
 from train.finetune_config import LabelledDataConfig
 

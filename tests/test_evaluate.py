@@ -11,8 +11,8 @@ from evaluate_phases import FINETUNE
 from labelled import source_of, write_set
 
 from mme_core.errors import MMEError, UsageError
+from mme_core.io.video import Video
 from mme_core.model import build_classifier
-from mme_core.video import Video
 from train import checkpoint, evaluate, finetune
 from train.clip_data import TestViews, ViewPlan, collate_train, to_model_input
 from train.convert import save_weights

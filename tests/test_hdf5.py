@@ -8,8 +8,8 @@ from clips import SPEC, write_clip
 from mme_core.datasets import load_manifest
 from mme_core.errors import UsageError, VideoError
 from mme_core.extract import extract_video
+from mme_core.io.video import read_frames
 from mme_core.spec import TargetSpec
-from mme_core.video import read_frames
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from clips import SPEC, write_clip, write_tree
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
-from mme_core.places import Place
+from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore, open_or_create_store
 from preprocess.isolate import Isolated

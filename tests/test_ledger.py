@@ -7,7 +7,7 @@ import pytest
 from clips import SPEC, write_tree
 
 from mme_core.cli import main as mme
-from mme_core.places import Place
+from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
 from preprocess.ledger import LEDGER, Ledger
 from preprocess.worker import OK, QUARANTINED, Outcome

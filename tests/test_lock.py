@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mme_core.errors import StoreError
-from mme_core.places import Place
+from mme_core.io.place import Place
 from preprocess.lock import DEAD_S, LOCK, StoreLock
 
 

@@ -10,8 +10,8 @@ from conftest import write_store
 
 from mme_core import cli
 from mme_core.errors import MMEError, StoreError, UsageError
+from mme_core.io.place import Place
 from mme_core.model import take_tokens
-from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from preprocess.lock import StoreLock

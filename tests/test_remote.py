@@ -20,10 +20,10 @@ from targets_made_up import make_store, tubelets
 from mme_core.cli import main as mme
 from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
-from mme_core.remote import RemoteFile, join, relative
+from mme_core.io.remote import RemoteFile, join, relative
+from mme_core.io.video import Video, read_frames
 from mme_core.shards import ShardWriter
 from mme_core.store import TargetStore
-from mme_core.video import Video, read_frames
 from train.data import ClipDataset
 from train.logging import read_metrics
 from train.staging import copies_folder, copy_shards

@@ -8,10 +8,10 @@ import pytest
 from av.video.reformatter import ColorRange
 from motion import render, translation, write_video
 
-from mme_core import video
 from mme_core.errors import VideoError
-from mme_core.timeline import NO_PTS, Timeline
-from mme_core.video import Video, read_frames
+from mme_core.io import video
+from mme_core.io.timeline import NO_PTS, Timeline
+from mme_core.io.video import Video, read_frames
 
 FRAMES = render(translation(1.3, 0.4), 40, 64, 96, finest=4)
 REORDERED = {"crf": "18", "bf": "2", "g": "12"}

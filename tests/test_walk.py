@@ -15,9 +15,9 @@ from mme_core.canvas import plan_canvas
 from mme_core.errors import VideoError
 from mme_core.extract import extract_video
 from mme_core.hog import HogField
+from mme_core.io.video import Video
 from mme_core.spec import TargetSpec
 from mme_core.tracks import sample
-from mme_core.video import Video
 from mme_core.walk import Walk
 
 SMALL = TargetSpec(short_side=64, long_side=80, flow="dis-fast")

@@ -17,12 +17,12 @@ import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
-from mme_core.places import Place
-from mme_core.remote import join
+from mme_core.io.place import Place
+from mme_core.io.remote import join
+from mme_core.io.video import NO_PTS, Video, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store_index import read_attributes, shard_numbers
-from mme_core.video import NO_PTS, Video, read_frames
 from mme_core.window import decode_frames
 from train.finetune_config import LabelledDataConfig
 from train.runs import check_finished

@@ -30,12 +30,12 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, VideoError
+from mme_core.io.remote import join
+from mme_core.io.video import read_frames
 from mme_core.masking import make_mask
-from mme_core.remote import join
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
-from mme_core.video import read_frames
 from mme_core.window import CodedWindow, decode_jpegs
 from train import augment
 from train import data_checks as checks

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mme_core.containers import INSIDE, is_inside
 from mme_core.errors import UsageError
+from mme_core.io.containers import INSIDE, is_inside
+from mme_core.io.place import Place
+from mme_core.io.remote import join
 from mme_core.masking import MASKS, hidden_per_tubelet
-from mme_core.places import Place
-from mme_core.remote import join
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mme_core.errors import StoreError, UsageError
+from mme_core.io.place import Place
 from mme_core.layout import LOCK
-from mme_core.places import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from train import recipes

@@ -27,7 +27,7 @@ from typing import Any
 
 from mme_core.chunks import ChunkReader, shard_name
 from mme_core.errors import MMEError, UsageError
-from mme_core.places import Place
+from mme_core.io.place import Place
 from mme_core.store import TargetStore
 
 KEEP_FREE = 0.05  # share of the local disk that is never filled

@@ -14,7 +14,7 @@ from mme_core.datasets.folder import absolute
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, missing_note
 from mme_core.datasets.paths import AnyPath, any_path, read_lines
 from mme_core.errors import UsageError
-from mme_core.remote import is_url, join, relative
+from mme_core.io.remote import is_url, join, relative
 
 _LINE = re.compile(r"(?P<path>.+?)\s*[,\s]\s*(?P<label>[^\s,]+)")
 _HEADING = re.compile(r"(path|video)\s*[,\s]\s*label", re.IGNORECASE)

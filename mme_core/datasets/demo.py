@@ -22,7 +22,7 @@ import numpy as np
 from mme_core.datasets.folder import SPLIT_FILE
 from mme_core.datasets.manifest import Manifest, VideoItem, sort_items
 from mme_core.errors import UsageError
-from mme_core.remote import is_url
+from mme_core.io.remote import is_url
 
 HEIGHT, WIDTH, FRAMES, FPS = 128, 160, 72, 30
 _TILE = 96  # side of an object's texture, pixels

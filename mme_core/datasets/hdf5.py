@@ -2,18 +2,18 @@
 
 In each ROOT/*.h5 a dataset CLASS/NAME holds the bytes of one video file: uint8 [size], or one
 opaque value. With a split: ROOT/SPLIT.h5, ROOT/SPLIT_*.h5 and ROOT/SPLIT/*.h5. A video's path is
-`FILE.h5::CLASS/NAME`, which `mme_core.video` opens.
+`FILE.h5::CLASS/NAME`, which `mme_core.io.video` opens.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from mme_core.containers import INSIDE, SUFFIXES, open_container
 from mme_core.datasets.folder import class_of, existing_folder
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, sort_items
 from mme_core.datasets.paths import AnyPath, RemotePath
 from mme_core.errors import UsageError
+from mme_core.io.containers import INSIDE, SUFFIXES, open_container
 
 
 def load(root: str, split: str | None) -> Manifest:

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mme_core.containers import INSIDE, is_inside
 from mme_core.errors import UsageError
-from mme_core.remote import is_url
+from mme_core.io.containers import INSIDE, is_inside
+from mme_core.io.remote import is_url
 
 NO_LABEL = -1
 ROOT_OPTION = "--root (in a recipe: data.root; make: ROOT)"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from mme_core.places import Place
-from mme_core.remote import is_url
+from mme_core.io.place import Place
+from mme_core.io.remote import is_url
 
 
 class RemotePath:

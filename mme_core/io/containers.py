@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mme_core.errors import VideoError
-from mme_core.remote import RemoteFile, is_url
+from mme_core.io.remote import RemoteFile, is_url
 
 if TYPE_CHECKING:
     import h5py

@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import Type
 
-from mme_core.containers import is_inside, read_inside
 from mme_core.errors import VideoError
-from mme_core.remote import RemoteFile, is_url
-from mme_core.timeline import NO_PTS, Timeline
+from mme_core.io.containers import is_inside, read_inside
+from mme_core.io.remote import RemoteFile, is_url
+from mme_core.io.timeline import NO_PTS, Timeline
 
 MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
 # Of `av.open`. From version 19 on PyAV reads metadata that is not UTF-8 without being told.

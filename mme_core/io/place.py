@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec
 
-from mme_core.remote import errors_named, open_filesystem, refused
+from mme_core.io.remote import errors_named, open_filesystem, refused
 
 _LOCAL = ("file", "local")
 
