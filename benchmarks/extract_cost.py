@@ -25,10 +25,12 @@ import av
 import cv2
 import numpy as np
 
-from mme_core import extract, targets, walk
+from mme_core import targets
 from mme_core.datasets import load_manifest
-from mme_core.flow import flow_function
-from mme_core.hog import HogField
+from mme_core.extract import tracker
+from mme_core.extract import video_targets as extract
+from mme_core.extract.flow import flow_function
+from mme_core.extract.hog import HogField
 from mme_core.io import video
 from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
@@ -149,8 +151,8 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch(extract, "flow_function", lambda name: clocked("flow", flow_function(name)))
         patch(HogField, "load", clocked("hog", HogField.load))
         patch(HogField, "at", clocked("hog", HogField.at))
-        patch(walk, "sample", clocked("tracks", walk.sample))
-        patch(walk, "inside", clocked("tracks", walk.inside))
+        patch(tracker, "sample", clocked("tracks", tracker.sample))
+        patch(tracker, "inside", clocked("tracks", tracker.inside))
         patch(video.Frame, "bgr", clocked("jpeg", video.Frame.bgr))
         patch(cv2, "imencode", clocked("jpeg", cv2.imencode))
         patch(targets, "encode", clocked("quantise", targets.encode))

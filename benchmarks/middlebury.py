@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 
 from mme_core.canvas import grid_points
-from mme_core.flow import ALGORITHMS, FlowFunction, flow_function
+from mme_core.extract.flow import ALGORITHMS, FlowFunction, flow_function
+from mme_core.extract.tracks import sample
 from mme_core.spec import TargetSpec
-from mme_core.tracks import sample
 
 UNKNOWN = 1e9  # components above it mark pixels without ground truth
 SPEC = TargetSpec()

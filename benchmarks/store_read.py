@@ -19,7 +19,7 @@ import zarr
 
 from mme_core import targets
 from mme_core.chunks import shard_name
-from mme_core.extract import TubeletTargets
+from mme_core.extract.video_targets import TubeletTargets
 from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore, open_or_create_store

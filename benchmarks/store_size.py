@@ -20,7 +20,7 @@ from numcodecs import blosc, zstd
 
 from mme_core.coding import round_moments
 from mme_core.datasets import load_manifest
-from mme_core.extract import TubeletTargets, stream_tubelets
+from mme_core.extract.video_targets import TubeletTargets, stream_tubelets
 from mme_core.io.place import Place
 from mme_core.layout import CHUNK_TUBELETS, layouts
 from mme_core.shards import ShardWriter

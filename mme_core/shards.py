@@ -27,7 +27,7 @@ from mme_core.layout import FORMAT, ArrayLayout, layouts
 from mme_core.spec import TargetSpec
 
 if TYPE_CHECKING:
-    from mme_core.extract import TubeletTargets
+    from mme_core.extract.video_targets import TubeletTargets
 
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")

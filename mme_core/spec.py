@@ -28,7 +28,7 @@ class TargetSpec:
     length        L, steps of a trajectory, raw frames
     short_side    the resized video's shorter side, pixels
     long_side     cap of the canvas, pixels
-    flow          a name of `mme_core.flow.ALGORITHMS`, or `package.module:function`
+    flow          a name of `mme_core.extract.flow.ALGORITHMS`, or `package.module:function`
     check         forward–backward check of the flow (doubles its cost)
     camera        "homography" stores the camera's motion beside the displacement
     hog_bins      unsigned orientation bins

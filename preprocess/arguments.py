@@ -9,7 +9,7 @@ from typing import Any
 from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError
-from mme_core.flow import flow_function
+from mme_core.extract.flow import flow_function
 from mme_core.spec import TargetSpec
 
 

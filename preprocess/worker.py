@@ -32,7 +32,7 @@ from mme_core.io.remote import is_url, relative
 from mme_core.spec import TargetSpec
 
 if TYPE_CHECKING:
-    from mme_core.extract import TubeletStream, TubeletTargets, VideoSummary
+    from mme_core.extract.video_targets import TubeletStream, TubeletTargets, VideoSummary
     from mme_core.shards import ShardWriter
 
 OK, QUARANTINED = "ok", "quarantined"
@@ -137,7 +137,7 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
 
 def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> VideoSummary:
     """Extracts a video into the shard; VideoError, and no trace of it there, when that fails."""
-    from mme_core.extract import stream_tubelets
+    from mme_core.extract.video_targets import stream_tubelets
 
     stream = stream_tubelets(item.path, job.spec, job.timeout)
     writer.begin_video()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from mme_core import targets
-from mme_core.extract import TubeletTargets
+from mme_core.extract.video_targets import TubeletTargets
 from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
 from mme_core.store import open_or_create_store

@@ -1,7 +1,7 @@
 import numpy as np
 from motion import displacement, render, rotation
 
-from mme_core.camera import homography
+from mme_core.extract.camera import homography
 
 MOTION = rotation(1.5, (200, 60))
 LUMA = render(MOTION, 1, 160, 240, finest=5)[0]

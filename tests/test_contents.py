@@ -6,7 +6,7 @@ import torch
 from mme_core import targets
 from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
-from mme_core.hog import HogField
+from mme_core.extract.hog import HogField
 from mme_core.spec import TargetSpec
 from mme_core.window import CodedWindow
 from train.contents import (

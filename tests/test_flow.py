@@ -3,7 +3,7 @@ import pytest
 from motion import render, translation
 
 from mme_core.errors import UsageError
-from mme_core.flow import ALGORITHMS, flow_function
+from mme_core.extract.flow import ALGORITHMS, flow_function
 
 FIRST, SECOND = render(translation(2.3, -1.4), 2, 96, 128)
 
@@ -42,8 +42,8 @@ def test_a_function_of_ones_own():
     [
         ("raft", "dis-medium, farneback.*package.module:function"),
         ("no.such.module:flow", "cannot be imported: No module named 'no'"),
-        ("mme_core.flow:nothing", "cannot be imported"),
-        ("mme_core.flow:ALGORITHMS", "not a function"),
+        ("mme_core.extract.flow:nothing", "cannot be imported"),
+        ("mme_core.extract.flow:ALGORITHMS", "not a function"),
     ],
 )
 def test_unknown_names(name, message):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from motion import render, translation
 
-from mme_core.hog import HogField
+from mme_core.extract.hog import HogField
 from mme_core.spec import TargetSpec
 
 SPEC = TargetSpec()

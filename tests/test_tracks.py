@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mme_core.tracks import consistent, inside, sample
+from mme_core.extract.tracks import consistent, inside, sample
 
 POINTS = hnp.arrays(np.float32, (7, 2), elements=st.floats(-20, 40, width=16))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mme_core.tracks import inside, sample
+from mme_core.extract.tracks import inside, sample
 
 MIN_MATCHES = 50
 MIN_INLIERS = 25

@@ -13,8 +13,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from mme_core.extract.tracks import sample
 from mme_core.spec import TargetSpec
-from mme_core.tracks import sample
 
 # Magnitudes are counted in whole 1/128 of a grey level: they fit uint16, and sums of whole numbers
 # below 2^24 are exact in float32, so neither their order nor a mirror changes the result.

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mme_core.camera import homography
 from mme_core.canvas import Canvas, grid_points
 from mme_core.errors import VideoError
-from mme_core.flow import FlowFunction
-from mme_core.hog import HogField
+from mme_core.extract.camera import homography
+from mme_core.extract.flow import FlowFunction
+from mme_core.extract.hog import HogField
+from mme_core.extract.tracks import consistent, inside, sample
 from mme_core.io.video import Frame
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.tracks import consistent, inside, sample
 
 Render = Callable[[Frame, Canvas, TargetSpec], Any]  # a sampled frame as a tubelet keeps it
 
@@ -52,7 +52,7 @@ class Tubelet:
     step: int = 0
 
 
-class Walk:
+class Tracker:
     """Takes a video's frames one by one and gives its tubelets as they are complete.
 
     `frames` counts the frames taken, `unmatched` the pairs whose camera motion was not found.

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from mme_core.canvas import plan_canvas
 from mme_core.errors import VideoError
 from mme_core.extract import extract_video
-from mme_core.hog import HogField
+from mme_core.extract.hog import HogField
+from mme_core.extract.tracker import Tracker
+from mme_core.extract.tracks import sample
 from mme_core.io.video import Video
 from mme_core.spec import TargetSpec
-from mme_core.tracks import sample
-from mme_core.walk import Walk
 
 SMALL = TargetSpec(short_side=64, long_side=80, flow="dis-fast")
 
@@ -168,9 +168,9 @@ def test_a_point_that_leaves_on_its_last_step_is_invalid(pan):
         return np.full((*first.shape, 2), next(frames, 0), np.float32)
 
     canvas = plan_canvas(64, 96, SMALL)
-    walk = Walk(canvas, SMALL, jump, lambda *_: None)
+    tracker = Tracker(canvas, SMALL, jump, lambda *_: None)
     with Video(pan) as video:
-        (tubelet,) = [t for _, frame in zip(range(7), video) for t in walk.take(frame)]
+        (tubelet,) = [t for _, frame in zip(range(7), video) for t in tracker.take(frame)]
     assert not tubelet.valid.any()
 
 

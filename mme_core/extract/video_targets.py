@@ -14,10 +14,10 @@ import numpy as np
 from mme_core import targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.errors import VideoError
-from mme_core.flow import flow_function
+from mme_core.extract.flow import flow_function
+from mme_core.extract.tracker import Render, Tracker, Tubelet
 from mme_core.io.video import Frame, Video
 from mme_core.spec import TargetSpec
-from mme_core.walk import Render, Tubelet, Walk
 
 
 @dataclass(frozen=True)
@@ -150,31 +150,31 @@ class TubeletStream:
         if first is None:
             raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
         canvas = plan_canvas(*first.shape, self._spec)
-        walk = Walk(canvas, self._spec, self._flow, self._render)
+        tracker = Tracker(canvas, self._spec, self._flow, self._render)
         count, any_valid = 0, False
-        for tubelet in _tubelets(walk, first, frames):
+        for tubelet in _tubelets(tracker, first, frames):
             count += 1
             any_valid |= bool(tubelet.valid.any())
             yield self._finish(tubelet, canvas, self._spec)
         if not any_valid:
-            raise VideoError(_why_none_is_valid(walk.frames, self._spec))
+            raise VideoError(_why_none_is_valid(tracker.frames, self._spec))
         self.summary = VideoSummary(
-            frames=walk.frames,
-            fps=_frames_a_second(video, walk.frames),
+            frames=tracker.frames,
+            fps=_frames_a_second(video, tracker.frames),
             height=canvas.height,
             width=canvas.width,
             hp=canvas.hp,
             wp=canvas.wp,
             tubelets=count,
-            warnings=_warnings(video, walk),
+            warnings=_warnings(video, tracker),
         )
 
 
-def _tubelets(walk: Walk, first: Frame, others: Iterator[Frame]) -> Iterator[Tubelet]:
-    yield from walk.take(first)
+def _tubelets(tracker: Tracker, first: Frame, others: Iterator[Frame]) -> Iterator[Tubelet]:
+    yield from tracker.take(first)
     for frame in others:
-        yield from walk.take(frame)
-    yield from walk.finish()
+        yield from tracker.take(frame)
+    yield from tracker.finish()
 
 
 def _arrays(
@@ -245,13 +245,13 @@ def _why_none_is_valid(frames: int, spec: TargetSpec) -> str:
     return f"{frames} frames without one valid trajectory: gaps, or points that leave the frame"
 
 
-def _warnings(video: Video, walk: Walk) -> tuple[str, ...]:
+def _warnings(video: Video, tracker: Tracker) -> tuple[str, ...]:
     """Remarks for the video's row of the table."""
     counts = {
         "broken packets": video.broken_packets,
         "damaged frames": video.damaged_frames,
         "gaps": video.timeline.gaps,
-        "frame pairs without a homography": walk.unmatched,
+        "frame pairs without a homography": tracker.unmatched,
     }
     remarks = [f"{name}: {count}" for name, count in counts.items() if count]
     if not video.timeline.increasing:
