@@ -32,8 +32,8 @@ from mme_core.extract import video_targets as extract
 from mme_core.extract.flow import flow_function
 from mme_core.extract.hog import HogField
 from mme_core.io import video
-from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
+from mme_core.store.writer import ShardWriter
 
 PARTS = ("decode", "resize", "flow", "hog", "tracks", "jpeg", "quantise", "write")
 

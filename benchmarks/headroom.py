@@ -22,7 +22,7 @@ from mme_core.errors import MMEError
 from mme_core.masking import tube_mask
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.window import Window
+from mme_core.store.window import Window
 from preprocess import flows
 
 FLOORS = (0.0, 0.1, 0.25, 0.5, 1.0)  # pixels

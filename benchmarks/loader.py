@@ -34,10 +34,10 @@ import torch
 
 from mme_core.extract import stream_tubelets
 from mme_core.masking import make_mask
-from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore, open_or_create_store
-from mme_core.window import decode_jpegs
+from mme_core.store.target_store import TargetStore, open_or_create_store
+from mme_core.store.window import decode_jpegs
+from mme_core.store.writer import ShardWriter
 from train import augment, data
 from train.data import ClipDataset, make_loader
 from train.sampler import ClipSampler

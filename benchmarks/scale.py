@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from mme_core.chunks import shard_name
 from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.extract import stream_tubelets
 from mme_core.io.place import Place
-from mme_core.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts
-from mme_core.shards import ShardWriter
 from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts
+from mme_core.store.reader import shard_name
+from mme_core.store.writer import ShardWriter
 from preprocess import flows, pool
 from preprocess.isolate import ShardResult
 from preprocess.plan import MOST_PER_SHARD

@@ -22,9 +22,9 @@ from mme_core.coding import round_moments
 from mme_core.datasets import load_manifest
 from mme_core.extract.video_targets import TubeletTargets, stream_tubelets
 from mme_core.io.place import Place
-from mme_core.layout import CHUNK_TUBELETS, layouts
-from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
+from mme_core.store.layout import CHUNK_TUBELETS, layouts
+from mme_core.store.writer import ShardWriter
 
 CLIP = 8
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mme_core.datasets import Manifest
 from mme_core.spec import TargetSpec
-from mme_core.store import open_or_create_store
+from mme_core.store.target_store import open_or_create_store
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
 from preprocess.summary import clock

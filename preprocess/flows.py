@@ -29,10 +29,10 @@ from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
 from mme_core.io.place import Place
 from mme_core.io.remote import is_url
-from mme_core.shards import remove_leftovers
 from mme_core.spec import TargetSpec
-from mme_core.store import STORE, open_or_create_store
-from mme_core.store_index import load_table
+from mme_core.store.table import load_table
+from mme_core.store.target_store import STORE, open_or_create_store
+from mme_core.store.writer import remove_leftovers
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
 from preprocess.ledger import LEDGER, Ledger

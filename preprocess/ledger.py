@@ -15,10 +15,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mme_core.chunks import shard_name
 from mme_core.io.place import Place
 from mme_core.io.remote import join
-from mme_core.store_index import load_table, read_attributes, shard_numbers
+from mme_core.store.reader import shard_name
+from mme_core.store.table import load_table, read_attributes, shard_numbers
 from preprocess.worker import OK, QUARANTINED, Outcome
 
 LEDGER = "ledger.jsonl"

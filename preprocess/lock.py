@@ -21,7 +21,7 @@ import psutil
 
 from mme_core.errors import StoreError
 from mme_core.io.place import Place
-from mme_core.layout import LOCK
+from mme_core.store.layout import LOCK
 
 BEAT_S = 20.0
 DEAD_S = 300.0  # without a beat; allows for clocks that differ and a slow disk

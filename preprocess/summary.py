@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
-from mme_core.chunks import shard_name
 from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
+from mme_core.store.reader import shard_name
 from preprocess.worker import OK, QUARANTINED, Outcome
 
 

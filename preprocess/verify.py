@@ -18,12 +18,12 @@ from typing import Any
 
 from rich.progress import track
 
-from mme_core.chunks import shard_name
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.shards import leftovers
-from mme_core.store import read_store_file
-from mme_core.store_index import COLUMNS, load_table, shard_numbers
+from mme_core.store.reader import shard_name
+from mme_core.store.table import COLUMNS, load_table, shard_numbers
+from mme_core.store.target_store import read_store_file
+from mme_core.store.writer import leftovers
 from preprocess.verify_shard import ShardReport, check_shard
 
 LEDGER = "ledger.jsonl"

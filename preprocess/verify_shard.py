@@ -13,12 +13,12 @@ import zarr
 from zarr.storage import MemoryStore
 
 from mme_core.canvas import plan_canvas
-from mme_core.chunks import ChunkReader, shard_name
 from mme_core.errors import MMEError, StoreError
 from mme_core.io.place import Place
-from mme_core.layout import ArrayLayout, layouts
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store_index import COLUMNS, read_attributes
+from mme_core.store.layout import ArrayLayout, layouts
+from mme_core.store.reader import ChunkReader, shard_name
+from mme_core.store.table import COLUMNS, read_attributes
 
 _KINDS = {"text": str, "int64": int, "float64": (int, float), "list": list}
 _METADATA = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value")

@@ -33,7 +33,7 @@ from mme_core.spec import TargetSpec
 
 if TYPE_CHECKING:
     from mme_core.extract.video_targets import TubeletStream, TubeletTargets, VideoSummary
-    from mme_core.shards import ShardWriter
+    from mme_core.store.writer import ShardWriter
 
 OK, QUARANTINED = "ok", "quarantined"
 ERRORS = {kind.__name__: kind for kind in (MMEError, StoreError, UsageError)}
@@ -88,7 +88,7 @@ class Outcome:
 
 def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None:
     """Writes the shard and reports each step; raises MMEError when the run cannot go on."""
-    from mme_core.shards import ShardWriter
+    from mme_core.store.writer import ShardWriter
 
     _check_shared_disk(job)
     try:
@@ -104,7 +104,7 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 def _check_shared_disk(job: ShardJob) -> None:
     """A worker on another node must see the same folders; a local folder there would be lost."""
     from mme_core.io.place import Place
-    from mme_core.store import STORE
+    from mme_core.store.target_store import STORE
 
     where = socket.gethostname()
     if not Place(job.store).exists(STORE):

@@ -13,8 +13,8 @@ def write_store(url: Path, paths: list[Path], spec, root: Path | None = None) ->
     The table's paths are relative to `root`, or absolute without one.
     """
     from mme_core.extract import stream_tubelets
-    from mme_core.shards import ShardWriter
-    from mme_core.store import open_or_create_store
+    from mme_core.store.target_store import open_or_create_store
+    from mme_core.store.writer import ShardWriter
 
     names = sorted({path.parent.name for path in paths})
     open_or_create_store(url, spec, "folder", None, names)
@@ -95,8 +95,8 @@ def bucket():
 @pytest.fixture
 def labelled_store(labelled_set, tmp_path) -> Path:
     """A store of the held-out videos, of which stage 1 set one more aside."""
-    from mme_core.shards import ShardWriter
     from mme_core.spec import TargetSpec
+    from mme_core.store.writer import ShardWriter
 
     spec = TargetSpec(stride=2, short_side=32, long_side=48, length=2, flow="dis-ultrafast")
     paths = sorted((labelled_set / "val").rglob("*.mp4"))

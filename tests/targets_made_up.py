@@ -5,9 +5,9 @@ import numpy as np
 
 from mme_core import targets
 from mme_core.extract.video_targets import TubeletTargets
-from mme_core.shards import ShardWriter
 from mme_core.spec import TargetSpec
-from mme_core.store import open_or_create_store
+from mme_core.store.target_store import open_or_create_store
+from mme_core.store.writer import ShardWriter
 
 SPEC = TargetSpec(short_side=64, long_side=80, camera="homography")
 

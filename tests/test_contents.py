@@ -8,7 +8,7 @@ from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.extract.hog import HogField
 from mme_core.spec import TargetSpec
-from mme_core.window import CodedWindow
+from mme_core.store.window import CodedWindow
 from train.contents import (
     CONTENTS,
     TargetSettings,
@@ -64,7 +64,7 @@ def test_raw_values_are_the_stores_and_flipped_where_the_clip_is():
 
 
 def test_raw_values_are_the_windows():
-    """Crops and flips of stored arrays on the device are those of mme_core.window, exactly."""
+    """Crops and flips of stored arrays on the device are those of mme_core.store.window, exactly."""
     batch, _ = a_batch(flip=(False, True))
     raw = stored_to_raw(batch, SPEC)
     for clip, mirror in enumerate((False, True)):

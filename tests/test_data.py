@@ -10,7 +10,7 @@ from motion import render, translation, write_video
 
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore, open_or_create_store
+from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.targets import unpack_valid
 from train.contents import stored_to_raw
 from train.data import ClipDataset, collate, make_loader

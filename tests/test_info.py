@@ -4,7 +4,7 @@ import pytest
 from targets_made_up import SPEC, make_store, row, tubelets
 
 from mme_core import cli
-from mme_core.shards import ShardWriter
+from mme_core.store.writer import ShardWriter
 
 
 @pytest.fixture(scope="module")

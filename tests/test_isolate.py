@@ -12,7 +12,7 @@ from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore, open_or_create_store
+from mme_core.store.target_store import TargetStore, open_or_create_store
 from preprocess.isolate import Isolated
 from preprocess.worker import ShardJob, write_shard
 

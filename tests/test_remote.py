@@ -22,8 +22,8 @@ from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.remote import RemoteFile, join, relative
 from mme_core.io.video import Video, read_frames
-from mme_core.shards import ShardWriter
 from mme_core.store import TargetStore
+from mme_core.store.writer import ShardWriter
 from train.data import ClipDataset
 from train.logging import read_metrics
 from train.staging import copies_folder, copy_shards

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from targets_made_up import SPEC, make_store, raw, row, tubelets, write_shard
 
-from mme_core import layout, targets
-from mme_core.chunks import shard_name
+from mme_core import targets
 from mme_core.coding import round_moments
-from mme_core.shards import ShardWriter, leftovers, remove_leftovers
-from mme_core.store import TargetStore, open_or_create_store
+from mme_core.store import layout
+from mme_core.store.reader import shard_name
+from mme_core.store.target_store import TargetStore, open_or_create_store
+from mme_core.store.writer import ShardWriter, leftovers, remove_leftovers
 
 TESTS = Path(__file__).parent
 
@@ -168,7 +169,7 @@ def test_a_killed_writer_leaves_nothing_to_read_and_what_it_left_can_be_removed(
         import os, signal
         from targets_made_up import SPEC, row, tubelets
         from mme_core import layout
-        from mme_core.shards import ShardWriter
+        from mme_core.store.writer import ShardWriter
         layout.FILE_TUBELETS = 8
         writer = ShardWriter({str(url)!r}, 1, SPEC)
         writer.begin_video()

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from targets_made_up import SPEC, make_store, tubelets, write_shard
 
-from mme_core import layout
 from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore, open_or_create_store
-from mme_core.store_index import INDEX, VideoTable
+from mme_core.store import layout
+from mme_core.store.table import INDEX, VideoTable
+from mme_core.store.target_store import TargetStore, open_or_create_store
 
 HOP_2 = TargetSpec(stride=2, hop=2, short_side=64, long_side=80, frames="jpeg")
 

@@ -7,8 +7,8 @@ import s3fs
 from targets_made_up import make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError
-from mme_core.shards import leftovers, remove_leftovers
 from mme_core.store import TargetStore
+from mme_core.store.writer import leftovers, remove_leftovers
 from preprocess.verify import verify_store
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from targets_made_up import SPEC, make_store, row, tubelets, write_shard
 
-from mme_core import cli, layout
+from mme_core import cli
 from mme_core.errors import StoreError
-from mme_core.shards import ShardWriter
-from mme_core.store import TargetStore
-from mme_core.store_index import INDEX
+from mme_core.store import TargetStore, layout
+from mme_core.store.table import INDEX
+from mme_core.store.writer import ShardWriter
 from preprocess.verify import verify_store
 
 

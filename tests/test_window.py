@@ -6,7 +6,7 @@ from targets_made_up import raw, tubelets
 
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
-from mme_core.window import CodedWindow, Window, flip_points
+from mme_core.store.window import CodedWindow, Window, flip_points
 
 ARRAYS = ("displacement", "hog", "valid", "points", "position", "shape", "frames", "pts")
 

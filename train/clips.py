@@ -22,8 +22,8 @@ from mme_core.io.remote import join
 from mme_core.io.video import NO_PTS, Video, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.store_index import read_attributes, shard_numbers
-from mme_core.window import decode_frames
+from mme_core.store.table import read_attributes, shard_numbers
+from mme_core.store.window import decode_frames
 from train.finetune_config import LabelledDataConfig
 from train.runs import check_finished
 

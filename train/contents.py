@@ -234,7 +234,7 @@ def luma(frames: Tensor) -> Tensor:
 
 
 def hog_cells(luma_BNHW: Tensor, spec: TargetSpec) -> Tensor:
-    """HOG of whole cells, [B, n, H / cell, W / cell, bins]: `mme_core.extract.hog` at the cells' centres.
+    """HOG of whole cells: [B, n, H / cell, W / cell, bins], as `mme_core.extract.hog` at their centres.
 
     At the crop's border gradients read the border pixel twice, where stage 1 sees the canvas.
     """

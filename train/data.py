@@ -35,8 +35,8 @@ from mme_core.io.video import read_frames
 from mme_core.masking import make_mask
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
+from mme_core.store.window import CodedWindow, decode_jpegs
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
-from mme_core.window import CodedWindow, decode_jpegs
 from train import augment
 from train import data_checks as checks
 from train.augment import View

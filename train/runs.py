@@ -8,9 +8,9 @@ from typing import Any
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.layout import LOCK
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.store.layout import LOCK
 from train import recipes
 from train.config import DataConfig, PretrainConfig
 from train.distributed import Ranks

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mme_core.chunks import shard_name
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.layout import FORMAT
+from mme_core.store.layout import FORMAT
+from mme_core.store.reader import shard_name
 
 INDEX = "index.npz"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mme_core.errors import StoreError
 from mme_core.io.place import Place
-from mme_core.layout import MISSING, ArrayLayout, decode_chunk, decode_index
+from mme_core.store.layout import MISSING, ArrayLayout, decode_chunk, decode_index
 
 _CACHED_INDICES = 8192  # of files; half a kilobyte each
 
