@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mme_core.clips.contents import TargetSettings, content_sizes, content_weights
+from mme_core.clips.dataset import ClipDataset, make_loader
 from mme_core.masking import hidden_count, make_mask
 from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store import TargetStore
 from mme_core.targets import MOMENTS
-from train.contents import TargetSettings, content_sizes, content_weights
-from train.data import ClipDataset, make_loader
 from train.objective import Objective
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, FLOP/s

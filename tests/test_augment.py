@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mme_core.canvas import grid_points
-from mme_core.spec import TargetSpec
-from train.augment import (
+from mme_core.clips.geometry import (
     View,
     centre_view,
     crop_image,
@@ -17,6 +16,7 @@ from train.augment import (
     zoom_homography,
     zoom_valid,
 )
+from mme_core.spec import TargetSpec
 
 SPEC = TargetSpec()
 

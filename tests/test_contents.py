@@ -5,11 +5,7 @@ import torch
 
 from mme_core import targets
 from mme_core.canvas import grid_points
-from mme_core.errors import UsageError
-from mme_core.extract.hog import HogField
-from mme_core.spec import TargetSpec
-from mme_core.store.window import CodedWindow
-from train.contents import (
+from mme_core.clips.contents import (
     CONTENTS,
     TargetSettings,
     build_targets,
@@ -20,6 +16,10 @@ from train.contents import (
     standardise,
     stored_to_raw,
 )
+from mme_core.errors import UsageError
+from mme_core.extract.hog import HogField
+from mme_core.spec import TargetSpec
+from mme_core.store.window import CodedWindow
 
 SPEC = TargetSpec(camera="homography")
 B, n, h, w, K, L = 2, 3, 4, 4, 4, 6
@@ -64,7 +64,7 @@ def test_raw_values_are_the_stores_and_flipped_where_the_clip_is():
 
 
 def test_raw_values_are_the_windows():
-    """Crops and flips of stored arrays on the device are those of mme_core.store.window, exactly."""
+    """Crops and flips of stored arrays on the device are those of `Window`, exactly."""
     batch, _ = a_batch(flip=(False, True))
     raw = stored_to_raw(batch, SPEC)
     for clip, mirror in enumerate((False, True)):

@@ -7,11 +7,11 @@ from official_vit import OfficialClassifier, OfficialPretraining
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from mme_core.encoder import backbone_from
 from mme_core.errors import UsageError
 from mme_core.model import SIZES, build_classifier, build_pretraining_model, sinusoid_table
-from train.backbone import backbone_from
+from mme_core.weights.load import build_from, interpolate_positions, load_weights, read_weights
 from train.convert import convert, main, save_weights
-from train.weights import build_from, interpolate_positions, load_weights, read_weights
 
 FRAMES, SIDE = 4, 32
 TOKENS = 2 * 2 * 2

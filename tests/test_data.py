@@ -8,12 +8,12 @@ import torch
 from conftest import write_store
 from motion import render, translation, write_video
 
+from mme_core.clips.contents import stored_to_raw
+from mme_core.clips.dataset import ClipDataset, collate, make_loader
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.targets import unpack_valid
-from train.contents import stored_to_raw
-from train.data import ClipDataset, collate, make_loader
 from train.sampler import ClipSampler
 
 SPEC = TargetSpec(stride=2, length=4, short_side=96, long_side=128, camera="homography")

@@ -13,6 +13,7 @@ from labelled import source_of, write_set
 from mme_core.errors import MMEError, UsageError
 from mme_core.io.video import Video
 from mme_core.model import build_classifier
+from mme_core.weights.load import read_weights
 from train import checkpoint, evaluate, finetune
 from train.clip_data import TestViews, ViewPlan, collate_train, to_model_input
 from train.convert import save_weights
@@ -20,7 +21,6 @@ from train.distributed import connect
 from train.evaluate import score_videos
 from train.finetune_config import LabelledDataConfig
 from train.logging import read_metrics
-from train.weights import read_weights
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(__file__).with_name("evaluate_phases.py")

@@ -5,9 +5,9 @@ import torch
 
 from mme_core.errors import UsageError
 from mme_core.model import Encoder, build_classifier, build_pretraining_model
+from mme_core.weights.load import load_weights, read_weights
 from train.convert import save_weights
 from train.export import main
-from train.weights import load_weights, read_weights
 
 FRAMES, SIDE = 4, 32
 CLIP = {"frames": FRAMES, "image_size": SIDE}

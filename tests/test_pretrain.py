@@ -9,6 +9,7 @@ import torch
 from conftest import write_store
 
 from mme_core import cli
+from mme_core.clips.contents import content_sizes
 from mme_core.errors import MMEError, StoreError, UsageError
 from mme_core.io.place import Place
 from mme_core.model import take_tokens
@@ -17,7 +18,6 @@ from mme_core.store import TargetStore
 from preprocess.lock import StoreLock
 from train import checkpoint, heldout, pretrain
 from train.config import PretrainConfig
-from train.contents import content_sizes
 from train.distributed import Ranks
 from train.heldout import HeldOut, held_out_loss
 from train.knn import knn_accuracy

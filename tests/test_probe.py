@@ -7,10 +7,10 @@ from labelled import write_set
 from torch import nn
 from torch.nn import functional as F
 
+from mme_core.encoder import random_backbone
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
-from train.backbone import random_backbone
 from train.config import ModelConfig
 from train.probe_features import TokenFile
 from train.sweep import (

@@ -18,13 +18,13 @@ from targets_made_up import SPEC as MADE_UP
 from targets_made_up import make_store, tubelets
 
 from mme_core.cli import main as mme
+from mme_core.clips.dataset import ClipDataset
 from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.remote import RemoteFile, join, relative
 from mme_core.io.video import Video, read_frames
 from mme_core.store import TargetStore
 from mme_core.store.writer import ShardWriter
-from train.data import ClipDataset
 from train.logging import read_metrics
 from train.staging import copies_folder, copy_shards
 

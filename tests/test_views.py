@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from train import views
+from mme_core.clips import views
 from train.clip_augment import (
     augment_clip,
     erase,

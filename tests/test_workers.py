@@ -9,16 +9,16 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core import cli
+from mme_core.clips.dataset import make_loader
 from mme_core.threads import ONE_THREAD
 from train import workers
 from train.clip_data import make_loader as make_labelled_loader
-from train.data import make_loader
 from train.distributed import interrupt_waits
 from train.workers import WholeLoader, usable_cores, worker_options
 
 LEFT = """
 import sys
-from train.data import ClipDataset, make_loader
+from mme_core.clips.dataset import ClipDataset, make_loader
 from train.sampler import ClipSampler
 
 if __name__ == "__main__":
@@ -46,7 +46,7 @@ def test_a_script_that_leaves_its_loader_open_ends(demo_store, tmp_path):
 def test_a_worker_leaves_the_other_cores_to_the_others(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    loader = DataLoader(Environment(), num_workers=1, **worker_options("train.data"))
+    loader = DataLoader(Environment(), num_workers=1, **worker_options("mme_core.clips.dataset"))
     environment = next(iter(loader))
     assert {name: environment[name] for name in ONE_THREAD} == {name: ["1"] for name in ONE_THREAD}
     assert os.environ["OMP_NUM_THREADS"] == "3" and "OPENBLAS_NUM_THREADS" not in os.environ

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mme_core.model import Classifier, build_classifier
+from mme_core.weights.load import load_weights, read_weights
 from train.clip_augment import erase
 from train.clip_data import to_model_input
 from train.finetune_config import AugmentConfig, FinetuneConfig
 from train.mixup import build_mixup, mix
-from train.weights import load_weights, read_weights
 
 
 def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:

@@ -17,8 +17,8 @@ from PIL import Image
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 
+from mme_core.clips.views import resize
 from mme_core.errors import UsageError
-from train.views import resize
 
 FILL = (124, 116, 104)  # ImageNet's mean, where an operation uncovers pixels
 RATIO = (3 / 4, 4 / 3)  # aspect of a random crop

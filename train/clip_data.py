@@ -13,8 +13,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mme_core.clips import views
 from mme_core.errors import MMEError
-from train import views
 from train.clip_augment import augment_clip
 from train.clips import Source
 from train.finetune_config import AugmentConfig

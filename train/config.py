@@ -62,7 +62,9 @@ class DecoderConfig:
 
 @dataclass
 class LossConfig:
-    contents: list[str] = field(default_factory=lambda: ["trajectory"])  # names of train.contents
+    contents: list[str] = field(
+        default_factory=lambda: ["trajectory"]
+    )  # names of mme_core.clips.contents
     weights: dict[str, float] = field(default_factory=dict)  # of a content; 1 where not said
     mask_invalid: bool = True
 

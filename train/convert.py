@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mme_core.errors import UsageError
 from mme_core.model import build_classifier
-from train.weights import LoadReport, Weights, clip_arguments, load_weights, read_weights
+from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mme_core.errors import MMEError, UsageError
+from mme_core.weights.load import build_from, read_weights
 from train import recipes, runs
 from train.clip_data import TestViews, ViewPlan, make_loader, to_model_input
 from train.clips import Source, check_labels, frame_stride, open_source, relabel
@@ -32,7 +33,6 @@ from train.metrics import (
     write_per_class,
     write_predictions,
 )
-from train.weights import build_from, read_weights
 
 
 @dataclass

@@ -20,9 +20,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import SIZES, sinusoid_table
 from mme_core.spec import TUBELET
+from mme_core.weights.load import Weights, build_from, read_weights
+from mme_core.weights.names import to_hf
 from train.convert import check_suffix, save_weights, writing
-from train.formats import to_hf
-from train.weights import Weights, build_from, read_weights
 
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 import zarr
 
+from mme_core.encoder import Backbone, backbone_from, model_config, random_backbone
 from mme_core.errors import UsageError
+from mme_core.weights.load import read_weights
 from train import recipes
-from train.backbone import Backbone, backbone_from, model_config, random_backbone
 from train.clip_data import ViewPlan, to_model_input
 from train.clips import Source, frame_stride, open_source
 from train.config import ModelConfig
 from train.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import gather_videos, trained_data, view_loader
 from train.finetune_config import LabelledDataConfig, ViewConfig
-from train.weights import read_weights
 
 SUFFIXES = (".zarr", ".npz")
 

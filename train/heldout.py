@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mme_core.clips.dataset import ClipDataset, collate, make_loader
 from mme_core.model import PretrainingModel, take_tokens
 from mme_core.store import TargetStore
 from train.clip_data import to_model_input
 from train.config import PretrainConfig
-from train.data import ClipDataset, collate, make_loader
 from train.distributed import Ranks, interrupt_waits
 from train.knn import knn_accuracy
 from train.logging import RunLog

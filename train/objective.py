@@ -9,18 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mme_core.clips.contents import (
+    TargetSettings,
+    build_targets,
+    content_weights,
+    shuffle_frames,
+)
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
 from mme_core.spec import TUBELET, TargetSpec
 from train.clip_data import to_model_input
 from train.config import PretrainConfig
-from train.contents import (
-    TargetSettings,
-    build_targets,
-    content_weights,
-    shuffle_frames,
-)
 
 
 class Question(NamedTuple):

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mme_core.clips.contents import TargetSettings, build_targets
 from mme_core.targets import EPSILON
 from mme_core.viz import figure4
-from train.contents import TargetSettings, build_targets
 from train.objective import Objective
 
 
@@ -84,7 +84,7 @@ def to_pixels(
 ) -> Tensor:
     """Normalised positions [..., D] in pixels, by the moments of the true `displacement` [..., D].
 
-    Undoes `train.contents`' normalisation; D = [K, L, 2].
+    Undoes `mme_core.clips.contents`' normalisation; D = [K, L, 2].
     """
     kept = 1 if settings.merge != "none" else points
     shape = (*displacement.shape[:-1], kept, -1, 2)

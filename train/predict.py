@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mme_core.clips.views import test_views
 from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import Classifier
+from mme_core.weights.load import Weights, build_from, read_weights
 from train.clip_data import ViewPlan, to_model_input
 from train.clips import FileSource, frame_stride
 from train.convert import check_suffix, writing
@@ -21,8 +23,6 @@ from train.distributed import connect
 from train.evaluate import trained_data
 from train.finetune_config import LabelledDataConfig
 from train.metrics import TOP, rank, shorten
-from train.views import test_views
-from train.weights import Weights, build_from, read_weights
 
 SHOWN = 8  # frames of the picture
 

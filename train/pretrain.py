@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mme_core.clips.contents import content_sizes
+from mme_core.clips.dataset import make_loader
 from mme_core.errors import MMEError
 from mme_core.store import TargetStore
 from train import checkpoint, recipes, runs
 from train.config import PretrainConfig
-from train.contents import content_sizes
-from train.data import make_loader
 from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
 from train.heldout import HeldOut, clip_dataset
 from train.logging import Meter, step_line

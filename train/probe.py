@@ -25,10 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mme_core.encoder import Backbone, backbone_from, model_config, random_backbone
 from mme_core.errors import UsageError
 from mme_core.model import SIZES
+from mme_core.weights.load import read_weights
 from train import recipes, runs
-from train.backbone import Backbone, backbone_from, model_config, random_backbone
 from train.clip_data import ViewPlan
 from train.clips import Source, Sources, frame_stride, open_sources
 from train.config import ModelConfig
@@ -38,7 +39,6 @@ from train.finetune_config import LabelledDataConfig, ViewConfig
 from train.knn import knn_accuracy
 from train.probe_features import FrozenSet, TokenFile, extract_set
 from train.sweep import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
-from train.weights import read_weights
 
 PATIENCE = timedelta(days=1)  # the main process trains the probes while the others wait
 KINDS = ("linear", "attentive", "knn")

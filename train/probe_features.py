@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mme_core.encoder import Backbone
 from mme_core.errors import MMEError
-from train.backbone import Backbone
 from train.clip_data import ViewPlan
 from train.clips import Source
 from train.distributed import Ranks

@@ -20,8 +20,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mme_core.clips.views import SAMPLINGS
 from mme_core.errors import UsageError
-from train.views import SAMPLINGS
 
 RECIPES = Path(__file__).parent / "configs"
 Config = TypeVar("Config")

@@ -4,7 +4,7 @@ A sample is a dict of tensors; n tubelets (n = frames / 2), h × w patches, K po
 
     frames      uint8 [2n, H, W, 3], RGB, flipped already where `flip` is set
     position    int8 [n, h, w, K, L, 2]         as stored, cropped, not flipped: that happens on
-    shape       int8 [n, h, w, K, L, bins]      the device (train.contents)
+    shape       int8 [n, h, w, K, L, bins]      the device (mme_core.clips.contents)
     moments     float32 [n, h, w, 6]
     valid       uint8 [n, h, w], bit k: trajectory k
     flip        bool []
@@ -29,6 +29,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from mme_core.canvas import plan_canvas
+from mme_core.clips import geometry, requirements
+from mme_core.clips.contents import stored_to_raw
+from mme_core.clips.geometry import View
 from mme_core.errors import MMEError, VideoError
 from mme_core.io.remote import join
 from mme_core.io.video import read_frames
@@ -37,10 +40,6 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.window import CodedWindow, decode_jpegs
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
-from train import augment
-from train import data_checks as checks
-from train.augment import View
-from train.contents import stored_to_raw
 from train.sampler import SAMPLE
 from train.workers import WholeLoader, usable_cores, worker_options
 
@@ -94,12 +93,12 @@ class ClipDataset(Dataset):
         self.mask, self.mask_ratio = mask, mask_ratio
         self.seed, self.training = seed, training
         self.tubelets, self.side = frames // TUBELET, image_size // self.spec.patch
-        checks.check_sizes(frames, image_size, self.spec.patch)
-        checks.check_choices(crops, crop, zoom)
-        checks.check_mask(mask, mask_ratio, (self.tubelets, self.side, self.side))
-        checks.check_frames(self.store, source, self.root)
-        checks.check_canvases(self.store, self.sizes[0], image_size, self.zoom)
-        checks.check_lengths(self.store, frames)
+        requirements.check_sizes(frames, image_size, self.spec.patch)
+        requirements.check_choices(crops, crop, zoom)
+        requirements.check_mask(mask, mask_ratio, (self.tubelets, self.side, self.side))
+        requirements.check_frames(self.store, source, self.root)
+        requirements.check_canvases(self.store, self.sizes[0], image_size, self.zoom)
+        requirements.check_lengths(self.store, frames)
 
     def __len__(self) -> int:
         return len(self.store.videos)
@@ -141,7 +140,7 @@ class ClipDataset(Dataset):
         patch, side = self.spec.patch, self.side
         images = np.empty((len(canvases), patch * side, patch * side, 3), np.uint8)
         for canvas, image in zip(canvases, images):
-            augment.crop_image(canvas, view, patch, image)
+            geometry.crop_image(canvas, view, patch, image)
         arrays = self._zoomed(window, view) if self.zoom else _cropped(window, view)
         sample = {name: torch.from_numpy(array) for name, array in arrays.items()}
         sample["frames"] = torch.from_numpy(images)
@@ -151,16 +150,16 @@ class ClipDataset(Dataset):
 
     def _view(self, rng: np.random.Generator, hp: int, wp: int) -> View:
         if not self.training:
-            return augment.centre_view(hp, wp, self.side)
-        view = augment.draw_view(rng, hp, wp, self.sizes, self.flip)
+            return geometry.centre_view(hp, wp, self.side)
+        view = geometry.draw_view(rng, hp, wp, self.sizes, self.flip)
         if self.crop == "random":
             return view
-        centre = augment.centre_view(hp, wp, view.size)
+        centre = geometry.centre_view(hp, wp, view.size)
         return View(centre.top, centre.left, view.size, view.flip)
 
     def _zoomed(self, window: CodedWindow, view: View) -> dict[str, np.ndarray]:
         spec, side, grid = self.spec, self.side, self.spec.grid
-        rows, columns, inside = augment.with_border(view, window.hp, window.wp)
+        rows, columns, inside = geometry.with_border(view, window.hp, window.wp)
         position, shape, moments, bits = (
             getattr(window, name)[:, rows, columns]
             for name in ("position", "shape", "moments", "valid")
@@ -169,12 +168,12 @@ class ClipDataset(Dataset):
         hog = decode_hog(shape, moments, spec)
         valid = unpack_valid(bits, spec.points)
         arrays = {
-            "displacement": augment.zoom_field(displacement, inside, side, grid),
-            "hog": augment.zoom_field(hog, inside, side, grid),
-            "valid": pack_valid(augment.zoom_valid(valid, inside, side, grid)),
+            "displacement": geometry.zoom_field(displacement, inside, side, grid),
+            "hog": geometry.zoom_field(hog, inside, side, grid),
+            "valid": pack_valid(geometry.zoom_valid(valid, inside, side, grid)),
         }
         if window.homography is not None:
-            moved = augment.zoom_homography(window.homography, view, side, spec.patch)
+            moved = geometry.zoom_homography(window.homography, view, side, spec.patch)
             arrays |= {"homography": moved, "origin": np.zeros(2, np.float32)}
         return arrays
 
@@ -211,7 +210,7 @@ class ClipDataset(Dataset):
 
 def _cropped(window: CodedWindow, view: View) -> dict[str, np.ndarray]:
     names = ("position", "shape", "moments", "valid")
-    arrays = {name: augment.crop_patches(getattr(window, name), view) for name in names}
+    arrays = {name: geometry.crop_patches(getattr(window, name), view) for name in names}
     if window.homography is not None:
         corner = np.array([view.left, view.top], np.float32) * window.spec.patch
         arrays |= {"homography": window.homography, "origin": corner}
@@ -250,7 +249,7 @@ def make_loader(
     """
     options = {}
     if workers:
-        options = worker_options("train.data")
+        options = worker_options("mme_core.clips.dataset")
         options |= {"persistent_workers": True, "prefetch_factor": prefetch}
     return ClipLoader(
         dataset,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.model import Encoder, build_classifier, build_pretraining_model
+from mme_core.weights.load import Weights, clip_arguments, load_weights
 from train.config import ModelConfig
-from train.weights import Weights, clip_arguments, load_weights
 
 
 class Backbone(nn.Module):

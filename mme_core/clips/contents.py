@@ -1,6 +1,6 @@
 """What the model is asked to reconstruct, computed on the device from what the loader delivers.
 
-A batch holds, for B clips of n tubelets of h × w patches (`train.data` describes a sample):
+A batch holds, for B clips of n tubelets of h × w patches (`mme_core.clips.dataset` describes a sample):
 
     frames       uint8 [B, 2n, H, W, 3]                  flipped already
     position     int8 [B, n, h, w, K, L, 2]              as stored, not flipped
@@ -24,10 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mme_core.errors import UsageError
-from mme_core.spec import TUBELET, TargetSpec
-from mme_core.targets import EPSILON, MOMENTS
-from train.trajectories import (
+from mme_core.clips.trajectories import (
     Batch,
     Trajectories,
     first_steps,
@@ -35,6 +32,9 @@ from train.trajectories import (
     stored_to_raw,
     travelled,
 )
+from mme_core.errors import UsageError
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.targets import EPSILON, MOMENTS
 
 NORMS = ("patch", "step", "length", "none")
 MERGES = ("none", "mean", "max")
@@ -234,7 +234,7 @@ def luma(frames: Tensor) -> Tensor:
 
 
 def hog_cells(luma_BNHW: Tensor, spec: TargetSpec) -> Tensor:
-    """HOG of whole cells: [B, n, H / cell, W / cell, bins], as `mme_core.extract.hog` at their centres.
+    """HOG of whole cells, as `mme_core.extract.hog` at their centres: [B, n, rows, columns, bins].
 
     At the crop's border gradients read the border pixel twice, where stage 1 sees the canvas.
     """

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mme_core.errors import UsageError
 from mme_core.model import SIZES, Classifier, build_classifier, sinusoid_table
 from mme_core.spec import TUBELET
-from train import formats
+from mme_core.weights import names
 from train.checkpoint import checkpoints
 
 _NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning
@@ -107,7 +107,7 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
     top, meta = _read_safetensors(file) if file.suffix == ".safetensors" else (_unpickle(file), {})
     meta |= _hf_config(file)
     state = _strip(_unnest(top, file))
-    convert = formats.from_hf if formats.is_hf(state) else formats.from_videomae
+    convert = names.from_hf if names.is_hf(state) else names.from_videomae
     tensors, ignored = convert(state)
     if not any(name.startswith("encoder.patch_embed.") for name in tensors):
         raise UsageError(

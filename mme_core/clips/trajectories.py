@@ -1,6 +1,6 @@
 """Raw trajectories of a batch, on its device: de-quantised, flipped, less the camera's motion.
 
-What a batch holds is told in `train.contents`.
+What a batch holds is told in `mme_core.clips.contents`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The geometry of a pre-training sample: crops by whole patches, the flip, the zoom, on arrays.
 
 A crop is a slice, so it is exact on the stored targets. The flip mirrors the frames here; the
-targets are flipped where they are de-quantised (`train.contents`), on the device. A zoom (a crop
+targets are flipped where they are de-quantised, in `mme_core.clips.contents`. A zoom (a crop
 of c × c patches shown to the model as m × m) resamples what it must.
 
 Names of axes: n tubelets, h and w patches, K points of a patch (row by row), L steps.

@@ -1,0 +1,1 @@
+"""Clips for training: a window of a store with its crop, flip, zoom, mask and targets."""

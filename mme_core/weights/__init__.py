@@ -1,0 +1,1 @@
+"""Weights in and out: files of this project, VideoMAE, MME and transformers."""
