@@ -33,7 +33,7 @@ from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store import TargetStore
 from mme_core.targets import MOMENTS
-from train.objective import Objective
+from train.objective.reconstruction import Objective
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, FLOP/s
 RATIO = 0.7

@@ -32,8 +32,7 @@ import cv2
 import numpy as np
 import torch
 
-from mme_core.clips import dataset as data
-from mme_core.clips import geometry
+from mme_core.clips import dataset, geometry
 from mme_core.clips.dataset import ClipDataset, make_loader
 from mme_core.extract import stream_tubelets
 from mme_core.masking import make_mask
@@ -41,7 +40,7 @@ from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.store.window import decode_jpegs
 from mme_core.store.writer import ShardWriter
-from train.sampler import ClipSampler
+from train.data.sampler import ClipSampler
 
 GOAL = 70  # clips/s on one core
 GOAL_RATIO = 8  # over the decoding of a GOP-250 video
@@ -159,11 +158,11 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
 
     parts = (
         (TargetStore, "read_coded", "read", TargetStore.read_coded),
-        (data, "decode_jpegs", "decode", decode_jpegs),
-        (augment, "crop_image", "crop frames", geometry.crop_image),
-        (data, "_cropped", "crop targets", data._cropped),
+        (dataset, "decode_jpegs", "decode", decode_jpegs),
+        (geometry, "crop_image", "crop frames", geometry.crop_image),
+        (dataset, "_cropped", "crop targets", dataset._cropped),
         (ClipDataset, "_zoomed", "zoom targets", ClipDataset._zoomed),
-        (data, "make_mask", "mask", make_mask),
+        (dataset, "make_mask", "mask", make_mask),
     )
     with ExitStack() as stack:
         for owner, name, label, function in parts:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mme_core.model import Encoder, build_classifier, build_pretraining_model
 from mme_core.weights.load import Weights, clip_arguments, load_weights
-from train.config import ModelConfig
+from train.recipes.pretraining import ModelConfig
 
 
 class Backbone(nn.Module):

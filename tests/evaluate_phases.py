@@ -7,7 +7,7 @@ import sys
 from unittest import mock
 
 from train import evaluate, finetune, probe
-from train.distributed import connect, disconnect
+from train.engine.distributed import connect, disconnect
 
 # where nothing is drawn for a process, two learn what one does
 FINETUNE = ["model.size=tiny", "model.depth=1", "model.frames=4", "model.image_size=32"]

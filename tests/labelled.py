@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from mme_core.datasets import load_manifest
-from train.clips import FileSource
+from train.data.sources import FileSource
 
 HEIGHT, WIDTH = 32, 48
 

@@ -8,10 +8,10 @@ import signal
 import sys
 
 from mme_core.errors import MMEError
-from train.config import PretrainConfig
-from train.distributed import connect, disconnect
+from train.engine.distributed import connect, disconnect
 from train.pretrain import Pretraining
-from train.recipes import load
+from train.recipes.loading import load
+from train.recipes.pretraining import PretrainConfig
 
 STEP = Pretraining._step
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mme_core.errors import MMEError, UsageError
-from train import checkpoint
+from train.engine import checkpoint
 
 
 def state(step):

@@ -7,8 +7,8 @@ from labelled import source_of, write_square
 from mme_core.errors import UsageError
 from mme_core.io.video import Video
 from mme_core.store import TargetStore
-from train.clips import StoreSource, frame_stride, open_source, packet_pts
-from train.finetune_config import LabelledDataConfig
+from train.data.sources import StoreSource, frame_stride, open_source, packet_pts
+from train.recipes.classification import LabelledDataConfig
 
 
 def test_frames_of_a_file_are_those_of_a_plain_decode(labelled_set):
@@ -23,7 +23,7 @@ def test_frames_of_a_file_are_those_of_a_plain_decode(labelled_set):
 def test_a_file_with_fewer_frames_than_packets_is_counted(labelled_set, monkeypatch):
     source = source_of(labelled_set)
     longer = np.append(packet_pts(source.items[0].path), 10**6)
-    monkeypatch.setattr("train.clips.packet_pts", lambda path: longer)
+    monkeypatch.setattr("train.data.sources.packet_pts", lambda path: longer)
     asked = []
 
     def choose(count):

@@ -14,7 +14,7 @@ from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.targets import unpack_valid
-from train.sampler import ClipSampler
+from train.data.sampler import ClipSampler
 
 SPEC = TargetSpec(stride=2, length=4, short_side=96, long_side=128, camera="homography")
 VELOCITY = (1.5, -0.75)  # canvas pixels a raw frame

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from mme_core.spec import TargetSpec
 from train import demo
-from train.config import PretrainConfig
-from train.finetune_config import FinetuneConfig
 from train.probe import ProbeConfig
-from train.recipes import load
+from train.recipes.classification import FinetuneConfig
+from train.recipes.loading import load
+from train.recipes.pretraining import PretrainConfig
 
 SCHEMAS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mme_core.errors import UsageError
-from train import checkpoint, distributed, pretrain
-from train.logging import read_metrics
+from train import pretrain
+from train.engine import checkpoint, distributed
+from train.engine.runlog import read_metrics
 
 PHASES = Path(__file__).with_name("pretrain_phases.py")
 

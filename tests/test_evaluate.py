@@ -14,13 +14,14 @@ from mme_core.errors import MMEError, UsageError
 from mme_core.io.video import Video
 from mme_core.model import build_classifier
 from mme_core.weights.load import read_weights
-from train import checkpoint, evaluate, finetune
-from train.clip_data import TestViews, ViewPlan, collate_train, to_model_input
+from train import evaluate, finetune
 from train.convert import save_weights
-from train.distributed import connect
+from train.data.labelled import TestViews, ViewPlan, collate_train, to_model_input
+from train.engine import checkpoint
+from train.engine.distributed import connect
+from train.engine.runlog import read_metrics
 from train.evaluate import score_videos
-from train.finetune_config import LabelledDataConfig
-from train.logging import read_metrics
+from train.recipes.classification import LabelledDataConfig
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(__file__).with_name("evaluate_phases.py")

@@ -7,9 +7,9 @@ from labelled import write_set
 from mme_core.errors import UsageError
 from mme_core.model import build_pretraining_model
 from train import features
-from train.clip_data import TestViews, ViewPlan, to_model_input
-from train.clips import open_source
-from train.finetune_config import LabelledDataConfig
+from train.data.labelled import TestViews, ViewPlan, to_model_input
+from train.data.sources import open_source
+from train.recipes.classification import LabelledDataConfig
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import build_pretraining_model
-from train import checkpoint, classification, finetune
-from train.config import PretrainConfig
-from train.finetune_config import AugmentConfig
-from train.logging import read_metrics
+from train import finetune
+from train.engine import checkpoint
+from train.engine.runlog import read_metrics
+from train.objective import classification
+from train.recipes.classification import AugmentConfig
+from train.recipes.pretraining import PretrainConfig
 
 SMALL = [
     "init=none",

@@ -1,7 +1,7 @@
 import pytest
 
 from mme_core.model import build_classifier
-from train.layer_decay import layer_decay_groups, layer_of
+from train.engine.layer_decay import layer_decay_groups, layer_of
 
 
 def test_layers_of_a_twelve_block_encoder():

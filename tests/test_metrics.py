@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from train import metrics
+from train.scoring import metrics
 
 
 def test_metrics_by_hand():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mme_core.errors import UsageError
-from train.mixup import build_mixup, mix
+from train.objective.mixup import build_mixup, mix
 
 
 def pairs(labels):

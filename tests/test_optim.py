@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from train.config import OptimConfig
-from train.optim import WARMUP_START, guarded_step, make_optimizer, make_schedule, scaled_lr
+from train.engine.optim import WARMUP_START, guarded_step, make_optimizer, make_schedule, scaled_lr
+from train.recipes.pretraining import OptimConfig
 
 
 class Small(nn.Module):

@@ -6,9 +6,9 @@ import torch
 
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import build_classifier
-from train import metrics
 from train.convert import save_weights
 from train.predict import draw, main
+from train.scoring import metrics
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,17 @@ from mme_core.model import take_tokens
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from preprocess.lock import StoreLock
-from train import checkpoint, heldout, pretrain
-from train.config import PretrainConfig
-from train.distributed import Ranks
-from train.heldout import HeldOut, held_out_loss
-from train.knn import knn_accuracy
-from train.logging import read_metrics
-from train.objective import Objective, build_model
-from train.panels import to_pixels
-from train.recipes import load
+from train import pretrain
+from train.engine import checkpoint
+from train.engine.distributed import Ranks
+from train.engine.runlog import read_metrics
+from train.objective.reconstruction import Objective, build_model
+from train.recipes.loading import load
+from train.recipes.pretraining import PretrainConfig
+from train.scoring import heldout
+from train.scoring.heldout import HeldOut, held_out_loss
+from train.scoring.knn import knn_accuracy
+from train.scoring.panels import to_pixels
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 

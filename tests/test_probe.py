@@ -11,9 +11,9 @@ from mme_core.encoder import random_backbone
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
-from train.config import ModelConfig
-from train.probe_features import TokenFile
-from train.sweep import (
+from train.recipes.pretraining import ModelConfig
+from train.scoring.frozen import TokenFile
+from train.scoring.probes import (
     AttentiveProbes,
     LinearProbes,
     SweepAdamW,

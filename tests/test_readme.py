@@ -69,7 +69,8 @@ def test_recipe_keys_exist(page):
     """`optim.lr=…` and its like, in pages that show a training command."""
     from dataclasses import fields, is_dataclass
 
-    from train import config, finetune_config
+    from train.recipes import classification as finetune_config
+    from train.recipes import pretraining as config
 
     sections: dict[str, set[str]] = {}
     for module in (config, finetune_config):

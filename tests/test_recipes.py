@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from mme_core.errors import UsageError
-from train.config import PretrainConfig
-from train.recipes import RECIPES, differences, load, merge, to_dict, to_yaml
+from train.recipes.loading import RECIPES, differences, load, merge, to_dict, to_yaml
+from train.recipes.pretraining import PretrainConfig
 
 WORDS = ["store=s", "out=o"]
 

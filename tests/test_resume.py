@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mme_core.errors import MMEError, UsageError
-from train import checkpoint, pretrain
-from train.logging import read_metrics
+from train import pretrain
+from train.engine import checkpoint
+from train.engine.runlog import read_metrics
 
 STEPS = 40
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mme_core.errors import UsageError
-from train.sampler import ClipSampler, epoch_order
+from train.data.sampler import ClipSampler, epoch_order
 
 
 def batches(count, *args, **kwargs):

@@ -17,9 +17,9 @@ from mme_core import cli
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
-from train import staging
-from train.logging import read_metrics
-from train.staging import StagedStore, copies_folder, main
+from train.data import staging
+from train.data.staging import StagedStore, copies_folder, main
+from train.engine.runlog import read_metrics
 
 # the tests must not depend on how full the machine's disk is
 copy_shards = partial(staging.copy_shards, keep_free=0)
@@ -171,7 +171,7 @@ def test_a_run_reads_while_a_process_of_its_own_copies(store, tmp_path):
 
 
 def test_the_copying_ends_with_the_run(store, tmp_path):
-    command = [sys.executable, "-m", "train.staging", str(store), str(tmp_path / "disk")]
+    command = [sys.executable, "-m", "train.data.staging", str(store), str(tmp_path / "disk")]
     command += ["--keep-free", "0"]
     subprocess.run([*command, "--with", "1"], check=True, timeout=60)
     shards = copies_folder(str(store), tmp_path / "disk") / "shards"

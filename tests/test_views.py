@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mme_core.clips import views
-from train.clip_augment import (
+from train.data.augment import (
     augment_clip,
     erase,
     rand_augment,

@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 from mme_core import cli
 from mme_core.clips.dataset import make_loader
 from mme_core.threads import ONE_THREAD
-from train import workers
-from train.clip_data import make_loader as make_labelled_loader
-from train.distributed import interrupt_waits
-from train.workers import WholeLoader, usable_cores, worker_options
+from train.data import loader as workers
+from train.data.labelled import make_loader as make_labelled_loader
+from train.data.loader import WholeLoader, usable_cores, worker_options
+from train.engine.distributed import interrupt_waits
 
 LEFT = """
 import sys
 from mme_core.clips.dataset import ClipDataset, make_loader
-from train.sampler import ClipSampler
+from train.data.sampler import ClipSampler
 
 if __name__ == "__main__":
     clips = ClipDataset(sys.argv[1], frames=4, image_size=32)

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from train.logging import read_metrics
+from train.engine.runlog import read_metrics
 
 VIDEOS = 200  # one in five is held out
 # Small frames and short trajectories: minutes, not hours.

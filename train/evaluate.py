@@ -21,12 +21,13 @@ from torch.utils.data import DataLoader
 
 from mme_core.errors import MMEError, UsageError
 from mme_core.weights.load import build_from, read_weights
-from train import recipes, runs
-from train.clip_data import TestViews, ViewPlan, make_loader, to_model_input
-from train.clips import Source, check_labels, frame_stride, open_source, relabel
-from train.distributed import Ranks, autocast_dtype, connect, disconnect
-from train.finetune_config import LabelledDataConfig, ViewConfig
-from train.metrics import (
+from train.data.labelled import TestViews, ViewPlan, make_loader, to_model_input
+from train.data.sources import Source, check_labels, frame_stride, open_source, relabel
+from train.engine import folder
+from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.recipes import loading
+from train.recipes.classification import LabelledDataConfig, ViewConfig
+from train.scoring.metrics import (
     Metrics,
     draw_confusion,
     measure,
@@ -176,8 +177,8 @@ def trained_data(recipe: dict[str, Any], data: LabelledDataConfig) -> tuple[str,
 
 
 def main(argv: list[str]) -> int:
-    config = recipes.load(EvaluateConfig, argv, "mme evaluate", __doc__)
-    runs.check_command(config)
+    config = loading.load(EvaluateConfig, argv, "mme evaluate", __doc__)
+    folder.check_command(config)
     ranks = connect(config.device)
     try:
         weights = read_weights(config.init)
@@ -203,7 +204,9 @@ def main(argv: list[str]) -> int:
             still=config.data.still,
         )
         if ranks.main:
-            runs.write_config(config)  # before the work, so that a folder nobody may write is found
+            folder.write_config(
+                config
+            )  # before the work, so that a folder nobody may write is found
         result = evaluate(
             model,
             source,

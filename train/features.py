@@ -23,13 +23,13 @@ import zarr
 from mme_core.encoder import Backbone, backbone_from, model_config, random_backbone
 from mme_core.errors import UsageError
 from mme_core.weights.load import read_weights
-from train import recipes
-from train.clip_data import ViewPlan, to_model_input
-from train.clips import Source, frame_stride, open_source
-from train.config import ModelConfig
-from train.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.data.labelled import ViewPlan, to_model_input
+from train.data.sources import Source, frame_stride, open_source
+from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import gather_videos, trained_data, view_loader
-from train.finetune_config import LabelledDataConfig, ViewConfig
+from train.recipes import loading
+from train.recipes.classification import LabelledDataConfig, ViewConfig
+from train.recipes.pretraining import ModelConfig
 
 SUFFIXES = (".zarr", ".npz")
 
@@ -138,7 +138,7 @@ def write_features(
         "ids": ids,
         "class_names": list(source.class_names),
         "not_read": features.failures,
-        "config": recipes.to_yaml(config),
+        "config": loading.to_yaml(config),
     }
     if path.suffix == ".npz":
         texts = {name: np.array(values, dtype=str) for name, values in about.items()}
@@ -154,7 +154,7 @@ def write_features(
 
 
 def main(argv: list[str]) -> int:
-    config = recipes.load(FeaturesConfig, argv, "mme features", __doc__)
+    config = loading.load(FeaturesConfig, argv, "mme features", __doc__)
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")

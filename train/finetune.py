@@ -23,26 +23,34 @@ from torch import Tensor, nn
 
 from mme_core.errors import MMEError, VideoError
 from mme_core.model import Classifier
-from train import checkpoint, recipes, runs
-from train.classification import SoftLoss, build
-from train.clip_augment import seed_all
-from train.clip_data import TrainClips, ViewPlan, collate_train, make_loader
-from train.clips import Sources, frame_stride, open_sources
 from train.convert import save_weights
-from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
+from train.data.augment import seed_all
+from train.data.labelled import TrainClips, ViewPlan, collate_train, make_loader
+from train.data.sampler import ClipSampler
+from train.data.sources import Sources, frame_stride, open_sources
+from train.engine import checkpoint, folder
+from train.engine.distributed import (
+    STOPPED,
+    Ranks,
+    StopRequest,
+    autocast_dtype,
+    connect,
+    disconnect,
+)
+from train.engine.layer_decay import layer_decay_groups
+from train.engine.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
+from train.engine.runlog import Meter, step_line
 from train.evaluate import Evaluation, evaluate, write_evaluation
-from train.finetune_config import FinetuneConfig, check
-from train.layer_decay import layer_decay_groups
-from train.logging import Meter, step_line
-from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
-from train.sampler import ClipSampler
+from train.objective.classification import SoftLoss, build
+from train.recipes import loading
+from train.recipes.classification import FinetuneConfig, check
 
 MODEL = "model.safetensors"
 _ASK_EVERY = 10  # steps between two questions whether another process was told to stop
 
 
 def main(argv: list[str]) -> int:
-    config = recipes.load(FinetuneConfig, argv, "mme finetune", __doc__)
+    config = loading.load(FinetuneConfig, argv, "mme finetune", __doc__)
     check(config)
     ranks = connect(config.device)
     try:
@@ -55,7 +63,7 @@ class Finetuning:
     """One run: what it is made of, its loop, its checkpoints."""
 
     def __init__(self, config: FinetuneConfig, ranks: Ranks) -> None:
-        runs.check_folder(config)
+        folder.check_folder(config)
         self.config, self.ranks, self.out = config, ranks, Path(config.out)
         data, optim, augment = config.data, config.optim, config.augment
 
@@ -114,7 +122,7 @@ class Finetuning:
         state = checkpoint.load_last(self.out, warnings.append)
         if state is not None:
             self._restore(state)
-        self.log = runs.begin(self.config, self.ranks, self.step, warnings)
+        self.log = folder.begin(self.config, self.ranks, self.step, warnings)
         self._introduce()
         stop = StopRequest()
         try:
@@ -273,7 +281,7 @@ class Finetuning:
 
     def _recipe(self) -> dict[str, Any]:
         """The configuration as it goes beside the weights, with the stride that was used."""
-        recipe = recipes.to_dict(self.config)
+        recipe = loading.to_dict(self.config)
         recipe["data"]["stride"] = self.stride
         return recipe
 

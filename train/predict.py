@@ -16,13 +16,13 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import Classifier
 from mme_core.weights.load import Weights, build_from, read_weights
-from train.clip_data import ViewPlan, to_model_input
-from train.clips import FileSource, frame_stride
 from train.convert import check_suffix, writing
-from train.distributed import connect
+from train.data.labelled import ViewPlan, to_model_input
+from train.data.sources import FileSource, frame_stride
+from train.engine.distributed import connect
 from train.evaluate import trained_data
-from train.finetune_config import LabelledDataConfig
-from train.metrics import TOP, rank, shorten
+from train.recipes.classification import LabelledDataConfig
+from train.scoring.metrics import TOP, rank, shorten
 
 SHOWN = 8  # frames of the picture
 

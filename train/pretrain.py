@@ -25,20 +25,28 @@ from mme_core.clips.contents import content_sizes
 from mme_core.clips.dataset import make_loader
 from mme_core.errors import MMEError
 from mme_core.store import TargetStore
-from train import checkpoint, recipes, runs
-from train.config import PretrainConfig
-from train.distributed import STOPPED, Ranks, StopRequest, autocast_dtype, connect, disconnect
-from train.heldout import HeldOut, clip_dataset
-from train.logging import Meter, step_line
-from train.objective import Objective, build_model
-from train.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
-from train.sampler import ClipSampler
-from train.staging import open_staged
-from train.transfer import on_device
+from train.data.sampler import ClipSampler
+from train.data.staging import open_staged
+from train.engine import checkpoint, folder
+from train.engine.distributed import (
+    STOPPED,
+    Ranks,
+    StopRequest,
+    autocast_dtype,
+    connect,
+    disconnect,
+)
+from train.engine.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
+from train.engine.runlog import Meter, step_line
+from train.engine.transfer import on_device
+from train.objective.reconstruction import Objective, build_model
+from train.recipes import loading
+from train.recipes.pretraining import PretrainConfig
+from train.scoring.heldout import HeldOut, clip_dataset
 
 
 def main(argv: list[str]) -> int:
-    config = recipes.load(PretrainConfig, argv, "mme pretrain", __doc__)
+    config = loading.load(PretrainConfig, argv, "mme pretrain", __doc__)
     ranks = connect(config.device)
     try:
         return Pretraining(config, ranks).run()
@@ -67,7 +75,7 @@ class Pretraining:
     """One run: what it is made of, its loop, its checkpoints."""
 
     def __init__(self, config: PretrainConfig, ranks: Ranks) -> None:
-        runs.check_folder(config)
+        folder.check_folder(config)
         self.config, self.ranks, self.out = config, ranks, Path(config.out)
         data, optim = config.data, config.optim
 
@@ -77,8 +85,8 @@ class Pretraining:
             if data.stage
             else TargetStore(config.store)
         )
-        runs.check_finished(self.store)
-        runs.check_spec(self.store, config)
+        folder.check_finished(self.store)
+        folder.check_spec(self.store, config)
         clips = clip_dataset(self.store, config, training=True)
         dtype = autocast_dtype(config.precision, ranks.device)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
@@ -86,7 +94,7 @@ class Pretraining:
         sizes = content_sizes(self.contents, self.store.spec, self.objective.settings)
         self.sampler = ClipSampler(
             len(clips),
-            runs.videos_per_batch(data),
+            folder.videos_per_batch(data),
             rank=ranks.rank,
             world=ranks.world,
             accumulate=optim.accumulate,
@@ -125,7 +133,7 @@ class Pretraining:
         state = checkpoint.load_last(self.out, warnings.append)
         if state is not None:
             self._restore(state)
-        self.log = runs.begin(self.config, self.ranks, self.done, warnings)
+        self.log = folder.begin(self.config, self.ranks, self.done, warnings)
         self._introduce()
         stop = StopRequest()
         try:
@@ -293,7 +301,7 @@ class Pretraining:
             "rng": rng,
             "step": self.done,
             "skipped": self.skipped,
-            "config": recipes.to_dict(self.config),
+            "config": loading.to_dict(self.config),
             "spec": self.store.spec.to_dict(),
             "spec_hash": self.store.spec.hash,
         }
@@ -305,7 +313,7 @@ class Pretraining:
         if state["spec_hash"] != self.store.spec.hash:
             raise MMEError(
                 f"{source} was trained on a store of another specification than {self.store.url} "
-                f"({'; '.join(runs.spec_differences(state['spec'], self.store.spec))})"
+                f"({'; '.join(folder.spec_differences(state['spec'], self.store.spec))})"
             )
         checkpoint.load_weights(self.model, state["model"], source)
         # Rates and decay are the recipe's, moments and step counts the checkpoint's.

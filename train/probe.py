@@ -29,16 +29,17 @@ from mme_core.encoder import Backbone, backbone_from, model_config, random_backb
 from mme_core.errors import UsageError
 from mme_core.model import SIZES
 from mme_core.weights.load import read_weights
-from train import recipes, runs
-from train.clip_data import ViewPlan
-from train.clips import Source, Sources, frame_stride, open_sources
-from train.config import ModelConfig
-from train.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.data.labelled import ViewPlan
+from train.data.sources import Source, Sources, frame_stride, open_sources
+from train.engine import folder
+from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.evaluate import trained_data
-from train.finetune_config import LabelledDataConfig, ViewConfig
-from train.knn import knn_accuracy
-from train.probe_features import FrozenSet, TokenFile, extract_set
-from train.sweep import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
+from train.recipes import loading
+from train.recipes.classification import LabelledDataConfig, ViewConfig
+from train.recipes.pretraining import ModelConfig
+from train.scoring.frozen import FrozenSet, TokenFile, extract_set
+from train.scoring.knn import knn_accuracy
+from train.scoring.probes import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
 
 PATIENCE = timedelta(days=1)  # the main process trains the probes while the others wait
 KINDS = ("linear", "attentive", "knn")
@@ -213,9 +214,9 @@ def check_heads(config: ProbeConfig, model: ModelConfig) -> None:
 
 
 def main(argv: list[str]) -> int:
-    config = recipes.load(ProbeConfig, argv, "mme probe", __doc__)
+    config = loading.load(ProbeConfig, argv, "mme probe", __doc__)
     check(config)
-    runs.check_command(config)
+    folder.check_command(config)
     ranks = connect(config.device, PATIENCE)
     try:
         sources = open_sources(config.data, config.store, config.val_store)
@@ -242,7 +243,7 @@ def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, 
         encoders["random weights"] = random_backbone(model, config.seed)
     check_heads(config, model)
     if ranks.main:
-        runs.write_config(config)  # before the work, so that a folder nobody may write is found
+        folder.write_config(config)  # before the work, so that a folder nobody may write is found
     rows, coverage = [], {}
     for name, encoder in encoders.items():
         for still in (False, True) if config.baselines else (config.data.still,):

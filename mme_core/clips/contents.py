@@ -1,6 +1,6 @@
 """What the model is asked to reconstruct, computed on the device from what the loader delivers.
 
-A batch holds, for B clips of n tubelets of h × w patches (`mme_core.clips.dataset` describes a sample):
+A batch holds, for B clips of n tubelets of h × w patches (a sample: `mme_core.clips.dataset`):
 
     frames       uint8 [B, 2n, H, W, 3]                  flipped already
     position     int8 [B, n, h, w, K, L, 2]              as stored, not flipped

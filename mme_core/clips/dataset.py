@@ -40,8 +40,8 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.window import CodedWindow, decode_jpegs
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
-from train.sampler import SAMPLE
-from train.workers import WholeLoader, usable_cores, worker_options
+from train.data.loader import WholeLoader, usable_cores, worker_options
+from train.data.sampler import SAMPLE
 
 Sample = dict[str, Tensor]
 
@@ -245,7 +245,7 @@ def make_loader(
     """Batches of `dataset` as `sampler` (a ClipSampler) asks for them, pinned where there is CUDA.
 
     Workers, not more than there are cores, are started once and live as long as the loader;
-    train.workers says what they ask of a script. workers=0 loads in this process.
+    train.data.loader says what they ask of a script. workers=0 loads in this process.
     """
     options = {}
     if workers:

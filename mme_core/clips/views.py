@@ -1,7 +1,7 @@
 """Which frames and which pixels of a video the classifier sees: VideoMAE's published procedure.
 
 A *view* is one clip and one crop of a video. All functions are pure; indices count the frames that
-a source offers (see `train.clips`), so the same code serves video files and stores.
+a source offers (see `train.data.sources`), so the same code serves video files and stores.
 """
 
 from __future__ import annotations

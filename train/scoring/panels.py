@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mme_core.clips.contents import TargetSettings, build_targets
 from mme_core.targets import EPSILON
 from mme_core.viz import figure4
-from train.objective import Objective
+from train.objective.reconstruction import Objective
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
-"""What a fine-tuning recipe may say: the dataclasses of `train.config`, extended."""
+"""What a fine-tuning recipe may say: the dataclasses of `train.recipes.pretraining`, extended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from mme_core.errors import UsageError
-from train.clip_augment import rand_augment
-from train.config import CheckpointConfig, LogConfig, ModelConfig, OptimConfig
+from train.data.augment import rand_augment
+from train.recipes.pretraining import CheckpointConfig, LogConfig, ModelConfig, OptimConfig
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Copies of a store's shards on a local disk, for stores on slow or far ones.
 
-    python -m train.staging STORE FOLDER [--limit-gb N]        copies, and ends
+    python -m train.data.staging STORE FOLDER [--limit-gb N]        copies, and ends
 
 With `data.stage=FOLDER` a run does this beside its training (`open_staged`): a clip is read from
 the copy of its shard as soon as that is complete, else from the store. Every epoch reads all
@@ -97,7 +97,7 @@ def open_staged(
     """
     store = StagedStore(url, folder)
     _prepare(copies_folder(store.url, folder))
-    command = [sys.executable, "-m", "train.staging", store.url, os.fspath(folder)]
+    command = [sys.executable, "-m", "train.data.staging", store.url, os.fspath(folder)]
     command += ["--quiet", "--with", str(os.getpid()), "--keep-free", str(keep_free)]
     if limit_gb is not None:
         command += ["--limit-gb", str(limit_gb)]
@@ -161,7 +161,7 @@ def copy_shards(
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m train.staging", description="copy a store's shards to a local disk"
+        prog="python -m train.data.staging", description="copy a store's shards to a local disk"
     )
     parser.add_argument("store", help="path or URL")
     parser.add_argument("folder", help="on the local disk; a run reads it with data.stage=FOLDER")

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mme_core.threads import ONE_THREAD
-from train.distributed import STOP_SIGNALS, interrupt_waits
+from train.engine.distributed import STOP_SIGNALS, interrupt_waits
 
 
 class WholeLoader(DataLoader):

@@ -19,8 +19,8 @@ from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
 from mme_core.spec import TUBELET, TargetSpec
-from train.clip_data import to_model_input
-from train.config import PretrainConfig
+from train.data.labelled import to_model_input
+from train.recipes.pretraining import PretrainConfig
 
 
 class Question(NamedTuple):

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mme_core.clips.views import SAMPLINGS
 from mme_core.errors import UsageError
 
-RECIPES = Path(__file__).parent / "configs"
+RECIPES = Path(__file__).parent.parent / "configs"
 Config = TypeVar("Config")
 
 CHOICES = {

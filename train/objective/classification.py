@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from mme_core.model import Classifier, build_classifier
 from mme_core.weights.load import load_weights, read_weights
-from train.clip_augment import erase
-from train.clip_data import to_model_input
-from train.finetune_config import AugmentConfig, FinetuneConfig
-from train.mixup import build_mixup, mix
+from train.data.augment import erase
+from train.data.labelled import to_model_input
+from train.objective.mixup import build_mixup, mix
+from train.recipes.classification import AugmentConfig, FinetuneConfig
 
 
 def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
@@ -60,7 +60,7 @@ class SoftLoss:
         return cls(augment, mixup, classes, device, dtype)
 
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """The mean over a batch of `train.clip_data`: erased and mixed here, on the device."""
+        """The mean over a batch of `train.data.labelled`: erased and mixed here, on the device."""
         label = batch["label"].to(self.device, non_blocking=True)
         clip = to_model_input(batch["frames"].to(self.device, non_blocking=True))
         if self.augment.erase:

@@ -1,4 +1,4 @@
-"""What a pre-training recipe may say: dataclasses and their defaults (read by train.recipes)."""
+"""What a pre-training recipe may say: dataclasses and their defaults."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import LOCK
-from train import recipes
-from train.config import DataConfig, PretrainConfig
-from train.distributed import Ranks
-from train.logging import RunLog
+from train.engine.distributed import Ranks
+from train.engine.runlog import RunLog
+from train.recipes import loading
+from train.recipes.pretraining import DataConfig, PretrainConfig
 
 CONFIG = "config.yaml"
 
@@ -80,7 +80,7 @@ def check_command(config: Any) -> Any:
     if not path.exists():
         return None
     try:
-        return recipes.merge(type(config), [("", recipes.read_yaml(str(path)))])
+        return loading.merge(type(config), [("", loading.read_yaml(str(path)))])
     except UsageError as error:
         raise UsageError(
             f"out={config.out} holds the output of another command ({path}: {error}): choose "
@@ -95,7 +95,7 @@ def check_folder(config: PretrainConfig) -> None:
         return
     changed = [
         line
-        for line in recipes.differences(recipes.to_dict(config), recipes.to_dict(theirs))
+        for line in loading.differences(loading.to_dict(config), loading.to_dict(theirs))
         if not line.startswith(FREE)
     ]
     if changed:
@@ -111,7 +111,7 @@ def write_config(config: PretrainConfig) -> None:
     aside = folder / f".{CONFIG}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(recipes.to_yaml(config))
+        aside.write_text(loading.to_yaml(config))
         aside.replace(folder / CONFIG)
     except OSError as error:
         raise UsageError(
@@ -129,7 +129,7 @@ def begin(config: PretrainConfig, ranks: Ranks, done: int, warnings: list[str]) 
     if ranks.main:
         write_config(config)
     project = config.log.project if config.log.wandb else None
-    recipe = recipes.to_dict(config)
+    recipe = loading.to_dict(config)
     log = RunLog(Path(config.out), ranks.main, recipe, wandb=project, after=done)
     for text in warnings:
         log.warn(text)

@@ -7,7 +7,7 @@ from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
-from train.config import OptimConfig
+from train.recipes.pretraining import OptimConfig
 
 REFERENCE_BATCH = 256  # the batch that a base learning rate is quoted for
 WARMUP_START = 1e-6  # learning rate of the first step

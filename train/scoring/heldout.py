@@ -12,16 +12,16 @@ from torch import Tensor
 from mme_core.clips.dataset import ClipDataset, collate, make_loader
 from mme_core.model import PretrainingModel, take_tokens
 from mme_core.store import TargetStore
-from train.clip_data import to_model_input
-from train.config import PretrainConfig
-from train.distributed import Ranks, interrupt_waits
-from train.knn import knn_accuracy
-from train.logging import RunLog
-from train.objective import Objective, Question
-from train.panels import draw_panels
-from train.runs import check_finished, check_same_spec
-from train.sampler import ClipSampler
-from train.transfer import on_device, to_device
+from train.data.labelled import to_model_input
+from train.data.sampler import ClipSampler
+from train.engine.distributed import Ranks, interrupt_waits
+from train.engine.folder import check_finished, check_same_spec
+from train.engine.runlog import RunLog
+from train.engine.transfer import on_device, to_device
+from train.objective.reconstruction import Objective, Question
+from train.recipes.pretraining import PretrainConfig
+from train.scoring.knn import knn_accuracy
+from train.scoring.panels import draw_panels
 
 Batch = Mapping[str, Tensor]
 PICTURES = "pictures"

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mme_core.encoder import Backbone
 from mme_core.errors import MMEError
-from train.clip_data import ViewPlan
-from train.clips import Source
-from train.distributed import Ranks
+from train.data.labelled import ViewPlan
+from train.data.sources import Source
+from train.engine.distributed import Ranks
 from train.evaluate import gather_videos
 from train.features import stream_tokens
 

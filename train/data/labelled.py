@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 
 from mme_core.clips import views
 from mme_core.errors import MMEError
-from train.clip_augment import augment_clip
-from train.clips import Source
-from train.finetune_config import AugmentConfig
-from train.sampler import SAMPLE
-from train.workers import WholeLoader, usable_cores, worker_options
+from train.data.augment import augment_clip
+from train.data.loader import WholeLoader, usable_cores, worker_options
+from train.data.sampler import SAMPLE
+from train.data.sources import Source
+from train.recipes.classification import AugmentConfig
 
 UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
 
@@ -157,7 +157,7 @@ def make_loader(
     workers: int,
 ) -> WholeLoader:
     """Batches of items of `dataset`, loaded by so many processes, at most a core each."""
-    options = worker_options("train.clip_data") if workers else {}
+    options = worker_options("train.data.labelled") if workers else {}
     return WholeLoader(
         dataset,
         batch_sampler=batches,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.errors import MMEError, UsageError
-from train.distributed import interrupt_waits
+from train.engine.distributed import interrupt_waits
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})\.pt")

@@ -1,0 +1,1 @@
+"""Batches: which videos, in which order, by which processes."""

@@ -1,0 +1,1 @@
+"""What every run needs: the loop, the optimiser, checkpoints, processes, the log."""

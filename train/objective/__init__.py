@@ -1,0 +1,1 @@
+"""What is learnt: the losses of pre-training and of fine-tuning."""
