@@ -27,12 +27,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mme_core.clips.contents import TargetSettings, content_sizes, content_weights
-from mme_core.clips.dataset import ClipDataset, make_loader
+from mme_core.clips.dataset import ClipDataset, collate
 from mme_core.masking import hidden_count, make_mask
 from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store import TargetStore
 from mme_core.targets import MOMENTS
+from train.data.loader import make_loader
 from train.objective.reconstruction import Objective
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, FLOP/s
@@ -167,7 +168,7 @@ def store_batches(args: argparse.Namespace, store: TargetStore, crops: int) -> I
     keys = [
         [(step, int(v)) for v in rng.integers(len(dataset), size=videos)] for step in range(steps)
     ]
-    yield from make_loader(dataset, keys, workers=args.workers)
+    yield from make_loader(dataset, keys, collate, args.workers)
 
 
 def _parse() -> argparse.Namespace:

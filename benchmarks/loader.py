@@ -32,14 +32,16 @@ import cv2
 import numpy as np
 import torch
 
-from mme_core.clips import dataset, geometry
-from mme_core.clips.dataset import ClipDataset, make_loader
+from mme_core.clips import dataset as clips_dataset
+from mme_core.clips import geometry
+from mme_core.clips.dataset import ClipDataset
 from mme_core.extract import stream_tubelets
 from mme_core.masking import make_mask
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.store.window import decode_jpegs
 from mme_core.store.writer import ShardWriter
+from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 
 GOAL = 70  # clips/s on one core
@@ -113,7 +115,7 @@ def clock() -> np.ndarray:
 def load(dataset: ClipDataset, clips: int, workers: int) -> np.ndarray:
     """Seconds (CPU, wall) a sample, all its crops, in batches; the first batches warm up."""
     sampler = ClipSampler(len(dataset), min(len(dataset), BATCH))
-    batches = iter(make_loader(dataset, sampler, workers=workers))
+    batches = iter(make_loader(dataset, sampler, clips_dataset.collate, workers))
     for _ in range(1 + 4 * workers):
         next(batches)
     count = -(-clips // sampler.batch_size)
@@ -158,11 +160,11 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
 
     parts = (
         (TargetStore, "read_coded", "read", TargetStore.read_coded),
-        (dataset, "decode_jpegs", "decode", decode_jpegs),
+        (clips_dataset, "decode_jpegs", "decode", decode_jpegs),
         (geometry, "crop_image", "crop frames", geometry.crop_image),
-        (dataset, "_cropped", "crop targets", dataset._cropped),
+        (clips_dataset, "_cropped", "crop targets", clips_dataset._cropped),
         (ClipDataset, "_zoomed", "zoom targets", ClipDataset._zoomed),
-        (dataset, "make_mask", "mask", make_mask),
+        (clips_dataset, "make_mask", "mask", make_mask),
     )
     with ExitStack() as stack:
         for owner, name, label, function in parts:
@@ -173,7 +175,7 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
         spent["rest"] = total - sum(spent.values())
     started = time.process_time()
     for first in range(0, clips, BATCH):
-        data.collate(samples[first : first + BATCH])
+        clips_dataset.collate(samples[first : first + BATCH])
     spent["collate"] = time.process_time() - started
     return ", ".join(f"{name} {seconds / clips * 1e3:.2f}" for name, seconds in spent.items())
 

@@ -49,7 +49,7 @@ def peaks(root: Path, store: Path, *more: str) -> tuple[float, float]:
     while driver.poll() is None:
         for child in psutil.Process(driver.pid).children(recursive=True):
             try:
-                if "preprocess.worker" in child.cmdline():
+                if "preprocess.child" in child.cmdline():
                     decoder = max(decoder, high_water(child.pid))
                     ray_process = max(ray_process, high_water(child.ppid()))
             except (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):

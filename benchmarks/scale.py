@@ -30,13 +30,12 @@ from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.extract import stream_tubelets
 from mme_core.io.place import Place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts
-from mme_core.store.reader import shard_name
+from mme_core.store.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts, shard_name
 from mme_core.store.writer import ShardWriter
 from preprocess import flows, pool
 from preprocess.isolate import ShardResult
+from preprocess.jobs import OK, Outcome, ShardJob
 from preprocess.plan import MOST_PER_SHARD
-from preprocess.worker import OK, Outcome, ShardJob
 
 CLIP = 8  # tubelets
 GPUS, CLIPS_PER_GPU = (

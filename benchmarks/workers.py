@@ -19,8 +19,8 @@ from pathlib import Path
 from mme_core.datasets import VideoItem, demo
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import open_or_create_store
+from preprocess.jobs import OK, ShardJob
 from preprocess.pool import run_ray
-from preprocess.worker import OK, ShardJob
 
 SPEC = TargetSpec()
 

@@ -1,1 +1,43 @@
-"""Definitions both stages share: pure functions on arrays, and the store between the stages."""
+"""Masked Motion Encoding: the library. What a user imports, with nothing loaded before its use.
+
+from mme_core import TargetStore, ClipDataset, extract_video, load_encoder
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mme_core.clips.dataset import ClipDataset
+    from mme_core.encoder import load_encoder
+    from mme_core.extract.video_targets import extract_video
+    from mme_core.model import build_classifier, build_pretraining_model
+    from mme_core.spec import TargetSpec
+    from mme_core.store.target_store import TargetStore
+
+# name: module that defines it. Stage 1 runs without torch, so each is imported when it is asked for.
+_PUBLIC = {
+    "ClipDataset": "mme_core.clips.dataset",
+    "TargetSpec": "mme_core.spec",
+    "TargetStore": "mme_core.store.target_store",
+    "build_classifier": "mme_core.model",
+    "build_pretraining_model": "mme_core.model",
+    "extract_video": "mme_core.extract.video_targets",
+    "load_encoder": "mme_core.encoder",
+}
+__all__ = [
+    "ClipDataset",
+    "TargetSpec",
+    "TargetStore",
+    "build_classifier",
+    "build_pretraining_model",
+    "extract_video",
+    "load_encoder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'mme_core' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,21 +1,34 @@
-"""A frozen encoder as a source of features: tokens, and their mean."""
+"""A trained encoder as a source of features, for any video.
+
+encoder = load_encoder("runs/mine")              # a run's folder or a file of weights
+features = encoder.features(frames)              # uint8 [T, H, W, 3] -> float32 [width]
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mme_core.clips.views import centre_crop, evenly_spread, to_model_input
+from mme_core.errors import UsageError
 from mme_core.model import Encoder, build_classifier, build_pretraining_model
-from mme_core.weights.load import Weights, clip_arguments, load_weights
-from train.recipes.pretraining import ModelConfig
+from mme_core.weights.load import Weights, clip_arguments, load_weights, read_weights
 
 
-class Backbone(nn.Module):
-    """The encoder, and the norm that follows the mean (of a fine-tuned one)."""
+class VideoEncoder(nn.Module):
+    """An encoder, and the norm that follows the mean over its tokens (of a fine-tuned one)."""
 
     def __init__(self, encoder: Encoder, fc_norm: nn.Module) -> None:
         super().__init__()
         self.encoder, self.fc_norm = encoder, fc_norm
+
+    @property
+    def width(self) -> int:
+        """Numbers of a feature."""
+        return self.encoder.width
 
     def tokens(self, clip: Tensor) -> Tensor:
         """[B, 3, T, H, W] → [B, N, width], after the encoder's last norm where it has one."""
@@ -25,38 +38,59 @@ class Backbone(nn.Module):
         """[B, N, width] → [B, width]."""
         return self.fc_norm(tokens.mean(1))
 
+    @torch.inference_mode()
+    def features(self, frames: np.ndarray | Tensor) -> Tensor:
+        """The feature of a video, float32 [width], or of a batch of videos, float32 [B, width].
 
-def backbone_from(weights: Weights) -> Backbone:
-    """The encoder of a pre-trained or a fine-tuned file."""
+        frames  uint8 [T, H, W, 3] or [B, T, H, W, 3], RGB, of any size and number of frames. The
+                model sees as many frames as it was trained with, spread evenly over the video,
+                resized to its image size by the shorter side and cropped in the middle.
+
+        Raises UsageError for frames of another shape or type.
+        """
+        videos = torch.as_tensor(frames)
+        if videos.dtype != torch.uint8 or videos.ndim not in (4, 5) or videos.shape[-1] != 3:
+            raise UsageError(
+                f"frames are {videos.dtype} {list(videos.shape)}; they must be uint8 [T, H, W, 3] "
+                "or [B, T, H, W, 3]"
+            )
+        if not videos.numel():
+            raise UsageError(f"frames are empty: {list(videos.shape)}")
+        batch = videos if videos.ndim == 5 else videos[None]
+        _, count, side, _ = self.encoder.clip_shape
+        chosen = evenly_spread(batch.shape[1], count)
+        clips = np.stack([centre_crop(video[chosen].cpu().numpy(), side) for video in batch])
+        device = next(self.parameters()).device
+        pooled = self.pool(self.tokens(to_model_input(torch.from_numpy(clips).to(device))))
+        return pooled.float() if videos.ndim == 5 else pooled[0].float()
+
+
+def load_encoder(path: str | Path) -> VideoEncoder:
+    """The encoder of a run's folder, a checkpoint or a file of weights, in evaluation mode.
+
+    Reads all that `mme_core.weights.load.read_weights` reads, and raises what it raises.
+    """
+    return encoder_from(read_weights(path))
+
+
+def encoder_from(weights: Weights) -> VideoEncoder:
+    """The encoder of a pre-trained or a fine-tuned file, in evaluation mode."""
     clip = clip_arguments(weights)
     if "encoder.norm.weight" in weights.tensors:
-        backbone = Backbone(build_pretraining_model(weights.size, **clip).encoder, nn.Identity())
+        model = VideoEncoder(build_pretraining_model(weights.size, **clip).encoder, nn.Identity())
     else:
-        model = build_classifier(weights.size, 1, **clip)
-        backbone = Backbone(model.encoder, model.fc_norm)
-    load_weights(backbone, weights, head=False)
-    return backbone.eval()
+        classifier = build_classifier(weights.size, 1, **clip)
+        model = VideoEncoder(classifier.encoder, classifier.fc_norm)
+    load_weights(model, weights, head=False)
+    return model.eval()
 
 
-def random_backbone(model: ModelConfig, seed: int) -> Backbone:
-    """An encoder with the weights that pre-training starts from."""
+def random_encoder(
+    seed: int, size: str, *, frames: int, image_size: int, patch: int, depth: int | None
+) -> VideoEncoder:
+    """An encoder with the weights that pre-training starts from, in evaluation mode."""
     torch.manual_seed(seed)
-    built = build_pretraining_model(
-        model.size,
-        frames=model.frames,
-        image_size=model.image_size,
-        patch=model.patch,
-        depth=model.depth,
+    model = build_pretraining_model(
+        size, frames=frames, image_size=image_size, patch=patch, depth=depth
     )
-    return Backbone(built.encoder, nn.Identity()).eval()
-
-
-def model_config(weights: Weights) -> ModelConfig:
-    """The architecture of a file of weights."""
-    return ModelConfig(
-        size=weights.size,
-        depth=weights.depth,
-        frames=weights.frames,
-        image_size=weights.image_size,
-        patch=weights.patch,
-    )
+    return VideoEncoder(model.encoder, nn.Identity()).eval()

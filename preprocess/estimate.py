@@ -20,8 +20,8 @@ from mme_core.spec import TargetSpec
 from mme_core.store.target_store import open_or_create_store
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
+from preprocess.jobs import OK, Outcome, ShardJob
 from preprocess.summary import clock
-from preprocess.worker import OK, Outcome, ShardJob
 
 
 def main(argv: list[str]) -> int:

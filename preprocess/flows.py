@@ -30,18 +30,19 @@ from mme_core.errors import UsageError
 from mme_core.io.place import Place
 from mme_core.io.remote import is_url
 from mme_core.spec import TargetSpec
+from mme_core.store.layout import LEDGER, STORE
 from mme_core.store.table import load_table
-from mme_core.store.target_store import STORE, open_or_create_store
+from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
-from preprocess.ledger import LEDGER, Ledger
+from preprocess.jobs import QUARANTINED, Outcome, ShardJob
+from preprocess.ledger import Ledger
 from preprocess.lock import StoreLock
 from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
 from preprocess.summary import describe_spec, estimate, run_line, summarise
-from preprocess.worker import QUARANTINED, Outcome, ShardJob
 
 TOO_MANY_FAILURES = 3
 

@@ -16,8 +16,7 @@ from rich.table import Table
 from mme_core.errors import UsageError
 from mme_core.io.place import Place
 from mme_core.store import TargetStore
-from mme_core.store.layout import layouts
-from mme_core.store.reader import shard_name
+from mme_core.store.layout import layouts, shard_name
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.writer import leftovers
 

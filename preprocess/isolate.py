@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from mme_core.errors import MMEError
 from mme_core.threads import ONE_THREAD
-from preprocess.worker import ERRORS, Outcome, ShardJob
+from preprocess.jobs import ERRORS, Outcome, ShardJob
 
 GRACE = 1.5  # the worker gives up by itself at the time limit, unless it hangs
 GRACE_S = 15.0
@@ -94,7 +94,7 @@ class _Child:
         self.gpus = os.environ.get(_GPUS)
         mine, theirs = socket.socketpair()
         # -P: the current folder may hold modules of the same names
-        command = [sys.executable, "-P", "-m", "preprocess.worker"]
+        command = [sys.executable, "-P", "-m", "preprocess.child"]
         command += [str(theirs.fileno()), str(os.getpid())]
         environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": _import_path()}
         with theirs:

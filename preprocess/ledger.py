@@ -17,11 +17,10 @@ from typing import Any
 
 from mme_core.io.place import Place
 from mme_core.io.remote import join
-from mme_core.store.reader import shard_name
+from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import load_table, read_attributes, shard_numbers
-from preprocess.worker import OK, QUARANTINED, Outcome
+from preprocess.jobs import OK, QUARANTINED, Outcome
 
-LEDGER = "ledger.jsonl"
 _FIELDS = [each.name for each in dataclasses.fields(Outcome)]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mme_core.errors import MMEError, UsageError
 from preprocess.isolate import Isolated, ShardResult
-from preprocess.worker import Outcome, ShardJob
+from preprocess.jobs import Outcome, ShardJob
 
 if TYPE_CHECKING:
     import ray

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from preprocess.isolate import ShardResult
+from preprocess.jobs import QUARANTINED, Outcome
 from preprocess.summary import clock
-from preprocess.worker import QUARANTINED, Outcome
 
 LINE_S = 10.0  # between two plain lines
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 
 from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
-from mme_core.store.reader import shard_name
-from preprocess.worker import OK, QUARANTINED, Outcome
+from mme_core.store.layout import shard_name
+from preprocess.jobs import OK, QUARANTINED, Outcome
 
 
 def describe_spec(spec: TargetSpec) -> str:

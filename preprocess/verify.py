@@ -20,7 +20,7 @@ from rich.progress import track
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.store.reader import shard_name
+from mme_core.store.layout import shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
 from mme_core.store.writer import leftovers

@@ -16,8 +16,8 @@ from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, StoreError
 from mme_core.io.place import Place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import ArrayLayout, layouts
-from mme_core.store.reader import ChunkReader, shard_name
+from mme_core.store.layout import ArrayLayout, layouts, shard_name
+from mme_core.store.reader import ChunkReader
 from mme_core.store.table import COLUMNS, read_attributes
 
 _KINDS = {"text": str, "int64": int, "float64": (int, float), "list": list}

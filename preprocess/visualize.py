@@ -19,11 +19,11 @@ from mme_core.io.remote import is_url, join
 from mme_core.io.video import read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
+from mme_core.store.layout import LEDGER
 from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
 from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar
 from mme_core.viz.playback import LAYERS, Tracks
-from preprocess.ledger import LEDGER
 
 _LEGEND = 56  # side of the colour wheel, pixels
 

@@ -9,58 +9,12 @@ VideoMAE folders, and this package's own. The result serves as `init=` and `--we
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
-from mme_core.errors import UsageError
 from mme_core.model import build_classifier
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a disk's refusals into a UsageError that names the path."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:  # the latter is safetensors' for a full disk
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot be written ({reason}); choose another place") from error
-
-
-def check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise UsageError(f"-o {path}: the name must end in {suffix}")
-
-
-def save_weights(
-    path: Path,
-    tensors: dict[str, Tensor],
-    *,
-    frames: int,
-    image_size: int,
-    class_names: list[str] | None = None,
-    recipe: dict[str, Any] | None = None,
-) -> None:
-    """One safetensors file with what is needed to build the model; written aside, then renamed."""
-    meta = {
-        "frames": frames,
-        "image_size": image_size,
-        "class_names": class_names,
-        "recipe": recipe,
-    }
-    aside = path.with_name(path.name + ".part")
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(contiguous, aside, metadata={"format": "pt", "mme": json.dumps(meta)})
-        aside.rename(path)
+from mme_core.weights.save import save_weights
+from train.engine.folder import check_suffix
 
 
 def check(weights: Weights) -> LoadReport:

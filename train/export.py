@@ -22,7 +22,8 @@ from mme_core.model import SIZES, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.weights.load import Weights, build_from, read_weights
 from mme_core.weights.names import to_hf
-from train.convert import check_suffix, save_weights, writing
+from mme_core.weights.save import save_weights, writing
+from train.engine.folder import check_suffix
 
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 

@@ -11,100 +11,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 import zarr
 
-from mme_core.encoder import Backbone, backbone_from, model_config, random_backbone
+from mme_core.encoder import encoder_from, random_encoder
 from mme_core.errors import UsageError
 from mme_core.weights.load import read_weights
-from train.data.labelled import ViewPlan, to_model_input
+from train.data.labelled import ViewPlan
 from train.data.sources import Source, frame_stride, open_source
-from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
-from train.evaluate import gather_videos, trained_data, view_loader
+from train.engine.distributed import autocast_dtype, connect, disconnect
 from train.recipes import loading
-from train.recipes.classification import LabelledDataConfig, ViewConfig
-from train.recipes.pretraining import ModelConfig
+from train.recipes.scoring import FeaturesConfig, architecture
+from train.scoring.evaluation import trained_data
+from train.scoring.features import Features, extract_features
 
 SUFFIXES = (".zarr", ".npz")
-
-
-@dataclass
-class FeaturesConfig:
-    init: str = "???"  # weights (see `mme convert`), or "none" for random ones of model.*
-    out: str = "???"  # NAME.zarr or NAME.npz
-    store: str | None = None
-    split: str | None = None  # of data.dataset
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
-    view: ViewConfig = field(default_factory=lambda: ViewConfig(clips=1, crops=1))
-
-
-@dataclass(frozen=True)
-class Features:
-    """Pooled features of the videos that were read.
-
-    video int64 [V] numbers the source's videos; pooled float32 [V, views, D]; failures (id, reason)
-    """
-
-    video: np.ndarray
-    pooled: np.ndarray
-    failures: list[tuple[str, str]]
-
-
-@torch.inference_mode()
-def stream_tokens(
-    backbone: Backbone,
-    source: Source,
-    plan: ViewPlan,
-    ranks: Ranks,
-    *,
-    batch: int,
-    workers: int,
-    dtype: torch.dtype,
-) -> Iterator[tuple[int, torch.Tensor | None, torch.Tensor | str]]:
-    """(video, tokens [views, N, D], pooled [views, D]) of this process' videos, on the device.
-
-    A video that cannot be read comes as (video, None, reason).
-    """
-    for items in view_loader(source, plan, ranks, batch=batch, workers=workers):
-        read = [item for item in items if "failed" not in item]
-        for item in items:
-            if "failed" in item:
-                yield item["video"], None, item["failed"]
-        if not read:
-            continue
-        clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
-        with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
-            tokens = backbone.tokens(clip)
-        tokens = tokens.float()
-        pooled = backbone.pool(tokens)
-        views = len(clip) // len(read)
-        for number, item in enumerate(read):
-            part = slice(number * views, (number + 1) * views)
-            yield item["video"], tokens[part], pooled[part]
-
-
-def extract(
-    backbone: Backbone, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
-) -> Features:
-    """Pooled features of all videos, in the source's order, on every process."""
-    rows, failures = [], []
-    for video, tokens, value in stream_tokens(backbone, source, plan, ranks, **how):
-        if tokens is None:
-            failures.append((video, value))
-        else:
-            rows.append((video, value.cpu().numpy()))
-    video, pooled, named = gather_videos(ranks, rows, failures, source)
-    return Features(video, pooled.astype(np.float32), source.missing() + named)
 
 
 def claim(path: Path) -> Path:
@@ -162,15 +86,16 @@ def main(argv: list[str]) -> int:
     try:
         recipe = {}
         if config.init == "none":
-            model, backbone = config.model, random_backbone(config.model, config.seed)
+            model = config.model
+            backbone = random_encoder(config.seed, **asdict(model))
         else:
             weights = read_weights(config.init)
             recipe = weights.recipe
-            model, backbone = model_config(weights), backbone_from(weights)
+            model, backbone = architecture(weights), encoder_from(weights)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         sampling, stride = trained_data(recipe, config.data)
         aside = claim(out) if ranks.main else None
-        features = extract(
+        features = extract_features(
             backbone.to(ranks.device),
             source,
             ViewPlan(

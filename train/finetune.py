@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from mme_core.errors import MMEError, VideoError
 from mme_core.model import Classifier
-from train.convert import save_weights
+from mme_core.weights.save import save_weights
 from train.data.augment import seed_all
-from train.data.labelled import TrainClips, ViewPlan, collate_train, make_loader
+from train.data.labelled import TrainClips, ViewPlan, collate_train
+from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import Sources, frame_stride, open_sources
 from train.engine import checkpoint, folder
@@ -40,10 +41,10 @@ from train.engine.distributed import (
 from train.engine.layer_decay import layer_decay_groups
 from train.engine.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.engine.runlog import Meter, step_line
-from train.evaluate import Evaluation, evaluate, write_evaluation
 from train.objective.classification import SoftLoss, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, check
+from train.scoring.evaluation import Evaluation, evaluate, write_evaluation
 
 MODEL = "model.safetensors"
 _ASK_EVERY = 10  # steps between two questions whether another process was told to stop

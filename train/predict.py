@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mme_core.clips.views import test_views
+from mme_core.clips.views import test_views, to_model_input
 from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import Classifier
 from mme_core.weights.load import Weights, build_from, read_weights
-from train.convert import check_suffix, writing
-from train.data.labelled import ViewPlan, to_model_input
+from mme_core.weights.save import writing
+from train.data.labelled import ViewPlan
 from train.data.sources import FileSource, frame_stride
 from train.engine.distributed import connect
-from train.evaluate import trained_data
+from train.engine.folder import check_suffix
 from train.recipes.classification import LabelledDataConfig
+from train.scoring.evaluation import trained_data
 from train.scoring.metrics import TOP, rank, shorten
 
 SHOWN = 8  # frames of the picture

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from mme_core.clips.contents import content_sizes
-from mme_core.clips.dataset import make_loader
+from mme_core.clips.dataset import collate
 from mme_core.errors import MMEError
 from mme_core.store import TargetStore
+from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 from train.data.staging import open_staged
 from train.engine import checkpoint, folder
@@ -101,7 +102,7 @@ class Pretraining:
             seed=config.seed,
             shards=clips.shards if data.shard_shuffle else None,
         )
-        self.loader = make_loader(clips, self.sampler, workers=data.workers)
+        self.loader = make_loader(clips, self.sampler, collate, data.workers)
         self.held_out = None
         if config.val_store:
             self.held_out = HeldOut(config, self.store, self.objective, sizes, ranks)

@@ -21,18 +21,19 @@ tensor has a leading axis for them. docs/data.md tells how a sample is made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from mme_core.canvas import plan_canvas
 from mme_core.clips import geometry, requirements
 from mme_core.clips.contents import stored_to_raw
+from mme_core.clips.draws import sample_rng
 from mme_core.clips.geometry import View
-from mme_core.errors import MMEError, VideoError
+from mme_core.errors import VideoError
 from mme_core.io.remote import join
 from mme_core.io.video import read_frames
 from mme_core.masking import make_mask
@@ -40,8 +41,6 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.window import CodedWindow, decode_jpegs
 from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
-from train.data.loader import WholeLoader, usable_cores, worker_options
-from train.data.sampler import SAMPLE
 
 Sample = dict[str, Tensor]
 
@@ -117,7 +116,7 @@ class ClipDataset(Dataset):
         epoch, video = key if isinstance(key, tuple) else (0, key)
         if not 0 <= video < len(self):
             raise IndexError(f"video {video} of {len(self)}")
-        rng = np.random.default_rng([SAMPLE, self.seed, epoch if self.training else 0, video])
+        rng = sample_rng(self.seed, epoch if self.training else 0, video)
         row = self.store.videos[video]
         starts = max(row["count"] - (self.tubelets - 1) * self.spec.clip_step, 1)
         start = int(rng.integers(starts)) if self.training else (starts - 1) // 2
@@ -223,41 +222,3 @@ def collate(samples: list[Sample]) -> Sample:
     if batch["flip"].ndim == 1:
         return batch
     return {name: value.flatten(0, 1) for name, value in batch.items()}
-
-
-class ClipLoader(WholeLoader):
-    """A loader that says what is wrong with a store or a video without a worker's traceback."""
-
-    def __iter__(self) -> Iterator[Sample]:
-        try:
-            yield from super().__iter__()
-        except MMEError as error:
-            # torch sends a worker's exception as text: a header, the traceback, TYPE: MESSAGE
-            message = str(error).rpartition(f"{type(error).__name__}: ")[2]
-            if self.num_workers:  # its frames would keep the workers beyond the end of the program
-                error.__traceback__ = None
-            raise type(error)(message.strip()) from error
-
-
-def make_loader(
-    dataset: ClipDataset, sampler: Sampler, *, workers: int = 0, prefetch: int = 4
-) -> ClipLoader:
-    """Batches of `dataset` as `sampler` (a ClipSampler) asks for them, pinned where there is CUDA.
-
-    Workers, not more than there are cores, are started once and live as long as the loader;
-    train.data.loader says what they ask of a script. workers=0 loads in this process.
-    """
-    options = {}
-    if workers:
-        options = worker_options("mme_core.clips.dataset")
-        options |= {"persistent_workers": True, "prefetch_factor": prefetch}
-    return ClipLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=min(workers, usable_cores()),
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        # Its seeds for workers, which nothing uses, are not drawn from the training's numbers.
-        generator=torch.Generator(),
-        **options,
-    )

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
 
 SAMPLINGS = ("dense", "segment")
 
@@ -123,3 +126,23 @@ def still(indices: np.ndarray) -> np.ndarray:
     """The same clips with their middle frame repeated: what is left when motion is taken away."""
     middle = indices[..., indices.shape[-1] // 2, None]
     return np.broadcast_to(middle, indices.shape).copy()
+
+
+def to_model_input(frames_BTHW3: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 frames → the model's input [B, 3, T, H, W], ImageNet mean and deviation."""
+    clip = frames_BTHW3.permute(0, 4, 1, 2, 3).to(dtype) / 255
+    mean, std = (
+        torch.tensor(value, device=clip.device, dtype=dtype).view(3, 1, 1, 1)
+        for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
+    return ((clip - mean) / std).contiguous()
+
+
+def evenly_spread(frames: int, count: int) -> np.ndarray:
+    """`count` frames of a video of `frames` frames: the middles of equal segments, int64."""
+    return _segment_test(frames, count, 1)[0]
+
+
+def centre_crop(frames_THW3: np.ndarray, side: int) -> np.ndarray:
+    """The middle square of frames resized by their shorter side: uint8 [T, side, side, 3]."""
+    return test_views([frames_THW3], side, 1)[0]

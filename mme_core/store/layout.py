@@ -143,3 +143,17 @@ def _checked(data: bytes | np.ndarray) -> np.ndarray:
     if google_crc32c.value(body).to_bytes(4, "little") != stored[-4:].tobytes():
         raise ValueError("the checksum does not match")
     return body
+
+
+def shard_name(number: int) -> str:
+    """Folder of a shard, relative to the store."""
+    return f"shards/{number:05d}.zarr"
+
+
+INDEX = "index.npz"
+
+
+STORE = "store.json"
+
+
+LEDGER = "ledger.jsonl"

@@ -14,14 +14,9 @@ import numpy as np
 
 from mme_core.errors import StoreError
 from mme_core.io.place import Place
-from mme_core.store.layout import MISSING, ArrayLayout, decode_chunk, decode_index
+from mme_core.store.layout import MISSING, ArrayLayout, decode_chunk, decode_index, shard_name
 
 _CACHED_INDICES = 8192  # of files; half a kilobyte each
-
-
-def shard_name(number: int) -> str:
-    """Folder of a shard, relative to the store."""
-    return f"shards/{number:05d}.zarr"
 
 
 class ChunkReader:

@@ -19,10 +19,7 @@ import numpy as np
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.store.layout import FORMAT
-from mme_core.store.reader import shard_name
-
-INDEX = "index.npz"
+from mme_core.store.layout import FORMAT, INDEX, shard_name
 
 # name: kind of its elements; "text" is str, "list" is a list of str
 COLUMNS = {

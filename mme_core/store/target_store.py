@@ -17,12 +17,11 @@ import numpy as np
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import FORMAT, layouts
+from mme_core.store.layout import FORMAT, STORE, layouts
 from mme_core.store.reader import ChunkReader
 from mme_core.store.table import VideoTable, load_table
 from mme_core.store.window import CodedWindow, Window
 
-STORE = "store.json"
 _MAKERS = ("mme", "numpy", "opencv-contrib-python-headless", "av", "zarr", "numcodecs")
 
 

@@ -20,7 +20,7 @@ from mme_core.errors import UsageError
 from mme_core.model import SIZES, Classifier, build_classifier, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.weights import names
-from train.engine.checkpoint import checkpoints
+from mme_core.weights.run_folder import checkpoints
 
 _NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of wrappers; any number, in any order

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from mme_core.clips import views
+from mme_core.clips.draws import sample_rng
 from mme_core.errors import MMEError
 from train.data.augment import augment_clip
-from train.data.loader import WholeLoader, usable_cores, worker_options
-from train.data.sampler import SAMPLE
 from train.data.sources import Source
 from train.recipes.classification import AugmentConfig
 
 UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
-
-
-def to_model_input(frames_BTHW3: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 frames → the model's input [B, 3, T, H, W], ImageNet mean and deviation."""
-    clip = frames_BTHW3.permute(0, 4, 1, 2, 3).to(dtype) / 255
-    mean, std = (
-        torch.tensor(value, device=clip.device, dtype=dtype).view(3, 1, 1, 1)
-        for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-    )
-    return ((clip - mean) / std).contiguous()
 
 
 class TrainClips(Dataset):
@@ -62,7 +48,7 @@ class TrainClips(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, video = key
-        rng = np.random.default_rng([SAMPLE, self.seed, epoch, video])
+        rng = sample_rng(self.seed, epoch, video)
         try:
             clip = self.source.read(video, partial(self._choose, rng))
         except UNREADABLE as error:
@@ -148,21 +134,3 @@ class TestViews(Dataset):
             return {"video": video, "failed": str(error)}
         seen = views.test_views(list(clips), plan.size, plan.crops)
         return {"video": video, "views": torch.from_numpy(seen)}
-
-
-def make_loader(
-    dataset: Dataset,
-    batches: Iterable[list[Any]],
-    collate: Callable[[list[Any]], Any],
-    workers: int,
-) -> WholeLoader:
-    """Batches of items of `dataset`, loaded by so many processes, at most a core each."""
-    options = worker_options("train.data.labelled") if workers else {}
-    return WholeLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=min(workers, usable_cores()),
-        pin_memory=torch.cuda.is_available(),
-        **options,
-    )

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
@@ -17,21 +17,13 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from mme_core.errors import MMEError
 from mme_core.threads import ONE_THREAD
 from train.engine.distributed import STOP_SIGNALS, interrupt_waits
 
-
-class WholeLoader(DataLoader):
-    """A DataLoader of which a Ctrl-C finds all workers started, or none.
-
-    In between it would leave some that nobody ends, and the others would die with a traceback.
-    """
-
-    def __iter__(self) -> Iterator[Any]:
-        with interrupt_waits():
-            return super().__iter__()
+PREFETCH = 4  # batches that each worker has ready
 
 
 def worker_options(preload: str) -> dict[str, Any]:
@@ -101,3 +93,64 @@ def _end_when_told_by(trainer: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
         pass
     os._exit(0)
+
+
+class _ErrorsAsValues(Dataset):
+    """A data set whose errors are items: torch would send a worker's exception as a long text."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except MMEError as error:
+            return error
+
+
+def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """The batch, or the first error among its items."""
+    return next((item for item in items if isinstance(item, MMEError)), None) or collate(items)
+
+
+class Loader(DataLoader):
+    """A DataLoader that raises what a worker met, as the worker met it.
+
+    A Ctrl-C finds all its workers started, or none: in between it would leave some that nobody
+    ends, and the others would die with a traceback.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        with interrupt_waits():
+            batches = super().__iter__()
+        for batch in batches:
+            if isinstance(batch, MMEError):
+                raise batch
+            yield batch
+
+
+def make_loader(
+    dataset: Dataset,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    workers: int = 0,
+) -> Loader:
+    """Batches of items of `dataset`, pinned where there is CUDA.
+
+    batches  lists of the items' keys, such as a ClipSampler
+    collate  a list of items -> a batch; a function of a module, so that it can be sent
+    workers  processes, at most one for each core; 0 loads in this process
+    """
+    options = {}
+    if workers:
+        options = worker_options(type(dataset).__module__) | {"prefetch_factor": PREFETCH}
+    return Loader(
+        _ErrorsAsValues(dataset),
+        batch_sampler=batches,
+        num_workers=min(workers, usable_cores()),
+        collate_fn=partial(_collate, collate),
+        pin_memory=torch.cuda.is_available(),
+        # Its seeds for workers, which nothing uses, are not drawn from the training's numbers.
+        generator=torch.Generator(),
+        **options,
+    )

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from mme_core.clips.draws import order_rng
 from mme_core.errors import UsageError
-
-ORDER, SAMPLE = 1, 2  # first words of a seed: the draws of an order and of a sample are unrelated
 
 
 def epoch_order(
@@ -26,7 +25,7 @@ def epoch_order(
     With `shards` (int [videos], the shard of each video) the shards are shuffled, and videos are
     mixed inside groups of `buffer` shards only: a slow disk then reads few files at a time.
     """
-    rng = np.random.default_rng([ORDER, seed, epoch])
+    rng = order_rng(seed, epoch)
     if shards is None:
         return rng.permutation(videos)
     names, member = np.unique(shards, return_inverse=True)

@@ -28,7 +28,8 @@ from typing import Any
 from mme_core.errors import MMEError, UsageError
 from mme_core.io.place import Place
 from mme_core.store import TargetStore
-from mme_core.store.reader import ChunkReader, shard_name
+from mme_core.store.layout import shard_name
+from mme_core.store.reader import ChunkReader
 
 KEEP_FREE = 0.05  # share of the local disk that is never filled
 _STAMP = "copied-from"  # in a copy: the stamp of the shard it was made from

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,10 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.errors import MMEError, UsageError
+from mme_core.weights.run_folder import FOLDER, checkpoints
 from train.engine.distributed import interrupt_waits
-
-FOLDER = "checkpoints"
-_NAME = re.compile(r"step-(\d{8})\.pt")
 
 
 @interrupt_waits()  # torch would report a Ctrl-C as a failure to write
@@ -59,12 +56,6 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     for old in [*paths[:mine], *paths[mine + keep :], *halves]:
         old.unlink()
     return path
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
-    paths = (run / FOLDER).glob("step-*.pt")
-    return sorted((p for p in paths if _NAME.fullmatch(p.name)), reverse=True)
 
 
 def newest(path: Path) -> Path:

@@ -148,3 +148,8 @@ def videos_per_batch(data: DataConfig) -> int:
 
 def spec_differences(theirs: Mapping[str, Any], ours: TargetSpec) -> list[str]:
     return ours.differences(TargetSpec.from_dict(theirs))
+
+
+def check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise UsageError(f"-o {path}: the name must end in {suffix}")

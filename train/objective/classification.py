@@ -10,10 +10,10 @@ from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mme_core.clips.views import to_model_input
 from mme_core.model import Classifier, build_classifier
 from mme_core.weights.load import load_weights, read_weights
 from train.data.augment import erase
-from train.data.labelled import to_model_input
 from train.objective.mixup import build_mixup, mix
 from train.recipes.classification import AugmentConfig, FinetuneConfig
 

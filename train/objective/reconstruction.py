@@ -15,11 +15,11 @@ from mme_core.clips.contents import (
     content_weights,
     shuffle_frames,
 )
+from mme_core.clips.views import to_model_input
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
 from mme_core.spec import TUBELET, TargetSpec
-from train.data.labelled import to_model_input
 from train.recipes.pretraining import PretrainConfig
 
 

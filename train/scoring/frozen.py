@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mme_core.encoder import Backbone
+from mme_core.encoder import VideoEncoder
 from mme_core.errors import MMEError
 from train.data.labelled import ViewPlan
 from train.data.sources import Source
 from train.engine.distributed import Ranks
-from train.evaluate import gather_videos
-from train.features import stream_tokens
+from train.scoring.evaluation import gather_videos
+from train.scoring.features import stream_tokens
 
 
 class TokenFile:
@@ -29,7 +29,7 @@ class TokenFile:
     after `close`.
     """
 
-    def __init__(self, path: Path, backbone: Backbone) -> None:
+    def __init__(self, path: Path, backbone: VideoEncoder) -> None:
         self.path = path
         self.shape = (backbone.encoder.tokens, backbone.encoder.width)
         self.array: np.ndarray | None = None
@@ -88,7 +88,7 @@ class FrozenSet:
 
 
 def extract_set(
-    backbone: Backbone,
+    backbone: VideoEncoder,
     source: Source,
     plan: ViewPlan,
     ranks: Ranks,

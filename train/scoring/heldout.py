@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mme_core.clips.dataset import ClipDataset, collate, make_loader
+from mme_core.clips.dataset import ClipDataset, collate
+from mme_core.clips.views import to_model_input
 from mme_core.model import PretrainingModel, take_tokens
 from mme_core.store import TargetStore
-from train.data.labelled import to_model_input
+from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 from train.engine.distributed import Ranks, interrupt_waits
 from train.engine.folder import check_finished, check_same_spec
@@ -82,7 +83,7 @@ class HeldOut:
             endless=False,
             limit=clips,
         )
-        loader = make_loader(data, sampler, workers=self.config.data.workers)
+        loader = make_loader(data, sampler, collate, self.config.data.workers)
         try:
             yield from on_device(loader, self.ranks.device)
         finally:

@@ -1,0 +1,61 @@
+"""The process that decodes: a decoder may crash or hang inside C, and must not take the run along.
+
+`python -m preprocess.child FD PARENT` reads jobs from the socket FD and answers with messages, one
+JSON object a line:
+
+    {"begin": id}             a video was begun
+    {"outcome": {…}}          it ended; see `preprocess.jobs.Outcome`
+    {"done": true}            the shard is finished
+    {"error": [kind, text]}   the run cannot go on (full disk, bad flow plug-in, …)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+from mme_core.errors import MMEError
+from preprocess.jobs import ShardJob
+from preprocess.shard import write_shard
+
+
+def main(argv: list[str]) -> int:
+    """The child process: shards until the socket closes."""
+    _die_with_parent(int(argv[1]))
+    import cv2
+
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    with socket.socket(fileno=int(argv[0])) as channel, channel.makefile("rw") as lines:
+
+        def report(message: dict[str, Any]) -> None:
+            lines.write(json.dumps(message) + "\n")
+            lines.flush()
+
+        for line in lines:
+            try:
+                write_shard(ShardJob.from_json(line), report)
+            except MMEError as error:
+                report({"error": [type(error).__name__, str(error)]})
+            except Exception as error:  # a fault of this program, and no video's
+                traceback.print_exc()
+                report({"error": ["MMEError", f"internal error: {type(error).__name__}: {error}"]})
+    return 0
+
+
+def _die_with_parent(parent: int) -> None:
+    """Linux: no orphan goes on writing when the parent is killed, even from inside a hang."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

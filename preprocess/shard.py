@@ -1,0 +1,103 @@
+"""One shard: every video of it is stored or quarantined."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mme_core.datasets import VideoItem
+from mme_core.errors import MMEError, StoreError, UsageError, VideoError
+from mme_core.io.remote import is_url, relative
+from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
+
+if TYPE_CHECKING:
+    from mme_core.extract.video_targets import TubeletStream, TubeletTargets, VideoSummary
+    from mme_core.store.writer import ShardWriter
+
+
+def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None:
+    """Writes the shard and reports each step; raises MMEError when the run cannot go on."""
+    from mme_core.store.writer import ShardWriter
+
+    _check_shared_disk(job)
+    try:
+        with ShardWriter(job.store, job.number, job.spec) as writer:
+            for item in job.items:
+                report({"begin": item.id})
+                report({"outcome": dataclasses.asdict(_process(item, job, writer))})
+    except OSError as error:
+        raise StoreError(f"cannot write to {job.store}: {error.strerror or error}") from error
+    report({"done": True})
+
+
+def _check_shared_disk(job: ShardJob) -> None:
+    """A worker on another node must see the same folders; a local folder there would be lost."""
+    from mme_core.io.place import Place
+    from mme_core.store.layout import STORE
+
+    where = socket.gethostname()
+    if not Place(job.store).exists(STORE):
+        raise StoreError(f"{where} does not see the store {job.store}: it must be on a shared disk")
+    if not is_url(job.root) and not Path(job.root).is_dir():
+        raise UsageError(f"{where} does not see the videos ({job.root}): share that disk")
+
+
+def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
+    started = time.monotonic()
+    path = relative(item.path, job.root)
+
+    def outcome(**values: Any) -> Outcome:
+        seconds = round(time.monotonic() - started, 3)
+        return Outcome(path=item.path, id=item.id, seconds=seconds, shard=job.number, **values)
+
+    try:
+        if item.id in job.poison:
+            raise VideoError(job.poison[item.id])
+        summary = _store(item, path, job, writer)
+    except VideoError as error:
+        reason = _one_line(error)
+        writer.quarantine({"id": item.id, "path": path, "label": item.label, "reason": reason})
+        return outcome(status=QUARANTINED, reason=reason)
+    fps = summary.fps
+    return outcome(
+        status=OK, frames=summary.frames, duration=round(summary.frames / fps, 3) if fps else 0.0
+    )
+
+
+def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> VideoSummary:
+    """Extracts a video into the shard; VideoError, and no trace of it there, when that fails."""
+    from mme_core.extract.video_targets import stream_tubelets
+
+    stream = stream_tubelets(item.path, job.spec, job.timeout)
+    writer.begin_video()
+    try:
+        for tubelet in _blame_the_video(stream):
+            writer.append(tubelet)
+    except VideoError:
+        writer.abandon_video()
+        raise
+    known = dataclasses.asdict(stream.summary)
+    kept = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
+    writer.end_video({"id": item.id, "path": path, "label": item.label, **kept})
+    return stream.summary
+
+
+def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:
+    """The stream; whatever goes wrong in it, though not in the writer, is the video's fault."""
+    try:
+        yield from stream
+    except MMEError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}".strip(": ")
+        raise VideoError(f"internal error while it was extracted: {text}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,278 @@
+import argparse
+from types import SimpleNamespace
+
+import pytest
+import torch
+from official_vit import OfficialClassifier, OfficialPretraining
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from mme_core.encoder import encoder_from
+from mme_core.errors import UsageError
+from mme_core.model import SIZES, build_classifier, build_pretraining_model, sinusoid_table
+from mme_core.weights.load import build_from, interpolate_positions, load_weights, read_weights
+from mme_core.weights.save import save_weights
+from train.convert import convert, main
+
+FRAMES, SIDE = 4, 32
+TOKENS = 2 * 2 * 2
+CLIP = {"frames": FRAMES, "image_size": SIDE}
+ALL_SIZES = [  # size, blocks (None: its own number)
+    ("tiny", None),
+    ("base", 2),
+    pytest.param("small", None, marks=pytest.mark.slow),
+    pytest.param("base", None, marks=pytest.mark.slow),
+]
+
+
+def official(size="tiny", classes=7, depth=None):
+    torch.manual_seed(0)
+    width, full, heads = SIZES[size]
+    return OfficialClassifier(width, depth or full, heads, TOKENS, classes).eval()
+
+
+def clips(count=2, frames=FRAMES, side=SIDE):
+    return torch.randn(count, 3, frames, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def save(path, content):
+    torch.save(content, path)
+    return path
+
+
+NESTS = {
+    "model": lambda state: {"model": state, "epoch": 3, "args": argparse.Namespace(lr=1.0)},
+    "module": lambda state: {"module": state, "global_steps": 5},
+    "deepspeed in model": lambda state: {"model": {"module": state}},
+    "bare": lambda state: state,
+    "prefixed": lambda state: {"model": {f"module.{name}": t for name, t in state.items()}},
+    "compiled": lambda state: {"model": {f"module._orig_mod.{n}": t for n, t in state.items()}},
+}
+
+
+@pytest.mark.parametrize("nest", NESTS)
+@torch.inference_mode()
+def test_official_classifier_gives_the_same_logits(tmp_path, nest):
+    model = official(depth=2)
+    path = save(tmp_path / "official.pth", NESTS[nest](model.state_dict()))
+    ours = build_from(read_weights(path, **CLIP))
+    torch.testing.assert_close(ours(clips()), model(clips()), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "depth"), ALL_SIZES)
+@torch.inference_mode()
+def test_converted_file_gives_the_official_logits(tmp_path, size, depth):
+    model = official(size, depth=depth)
+    path = save(tmp_path / "official.pth", {"model": model.state_dict()})
+    convert(path, tmp_path / "out.safetensors", **CLIP)
+    ours = build_from(read_weights(tmp_path / "out.safetensors"))
+    torch.testing.assert_close(ours(clips()), model(clips()), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_official_pretraining_checkpoint_gives_the_same_tokens(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = OfficialPretraining(192, 2, 3, TOKENS).eval()
+    path = save(tmp_path / "pretrain.pth", {"model": model.state_dict()})
+    status = main(
+        [str(path), "-o", str(tmp_path / "w.safetensors"), "--frames=4", "--image-size=32"]
+    )
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "size tiny, 2 blocks, 4 frames of 32 pixels, no head" in said
+    assert "mask_token" in said and "head.weight" in said  # unexpected, and missing
+    encoder = encoder_from(read_weights(tmp_path / "w.safetensors"))
+    torch.testing.assert_close(encoder.tokens(clips()), model.encoder(clips()), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_bias_on_the_keys_changes_nothing(tmp_path):
+    """So q and v biases are enough in VideoMAE's files, and export drops nothing."""
+    model = build_classifier("tiny", 5, depth=2, **CLIP).eval()
+    torch.nn.init.normal_(model.head.weight)
+    before = model(clips())
+    for block in model.encoder.blocks:
+        block.attn.qkv.bias[192:384] = torch.randn(192)
+    torch.testing.assert_close(model(clips()), before, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "depth"), ALL_SIZES)
+@torch.inference_mode()
+def test_transformers_classifier_gives_the_same_logits(tmp_path, size, depth):
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    torch.manual_seed(0)
+    width, full, heads = SIZES[size]
+    config = VideoMAEConfig(
+        image_size=SIDE,
+        num_frames=FRAMES,
+        hidden_size=width,
+        num_hidden_layers=depth or full,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        layer_norm_eps=1e-6,
+        id2label={0: "clap", 1: "jump", 2: "wave"},
+        attn_implementation="eager",
+    )
+    model = VideoMAEForVideoClassification(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(tmp_path)
+    weights = read_weights(tmp_path)
+    assert weights.class_names == ["clap", "jump", "wave"]
+    theirs = model(clips().transpose(1, 2)).logits
+    torch.testing.assert_close(build_from(weights)(clips()), theirs, atol=1e-4, rtol=0)
+
+
+def test_a_transformers_model_of_other_heads_is_refused(tmp_path):
+    """The weights would fit, the logits would not."""
+    state = {
+        "videomae.embeddings.patch_embeddings.projection.weight": torch.zeros(192, 3, 2, 16, 16)
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    config = tmp_path / "config.json"
+    config.write_text('{"hidden_size": 192, "num_attention_heads": 12}')
+    with pytest.raises(UsageError, match=r"num_attention_heads=12, but .* width 192 has 3 here"):
+        read_weights(tmp_path)
+    config.write_text('{"hidden_size": ')
+    with pytest.raises(UsageError, match=r"config\.json: not a JSON file"):
+        read_weights(tmp_path)
+
+
+def test_the_configuration_of_another_program_is_no_recipe(tmp_path):
+    state = {"model": official(depth=1).state_dict(), "config": {"model": "vit_tiny"}}
+    assert read_weights(save(tmp_path / "theirs.pth", state), **CLIP).recipe == {}
+
+
+def test_the_recipe_of_a_run_is_kept(tmp_path):
+    """How its clips were sampled decides what it says."""
+    recipe = {"data": {"sampling": "segment"}, "model": CLIP}
+    state = build_classifier("tiny", 5, depth=1, **CLIP).state_dict()
+    save_weights(tmp_path / "a.safetensors", state, **CLIP, recipe=recipe)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert read_weights(tmp_path / "b.safetensors").recipe == recipe
+
+
+def test_older_transformers_names_of_the_biases_are_read(tmp_path):
+    prefix = "videomae.encoder.layer.0.attention.attention"
+    state = {f"{prefix}.{part}.weight": torch.randn(192, 192) for part in ("query", "key", "value")}
+    state |= {f"{prefix}.q_bias": torch.ones(192), f"{prefix}.v_bias": torch.full((192,), 2.0)}
+    state["videomae.embeddings.patch_embeddings.projection.weight"] = torch.randn(192, 3, 2, 16, 16)
+    save_file(state, tmp_path / "old.safetensors")
+    bias = read_weights(tmp_path / "old.safetensors").tensors["encoder.blocks.0.attn.qkv.bias"]
+    assert bias.split(192)[0].unique() == 1
+    assert bias.split(192)[1].unique() == 0
+    assert bias.split(192)[2].unique() == 2
+
+
+def test_own_pretraining_checkpoint_fills_a_classifier(tmp_path):
+    model = build_pretraining_model("tiny", depth=2, **CLIP)
+    recipe = {"model": {"size": "tiny", **CLIP}}
+    path = save(tmp_path / "step.pt", {"model": model.state_dict(), "config": recipe})
+    weights = read_weights(path)
+    assert (weights.frames, weights.image_size) == (FRAMES, SIDE)
+    classifier = build_classifier("tiny", 3, depth=2, **CLIP)
+    report = load_weights(classifier, weights, head=False)
+    assert report.missing == ["fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"]
+    assert {"encoder.norm.weight", "encoder.norm.bias"} < set(report.unexpected)
+    assert not report.interpolated
+    for name, tensor in classifier.encoder.state_dict().items():
+        assert torch.equal(tensor, model.encoder.state_dict()[name])
+
+
+def test_positions_are_interpolated_for_another_clip(tmp_path):
+    weights = read_weights(save(tmp_path / "o.pth", official(depth=1).state_dict()), **CLIP)
+    model = build_classifier("tiny", 7, depth=1, frames=8, image_size=64)
+    report = load_weights(model, weights)
+    assert report.interpolated and "positions interpolated" in str(report)
+    table = sinusoid_table(TOKENS, 192).reshape(2, 2, 2, 192).permute(3, 0, 1, 2)
+    plane = F.interpolate(table.transpose(0, 1), size=(4, 4), mode="bicubic").transpose(0, 1)
+    early, late = plane[:, 0], plane[:, 1]
+    # two time steps read at four: centres at −0.25, 0.25, 0.75, 1.25
+    want = torch.stack([early, 0.75 * early + 0.25 * late, 0.25 * early + 0.75 * late, late], 1)
+    got = model.encoder.pos_embed.reshape(4, 4, 4, 192).permute(3, 0, 1, 2)
+    torch.testing.assert_close(got, want)
+
+
+def test_positions_of_the_same_clip_stay():
+    table = sinusoid_table(8, 12)
+    assert interpolate_positions(table, (2, 2, 2), (2, 2, 2), "x") is table
+    with pytest.raises(UsageError, match="8 positions, but 3×2×2 tokens were expected"):
+        interpolate_positions(table, (3, 2, 2), (2, 2, 2), "x")
+
+
+class Trap:
+    """Unpickling it would call a function."""
+
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_unsafe_pickle_is_refused_with_a_way_forward(tmp_path, capsys):
+    path = save(tmp_path / "trap.pth", {"model": official(depth=1).state_dict(), "x": Trap()})
+    with pytest.raises(UsageError, match=r"refused.*weights_only=False") as error:
+        read_weights(path)
+    assert "code ran" not in capsys.readouterr().out
+    assert str(path) in str(error.value)
+
+
+BROKEN = {
+    "missing": (None, "no such file of weights"),
+    "no tensors": ({"epoch": 3}, "no tensors in it"),
+    "no encoder": ({"model": {"resnet.conv1.weight": torch.zeros(2)}}, "no encoder in it.*resnet"),
+    "a list": ([torch.zeros(1)], "a list, not a dictionary"),
+    "unknown width": (
+        {"patch_embed.proj.weight": torch.zeros(100, 3, 2, 16, 16)},
+        "width 100 is none of the model's sizes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_explained(tmp_path, case):
+    content, message = BROKEN[case]
+    path = tmp_path / "file.pth"
+    if content is not None:
+        torch.save(content, path)
+    with pytest.raises(UsageError, match=message):
+        convert(path, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_garbage_is_not_a_checkpoint(tmp_path):
+    for name in ("a.pth", "b.safetensors"):
+        for content in (b"hello, this is no checkpoint at all", b"\x80\x02hello", b""):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(UsageError, match=name):
+                read_weights(tmp_path / name)
+
+
+def test_weights_of_another_size_are_refused(tmp_path):
+    weights = read_weights(save(tmp_path / "o.pth", official(depth=2).state_dict()), **CLIP)
+    with pytest.raises(UsageError, match=r"weights of another size.*set model\.size=tiny"):
+        load_weights(build_classifier("small", 7, depth=2, **CLIP), weights)
+    with pytest.raises(UsageError, match="2 blocks, the model 3"):
+        load_weights(build_classifier("tiny", 7, depth=3, **CLIP), weights)
+    with pytest.raises(UsageError, match="its head has 7 classes, the data 4"):
+        load_weights(build_classifier("tiny", 4, depth=2, **CLIP), weights)
+
+
+def test_an_encoder_that_got_nothing_is_an_error():
+    weights = SimpleNamespace(
+        path="x.pth", tensors={"encoder.stem.weight": torch.zeros(7)}, grid=(2, 2, 2), ignored=[]
+    )
+    with pytest.raises(UsageError, match=r"x\.pth: the encoder got nothing"):
+        load_weights(build_classifier("tiny", 7, depth=1, **CLIP), weights)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    state = build_classifier("tiny", 5, depth=1, **CLIP).state_dict()
+    save_weights(tmp_path / "a.safetensors", state, **CLIP)
+    with pytest.raises(UsageError, match=r"b\.safetensors: cannot be written \(Not a directory\)"):
+        convert(tmp_path / "a.safetensors", tmp_path / "a.safetensors" / "c" / "b.safetensors")
+
+
+def test_output_must_be_safetensors(tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        main(["x.pth", "-o", str(tmp_path / "out.pth")])

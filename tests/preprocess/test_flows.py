@@ -1,0 +1,281 @@
+"""`mme flows` on good and bad input, without Ray: nothing lost, nothing done twice."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+from small_files import SPEC, write_clip, write_tree
+
+from mme_core.cli import main as mme
+from mme_core.store import TargetStore
+from preprocess.estimate import describe
+from preprocess.jobs import Outcome
+from preprocess.summary import clock
+
+
+def flows(root, store, *more, dataset="folder", spec=SPEC):
+    arguments = ["--dataset", dataset, "--root", str(root), "--store", str(store), "--serial"]
+    return mme(["flows", *arguments, *spec, *map(str, more)])
+
+
+def ledger(store):
+    rows = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows)
+    return {row["id"]: row["reason"] or row["status"] for row in rows}
+
+
+def tree(folder):
+    """Every file with its bytes and time, except the table's cache."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "index.npz"]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.fixture
+def videos(tmp_path):
+    return write_tree(tmp_path / "videos", 4)
+
+
+def ruin(root):
+    """One file of each kind of bad input; name -> what its row in the ledger must say."""
+    good = write_clip(root / "good/ü ñ – x y.mp4")
+    shutil.copy(good, root / "good/-dash.mp4")
+    shutil.copy(good, root / "good" / os.fsdecode(b"latin\xe9.mp4"))
+    write_clip(root / "good/32x32.mp4", height=32, width=32)
+    write_clip(root / "good/odd.mp4", height=322, width=242)
+    write_clip(root / "good/wide.mp4", height=16, width=1000)
+    bad = root / "bad"
+    bad.mkdir()
+    (bad / "empty.mp4").write_bytes(b"")
+    (bad / "text.mp4").write_text("not a video at all\n" * 100)
+    (bad / "cut.mp4").write_bytes(good.read_bytes()[:700])
+    write_clip(bad / "one.mp4", frames=1)
+    write_clip(bad / "three.mp4", frames=3)
+    (bad / "folder.mp4").mkdir()
+    (bad / "link.mp4").symlink_to(bad / "nowhere.mp4")
+    (root / "README").write_text("not in the ledger")
+    return {
+        **{f"good/{path.name}": "ok" for path in (root / "good").iterdir()},
+        "bad/empty.mp4": "the file is empty",
+        "bad/text.mp4": "truncated or not a video",
+        "bad/cut.mp4": "truncated or not a video",
+        "bad/one.mp4": "1 frame: too short",
+        "bad/three.mp4": "3 frames: too short",
+        "bad/folder.mp4": "is a folder",
+        "bad/link.mp4": "no such file",
+    }
+
+
+def test_every_file_is_stored_or_has_its_reason(tmp_path, capsys):
+    expected = ruin(tmp_path / "videos")
+    assert flows(tmp_path / "videos", tmp_path / "store") == 0
+    found = ledger(tmp_path / "store")
+    assert found.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in found[name], name
+    stored = TargetStore(tmp_path / "store").videos
+    assert set(stored["id"]) == {name for name, reason in expected.items() if reason == "ok"}
+    output = capsys.readouterr().out
+    assert "13 videos" in output
+    assert "stored       6 videos" in output
+    assert "quarantined  7 videos" in output
+    assert "1 × the file is empty  (bad/empty.mp4)" in output
+
+
+def test_unreadable_file(videos, tmp_path, monkeypatch):
+    if os.geteuid() == 0:
+        pytest.skip("root may read every file")
+    (videos / "a/000.mp4").chmod(0)
+    assert flows(videos, tmp_path / "store") == 0
+    assert ledger(tmp_path / "store")["a/000.mp4"] == "permission denied"
+
+
+def test_second_run_does_nothing(videos, tmp_path, capsys):
+    assert flows(videos, tmp_path / "store") == 0
+    before = tree(tmp_path / "store")
+    assert flows(videos, tmp_path / "store") == 0
+    assert tree(tmp_path / "store") == before
+    assert "to do        0 videos" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_made_again_alike(videos, tmp_path):
+    assert flows(videos, tmp_path / "store") == 0
+    before = tree(tmp_path / "store/shards")
+    shutil.rmtree(tmp_path / "store/shards/00001.zarr")
+    assert flows(videos, tmp_path / "store") == 0
+    after = tree(tmp_path / "store/shards")
+    assert {path: content for path, (content, _) in after.items()} == {
+        path: content for path, (content, _) in before.items()
+    }
+    assert len(ledger(tmp_path / "store")) == 4
+
+
+def test_limit_then_all_then_grown(videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    assert flows(videos, store, "--limit", 2) == 0
+    assert set(TargetStore(store).videos["id"]) == {"a/000.mp4", "a/002.mp4"}
+    before = tree(store / "shards")
+    assert flows(videos, store) == 0
+    write_clip(videos / "a/new.mp4")
+    (videos / "b/001.mp4").unlink()
+    assert flows(videos, store) == 0
+    assert before.items() <= tree(store / "shards").items()  # nothing that existed was touched
+    assert len(TargetStore(store).videos) == 5  # what is gone from the data set stays
+    assert capsys.readouterr().out.count("stored       4 videos") == 2  # of the data set
+
+
+def test_new_class_is_refused(videos, tmp_path, capsys):
+    """Labels are numbers: an added class would renumber the others."""
+    assert flows(videos, tmp_path / "store", "--limit", 1) == 0
+    write_clip(videos / "aa/new.mp4")
+    assert flows(videos, tmp_path / "store") == 1
+    assert "class_names: ['a', 'aa', 'b'] here, ['a', 'b'] there" in capsys.readouterr().err
+
+
+def test_quarantined_videos_are_retried_on_request(videos, tmp_path):
+    store = tmp_path / "store"
+    good = (videos / "b/003.mp4").read_bytes()
+    (videos / "b/003.mp4").write_bytes(b"")
+    (videos / "b/001.mp4").write_bytes(b"")
+    assert flows(videos, store) == 0
+    (videos / "b/003.mp4").write_bytes(good)
+    assert flows(videos, store) == 0
+    assert ledger(store)["b/003.mp4"] == "the file is empty"
+    assert flows(videos, store, "--retry-quarantined") == 0
+    assert ledger(store)["b/003.mp4"] == "ok"
+    assert ledger(store)["b/001.mp4"] == "the file is empty"
+    (store / "ledger.jsonl").unlink()
+    assert flows(videos, store) == 0
+    assert ledger(store)["b/003.mp4"] == "ok"
+    assert sorted(TargetStore(store).videos["id"]) == ["a/000.mp4", "a/002.mp4", "b/003.mp4"]
+
+
+def test_max_failures(videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    for name in ("a/000.mp4", "a/002.mp4", "b/001.mp4"):
+        (videos / name).write_bytes(b"")
+    assert flows(videos, store, "--max-failures", 1) == 3
+    assert "2 videos are quarantined, more than --max-failures 1" in capsys.readouterr().err
+    assert len(ledger(store)) == 2  # it stopped there
+    assert flows(videos, store, "--max-failures", 1) == 3
+    assert len(ledger(store)) == 2
+    assert flows(videos, store, "--max-failures", 3) == 0
+    assert len(ledger(store)) == 4
+    (videos / "a/002.mp4").write_bytes((videos / "b/003.mp4").read_bytes())
+    assert flows(videos, store, "--max-failures", 2, "--retry-quarantined") == 0
+
+
+def test_dry_run_writes_nothing(videos, tmp_path, capsys):
+    assert flows(videos, tmp_path / "store", "--dry-run", "--fraction", 0.5) == 0
+    assert "4 videos, 2 of them chosen" in capsys.readouterr().out
+    assert flows(tmp_path / "demo", tmp_path / "store", "--dry-run", dataset="demo") == 0
+    assert "to do        100 videos in 10 shards of 10" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_another_spec_is_refused_with_its_fields(videos, tmp_path, capsys):
+    assert flows(videos, tmp_path / "store", "--limit", 1) == 0
+    before = tree(tmp_path / "store")
+    other = [word.replace("stride=2", "stride=3") for word in SPEC]
+    for more in ([], ["--dry-run"]):
+        assert flows(videos, tmp_path / "store", *more, spec=other) == 1
+        error = capsys.readouterr().err
+        assert "spec.stride: 3 here, 2 there" in error
+        assert "length" not in error
+    assert tree(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["spec.strid=2"], "spec.strid is not a field; the fields are stride, hop"),
+        (["spec.flow=raft"], "spec.flow=raft is unknown: use one of dis-ultrafast"),
+        (["--workers", "2"], "--serial uses no Ray"),
+        (["--limit", "1", "--fraction", "0.5"], "exclude each other"),
+        (["--limit", "0"], "--limit 0 must be at least 1"),
+        (["--fraction", "1.5"], "--fraction 1.5 must be above 0"),
+        (["--max-failures", "-1"], "--max-failures -1 must not be negative"),
+        (["spec.hog_bins=129"], "spec.hog_bins=129: OpenCV sums up to 128"),
+        (["--list", "x.csv"], "--list belongs to --dataset csv"),
+        (["--split", "train"], "split 'train': there is neither"),
+    ],
+)
+def test_wrong_arguments(videos, tmp_path, capsys, arguments, message):
+    assert flows(videos, tmp_path / "store", *arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1  # one line, no traceback
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])
+def test_wrong_gpus(videos, tmp_path, capsys, gpus):
+    words = ["--dataset", "folder", "--root", str(videos), "--store", str(tmp_path / "store")]
+    assert mme(["flows", *words, "--gpus-per-task", gpus]) == 2
+    assert f"--gpus-per-task {gpus} must be 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon"])
+@pytest.mark.parametrize("command", ["flows", "estimate"])
+def test_wrong_time_limit(videos, tmp_path, capsys, command, limit):
+    words = ["--dataset", "folder", "--root", str(videos), "--timeout", limit]
+    words += ["--store", str(tmp_path / "store")] if command == "flows" else []
+    with pytest.raises(SystemExit, match="2"):
+        mme([command, *words])
+    assert f"--timeout: {limit} is not a number of seconds above 0" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_sigterm_inside_a_call_of_ray(videos, tmp_path, monkeypatch):
+    """Ray makes an exit with any status, raised by a signal's handler, one with status 1."""
+
+    def interrupted(arguments):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            sys.exit(1)
+
+    monkeypatch.setattr("preprocess.flows._flows", interrupted)
+    assert flows(videos, tmp_path / "store") == 143
+
+
+def test_list_with_a_missing_file(videos, tmp_path):
+    (tmp_path / "list.csv").write_text("a/000.mp4 1\nb/001.mp4 0\nb/gone.mp4 0\n")
+    arguments = ["--list", tmp_path / "list.csv"]
+    assert flows(videos, tmp_path / "store", *arguments, dataset="csv") == 0
+    found = ledger(tmp_path / "store")
+    assert found == {"a/000.mp4": "ok", "b/001.mp4": "ok", "b/gone.mp4": "no such file"}
+    assert list(TargetStore(tmp_path / "store").videos["label"]) == [1, 0]
+
+
+def test_store_behind_a_url(videos, tmp_path):
+    assert flows(videos, f"file://{tmp_path}/store") == 0
+    assert len(TargetStore(f"file://{tmp_path}/store").videos) == 4
+    assert len(ledger(tmp_path / "store")) == 4
+
+
+def test_estimate(videos, capsys):
+    (videos / "a/000.mp4").write_bytes(b"")
+    words = ["estimate", "--dataset", "folder", "--root", str(videos), "--cores", "10", *SPEC]
+    assert mme(words) == 0
+    output = capsys.readouterr().out
+    assert "4 of 4 videos" in output
+    assert "on 10 cores" in output
+    assert "1 in the sample: about 1 in all" in output
+
+
+def test_estimate_scales_with_the_data_set():
+    rows = [Outcome("", str(n), "ok", seconds=2.0, frames=100) for n in range(4)]
+    lines = describe(rows, size=4_000_000, videos=3600, cores=8)
+    assert lines[0].endswith("2.00 s a video on one core, 50 frames/s")
+    assert lines[1:4] == [
+        "work         2 core-hours (± 0)",
+        "wall time    15:00 on 8 cores",
+        "store        3.6 GB",
+    ]
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]

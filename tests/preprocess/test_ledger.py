@@ -1,0 +1,92 @@
+"""The ledger believes the shards, and keeps what only it knows."""
+
+import json
+import shutil
+
+import pytest
+from small_files import SPEC, write_tree
+
+from mme_core.cli import main as mme
+from mme_core.io.place import Place
+from mme_core.spec import TargetSpec
+from mme_core.store.layout import LEDGER
+from preprocess.jobs import OK, QUARANTINED, Outcome
+from preprocess.ledger import Ledger
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Four videos in two shards; the last is quarantined."""
+    top = tmp_path_factory.mktemp("ledger")
+    root = write_tree(top / "videos", 3, ("a",))
+    (root / "a/003.mp4").write_bytes(b"")
+    arguments = ["--root", str(root), "--store", str(top / "store"), "--videos-per-shard", "2"]
+    assert mme(["flows", "--dataset", "folder", "--serial", *arguments, *SPEC]) == 0
+    return top
+
+
+@pytest.fixture
+def store(finished, tmp_path):
+    return Place(shutil.copytree(finished / "store", tmp_path / "store"))
+
+
+def load(place, root="/videos"):
+    return Ledger.load(place, TargetSpec.from_overrides(SPEC).hash, root)
+
+
+def test_file_and_shards_agree(store):
+    rows = [json.loads(line) for line in store.read(LEDGER).splitlines()]
+    assert [row["id"] for row in rows] == [f"a/{number:03d}.mp4" for number in range(4)]
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "quarantined"]
+    assert rows[3]["reason"] == "the file is empty"
+    assert all(row["seconds"] >= 0 and row["path"].endswith(row["id"]) for row in rows)
+    ledger = load(store)
+    assert not ledger.stale
+    assert ledger.shards == {0, 1}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+def test_torn_file_is_mended_from_the_shards(store, kept):
+    before = {row.id: row for row in load(store)}
+    lines = store.read(LEDGER).splitlines(keepends=True)
+    store.write(LEDGER, b"".join(lines[:kept]) + lines[kept][:30])
+    ledger = load(store)
+    assert ledger.stale
+    for number, row in enumerate(sorted(ledger, key=lambda row: row.id)):
+        known = before[row.id]
+        assert (row.status, row.reason, row.frames) == (known.status, known.reason, known.frames)
+        assert row.seconds == (known.seconds if number < kept else None)
+        assert row.path == (known.path if number < kept else f"/videos/{row.id}")
+    ledger.save()
+    assert not load(store).stale
+
+
+def test_removed_ledger_and_removed_shard(store):
+    store.remove(LEDGER)
+    assert {row.status for row in load(store)} == {"ok", "quarantined"}
+    store.remove("shards/00001.zarr")
+    assert [row.id for row in load(store)] == ["a/000.mp4", "a/001.mp4"]
+
+
+def test_stored_wins_over_quarantined(store):
+    row = load(store)["a/000.mp4"]
+    worse = json.dumps({"path": row.path, "id": row.id, "status": "quarantined", "shard": 1})
+    store.write(LEDGER, store.read(LEDGER) + worse.encode() + b"\n")
+    assert load(store)["a/000.mp4"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),
+        Outcome("/videos/a.mp4", "a.mp4", OK, "", None, 7, 300, 10.0),
+        Outcome("/elsewhere/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),
+        Outcome("/videos/a.mp4", "a.mp4", QUARANTINED, "the file is empty", 0.1, 7),
+    ],
+)
+def test_rows_come_back_as_they_were(tmp_path, row):
+    ledger = Ledger(Place(tmp_path), "/videos")
+    ledger.add(7, [row])
+    assert list(ledger) == [row]
+    ledger.save()
+    assert Outcome(**json.loads((tmp_path / LEDGER).read_bytes())) == row

@@ -1,0 +1,55 @@
+"""What a run says while it works."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from preprocess import progress
+from preprocess.isolate import ShardResult
+from preprocess.jobs import Outcome
+from preprocess.progress import Display
+
+GOOD = Outcome("", "a", "ok", frames=30)
+BAD = Outcome("", "b", "quarantined", "empty")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_live_shards_count_once(clock):
+    with Display(8, Console(file=io.StringIO())) as display:
+        assert display.line() == "0/8 videos · 0 frames/s · 0 failed · ? left"
+        clock[0] += 2
+        display.note(0, [GOOD])
+        display.note(0, [GOOD, BAD])  # of the same shard: replaces the note before
+        display.note(1, [GOOD])
+        assert display.line() == "3/8 videos · 30 frames/s · 1 failed · 0:03 left"
+        display.finish(ShardResult(0, (GOOD, BAD)))
+        assert display.line() == "3/8 videos · 30 frames/s · 1 failed · 0:03 left"
+        assert display.frames == 30
+
+
+def test_plain_lines_now_and_then(clock):
+    output = io.StringIO()
+    with Display(2, Console(file=output)) as display:
+        display.note(0, [GOOD])
+        assert output.getvalue() == ""
+        clock[0] += progress.LINE_S + 1
+        display.note(0, [GOOD, GOOD])
+        display.note(0, [GOOD, GOOD])
+    assert output.getvalue().splitlines() == ["2/2 videos · 5 frames/s · 0 failed · 0:00 left"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bar_on_a_terminal_alone(monkeypatch, terminal):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = io.StringIO()
+    output.isatty = lambda: terminal
+    with Display(2, Console(file=output, force_terminal=True, width=90)) as display:
+        display.finish(ShardResult(0, (GOOD,)))
+    assert ("1/2 videos" in output.getvalue()) == terminal

@@ -1,0 +1,166 @@
+"""`mme flows` as a process, with Ray: the same store by every way, and through every kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from small_files import SPEC, write_tree
+
+from mme_core.store import TargetStore
+
+SLOW = """
+import time
+import numpy as np
+
+def flow(first, second):
+    time.sleep(0.03)
+    return np.zeros((*first.shape, 2), np.float32)
+"""
+
+
+def command(videos, store, *more):
+    words = ["flows", "--dataset", "folder", "--root", videos, "--store", store, *more]
+    return [sys.executable, "-m", "mme_core", *map(str, words)]
+
+
+def run(videos, store, *more):
+    result = subprocess.run(command(videos, store, *SPEC, *more), capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def content(store):
+    """name -> bytes of all files of all shards."""
+    shards = store / "shards"
+    return {str(p.relative_to(shards)): p.read_bytes() for p in shards.rglob("*") if p.is_file()}
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return write_tree(tmp_path_factory.mktemp("set") / "videos", 10, ("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def reference(videos, tmp_path_factory):
+    """The store of the serial path, which imports no Ray."""
+    store = tmp_path_factory.mktemp("reference") / "store"
+    assert "10 videos" in run(videos, store, "--serial", "--videos-per-shard", "3")
+    return content(store)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_bytes(videos, reference, tmp_path, workers):
+    store = tmp_path / "store"
+    output = run(videos, store, "--workers", workers, "--videos-per-shard", "3")
+    assert f"10 videos in 4 shards of 3, workers: {workers}" in output
+    assert content(store) == reference
+    assert len((store / "ledger.jsonl").read_text().splitlines()) == 10
+    assert sorted(p.name for p in store.iterdir()) == [
+        "index.npz",
+        "ledger.jsonl",
+        "shards",
+        "store.json",
+    ]
+
+
+class Slow:
+    """Runs that take a few seconds, to be disturbed."""
+
+    def __init__(self, videos, folder, monkeypatch):
+        (folder / "slow_plugin.py").write_text(SLOW)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        spec = [*SPEC[:-1], "spec.flow=slow_plugin:flow"]
+        self.videos, self.folder, self.more = videos, folder, [*spec, "--videos-per-shard", "1"]
+
+    def start(self, store, *more):
+        words = command(self.videos, store, *self.more, *more)
+        log = (self.folder / "log").open("w")
+        return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+
+    def finish(self, store, *more):
+        driver = self.start(store, *more)
+        assert driver.wait(120) == 0, self.log()
+        return content(store)
+
+    def log(self):
+        return (self.folder / "log").read_text()
+
+
+@pytest.fixture
+def slow(videos, tmp_path, monkeypatch):
+    return Slow(videos, tmp_path, monkeypatch)
+
+
+def finished_shards(store):
+    return list(store.glob("shards/*.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("how", "number", "status"),
+    [("--serial", signal.SIGINT, 130), ("--workers=2", signal.SIGTERM, 143)],
+)
+def test_signals(slow, tmp_path, how, number, status):
+    store = tmp_path / "store"
+    driver = slow.start(store, how)
+    wait_for(lambda: finished_shards(store))
+    descendants = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(number)
+    assert driver.wait(60) == status, slow.log()
+    assert "Traceback" not in slow.log()
+    _, alive = psutil.wait_procs(descendants, timeout=20)
+    assert not alive
+    assert not list(store.glob("shards/*partial*"))
+    assert not (store / "flows.lock").exists()
+    stored = len(TargetStore(store).videos)
+    assert 1 <= stored < 10
+    assert stored == len(finished_shards(store))
+
+
+def test_killed_driver_and_killed_worker(slow, tmp_path):
+    """SIGKILL of the driver, then of a worker in the run that goes on."""
+    store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
+    driver = slow.start(store, "--workers=2")
+    wait_for(lambda: finished_shards(store))
+    second = subprocess.run(
+        command(slow.videos, store, *slow.more, "--serial"), capture_output=True, text=True
+    )
+    assert second.returncode == 1
+    assert f"is being written by process {driver.pid}" in second.stderr
+    descendants = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    assert 1 <= len(TargetStore(store).videos) < 10
+    psutil.wait_procs(descendants, timeout=20)
+
+    driver = slow.start(store, "--workers=2")
+    before = len(finished_shards(store))
+    wait_for(lambda: len(finished_shards(store)) > before)
+    workers = [
+        process.parent()
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "preprocess.child" in process.cmdline()
+    ]
+    os.kill(workers[0].pid, signal.SIGKILL)
+    assert driver.wait(120) == 0, slow.log()
+    assert content(store) == slow.finish(undisturbed, "--serial")
+    assert len((store / "ledger.jsonl").read_text().splitlines()) == 10
+
+
+def test_stage_1_imports_no_torch_and_serial_no_ray():
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['ray'] = None\n"
+        "import preprocess.flows, preprocess.shard, preprocess.pool, mme_core.extract\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,195 @@
+"""`mme visualize`: every output format, layer and source; errors name the way out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from stores import write_store
+
+from mme_core import viz
+from mme_core.errors import StoreError, UsageError
+from mme_core.spec import TargetSpec
+from mme_core.store import TargetStore
+from mme_core.viz import film
+from mme_core.viz.playback import HOLD, Tracks, tracks_picture
+from preprocess import visualize
+
+
+def decode(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return np.stack(images), stream.codec_context.name, float(stream.average_rate)
+
+
+def run(store, out, *options):
+    assert visualize.main([str(store), "-o", str(out), *options]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def no_frames(tmp_path_factory, demo_store):
+    """A store without frames, and the video file behind it."""
+    folder = tmp_path_factory.mktemp("gone")
+    source = Path(TargetStore(demo_store).videos[0]["path"])
+    path = folder / source.parent.name / source.name
+    path.parent.mkdir()
+    path.write_bytes(source.read_bytes())
+    spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast", frames="none")
+    return write_store(folder / "store", [path], spec, root=folder), path
+
+
+def test_film_shows_every_raw_frame_of_the_window(demo_store, tmp_path):
+    out = run(demo_store, tmp_path / "a" / "out.mp4", "--tubelets", "2", "--layer", "tracks")
+    images, codec, rate = decode(out)
+    assert codec == "h264" and len(images) == 16 and rate == pytest.approx(30)
+    assert images.shape[1] >= 256 and images.shape[2] >= 320
+
+
+def test_film_of_the_stored_frames_plays_at_the_sampled_rate(demo_store, tmp_path):
+    options = ["--tubelets", "3", "--layer", "flow", "--source", "store"]
+    images, _, rate = decode(run(demo_store, tmp_path / "out.mp4", *options))
+    assert len(images) == 6 and rate == pytest.approx(30 / 4, rel=0.01)
+
+
+def test_gif_is_looped_and_has_all_pictures(demo_store, tmp_path):
+    options = ["--tubelets", "1", "--layer", "arrows", "--source", "store", "--scale", "1"]
+    out = run(demo_store, tmp_path / "out.gif", *options)
+    images, codec, _ = decode(out)
+    assert codec == "gif" and len(images) == 2
+    assert b"NETSCAPE2.0\x03\x01\x00\x00" in out.read_bytes()  # 0: for ever
+
+
+def test_sheet_has_a_column_a_tubelet_and_a_row_a_layer(demo_store, tmp_path):
+    small = ["--scale", "2", "--tubelets", "2"]
+    one = cv2.imread(str(run(demo_store, tmp_path / "1.png", "--layer", "hog", *small)))
+    four = cv2.imread(str(run(demo_store, tmp_path / "4.png", *small)))
+    assert one.shape[1] == four.shape[1] == 2 * 160 + 4
+    assert four.shape[0] - one.shape[0] == 3 * (128 + 4)
+
+
+def test_video_is_chosen_by_id_and_start(demo_store, tmp_path):
+    name = str(TargetStore(demo_store).videos["id"][3])
+    options = ["--tubelets", "1", "--layer", "tracks", "--scale", "1"]
+    first = run(demo_store, tmp_path / "1.png", *options)
+    other = run(demo_store, tmp_path / "2.png", *options, "--video", name)
+    later = run(demo_store, tmp_path / "3.png", *options, "--video", name, "--start", "5")
+    assert len({path.read_bytes() for path in (first, other, later)}) == 3
+
+
+def test_source_frames_are_the_stored_frames(demo_store):
+    store = TargetStore(demo_store)
+    kept = visualize.load_clip(store, None, 1, 2, "store", None)
+    dense = visualize.load_clip(store, None, 1, 2, "video", None)
+    assert kept.times == (0, 4, 8, 12) and dense.times == tuple(range(16))
+    difference = kept.frames.astype(int) - dense.frames[list(kept.times)]
+    assert np.abs(difference).mean() < 6  # JPEG, and nothing else
+
+
+def test_window_ends_with_the_video(demo_store):
+    store = TargetStore(demo_store)
+    last = int(store.videos[0]["count"]) - 1
+    clip = visualize.load_clip(store, None, last, 8, "auto", None)
+    assert len(clip.tracks.points) == 1 and len(clip.frames) == 8
+
+
+def test_unknown_video_offers_near_ids(demo_store, tmp_path):
+    name = str(TargetStore(demo_store).videos["id"][2])
+    with pytest.raises(UsageError, match=name):
+        run(demo_store, tmp_path / "out.png", "--video", name.replace("0", "O", 1))
+    with pytest.raises(UsageError, match=name):
+        run(demo_store, tmp_path / "out.png", "--video", Path(name).stem)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--start", "999"],
+        ["--start", "-1"],
+        ["--tubelets", "0"],
+        ["--scale", "0"],
+        ["--fps", "0"],
+        ["--fps", "nan"],
+    ],
+)
+def test_bad_numbers_are_named(demo_store, tmp_path, options):
+    with pytest.raises(UsageError, match=options[0].strip("-")):
+        run(demo_store, tmp_path / "out.png", *options)
+
+
+def test_unknown_ending_is_refused_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match=r"\.mp4, \.gif or \.png"):
+        run("no-store", tmp_path / "out.webm")
+
+
+def test_store_without_frames_draws_on_the_file(no_frames, tmp_path):
+    store, _ = no_frames
+    run(store, tmp_path / "out.png", "--layer", "tracks", "--tubelets", "1")
+    with pytest.raises(StoreError, match="keeps no frames"):
+        run(store, tmp_path / "out.png", "--source", "store")
+
+
+def test_lost_file_is_named_and_root_finds_it_again(no_frames, tmp_path):
+    store, path = no_frames
+    moved = tmp_path / "elsewhere" / path.parent.name / path.name
+    moved.parent.mkdir(parents=True)
+    path.rename(moved)
+    try:
+        with pytest.raises(StoreError, match=f"{path.name}.*--root.*keeps no frames"):
+            run(store, tmp_path / "out.png")
+        options = ["--root", str(tmp_path / "elsewhere"), "--tubelets", "1", "--layer", "tracks"]
+        run(store, tmp_path / "out.png", *options)
+    finally:
+        moved.rename(path)
+
+
+def still_tracks(length=6, n=2):
+    spec = TargetSpec(length=length)
+    points = np.zeros((n, 2, 2, 4, length + 1, 2), np.float32)
+    points[..., 0] = 4 + np.arange(length + 1)
+    points[..., 1] = 20 * np.arange(n)[:, None, None, None, None] + 5
+    moves, hog = np.diff(points, axis=-2), np.zeros((n, 2, 2, 4, length, 9), np.float32)
+    return Tracks(points, moves, hog, np.ones((n, 2, 2, 4), bool), spec)
+
+
+def test_tail_grows_with_time_then_fades_away():
+    tracks, dark = still_tracks(), np.zeros((32, 32, 3), np.uint8)
+    ink = [
+        int((tracks_picture(tracks, dark, time, 1.0, 1).max(-1)[:8] > 60).sum())
+        for time in range(16)
+    ]
+    assert ink[1] < ink[3] < ink[6]
+    assert ink[6 + HOLD + 2] < ink[6] and ink[15] == 0
+
+
+def test_future_positions_are_not_drawn():
+    tracks, dark = still_tracks(), np.zeros((32, 32, 3), np.uint8)
+    far = replace(tracks, points=tracks.points.copy())
+    far.points[..., 4:, 0] += 12
+    early = [tracks_picture(each, dark, 3, 1.0, 1) for each in (tracks, far)]
+    assert (early[0] == early[1]).all()
+
+
+def test_overlapping_tubelets_are_drawn_together():
+    """With stride 2 a trajectory of 6 steps reaches into the next tubelet."""
+    spec = replace(still_tracks().spec, stride=2, hop=4)
+    tracks = replace(still_tracks(), spec=spec)
+    picture = tracks_picture(tracks, np.zeros((32, 32, 3), np.uint8), 5, 1.0, 1).max(-1)
+    assert (picture[:8] > 100).any() and (picture[20:] > 100).any()
+
+
+def test_film_refuses_what_it_cannot_write(tmp_path):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(UsageError, match="webm"):
+        film.write_film(tmp_path / "a.webm", [picture], 5)
+    with pytest.raises(Exception, match="nothing to write"):
+        film.write_film(tmp_path / "a.mp4", [], 5)
+
+
+def test_png_keeps_the_colours(tmp_path):
+    wheel = viz.wheel(33)
+    film.write_png(tmp_path / "w.png", wheel)
+    assert (cv2.imread(str(tmp_path / "w.png"))[..., ::-1] == wheel).all()

@@ -1,0 +1,101 @@
+"""Two processes learn what one does, stop together, and skip together."""
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pretrain_phases
+import pytest
+import torch
+
+from mme_core.errors import UsageError
+from train import pretrain
+from train.engine import checkpoint, distributed
+from train.engine.runlog import read_metrics
+
+PHASES = Path(pretrain_phases.__file__)
+
+
+@pytest.fixture(scope="module")
+def runs(demo_store, tmp_path_factory):
+    """Folder of the runs of PHASES under torchrun, and what each process said at their ends."""
+    out = tmp_path_factory.mktemp("two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, str(PHASES), str(demo_store), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if "RESULT" in line]
+    return out, {(int(rank), *rest.split(": ", 1)) for rank, rest in lines}
+
+
+def losses(run):
+    return [row["loss"] for row in read_metrics(run)]
+
+
+@pytest.mark.parametrize("name", ["two", "accumulated"])
+def test_losses_are_those_of_one_process_with_the_same_effective_batch(
+    runs, demo_store, tmp_path, name
+):
+    out, results = runs
+    assert {(0, name, "0"), (1, name, "0")} <= results
+    words = ["--config", "tiny.yaml", f"store={demo_store}", f"out={tmp_path}", "log.every=1"]
+    assert pretrain.main([*words, "data.batch_size=4"]) == 0
+    assert len(losses(tmp_path)) == 10
+    assert losses(out / name) == pytest.approx(losses(tmp_path), abs=1e-4)
+
+
+def test_a_signal_to_one_process_stops_both_with_a_checkpoint(runs):
+    out, results = runs
+    assert {(0, "stopped", "75"), (1, "stopped", "75")} <= results
+    state = checkpoint.load_last(out / "stopped", pytest.fail)
+    assert 3 <= state["step"] < 10
+    assert len(state["rng"]) == 2
+
+
+def test_a_loss_that_is_not_finite_on_one_process_is_skipped_by_both(runs):
+    out, results = runs
+    assert {(0, "skipped", "0"), (1, "skipped", "0")} <= results
+    skipped = [row for row in read_metrics(out / "skipped") if "event" in row]
+    assert [(row["step"], row["event"], len(row["videos"])) for row in skipped] == [
+        (2, "skipped", 1)  # of the process whose loss it was
+    ]
+    weights = checkpoint.load_last(out / "skipped", pytest.fail)["model"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_a_spent_budget_ends_both(runs):
+    messages = [text for _, name, text in runs[1] if name == "budget"]
+    assert len(messages) == 2
+    assert all("step 2 skipped" in text and "nonfinite_budget=0" in text for text in messages)
+
+
+def test_a_single_process_needs_no_group():
+    ranks = distributed.connect("cpu")
+    assert ranks.main and ranks.world == 1
+    assert ranks.gather("a") == ["a"]
+    assert ranks.sum(torch.ones(2)).tolist() == [1, 1]
+    distributed.disconnect()
+
+
+def test_devices_and_precisions_that_are_not_there_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="device=cuda"):
+        distributed.connect("cuda")
+    cpu = torch.device("cpu")
+    assert distributed.autocast_dtype("auto", cpu) == torch.float32
+    assert distributed.autocast_dtype("bf16", cpu) == torch.bfloat16
+    with pytest.raises(UsageError, match="precision=fp16 needs a GPU"):
+        distributed.autocast_dtype("fp16", cpu)
+
+
+def test_a_process_waits_as_long_as_it_is_told(monkeypatch):
+    told = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **k: told.update(k))
+    distributed.connect("cpu", timedelta(days=1))
+    assert told["timeout"] == timedelta(days=1)

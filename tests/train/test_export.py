@@ -1,0 +1,153 @@
+import json
+
+import pytest
+import torch
+
+from mme_core.errors import UsageError
+from mme_core.model import Encoder, build_classifier, build_pretraining_model
+from mme_core.weights.load import load_weights, read_weights
+from mme_core.weights.save import save_weights
+from train.export import main
+
+FRAMES, SIDE = 4, 32
+CLIP = {"frames": FRAMES, "image_size": SIDE}
+NAMES = ["clap", "jump", "wave"]
+
+
+def clips():
+    return torch.randn(2, 3, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """(file, model) with every parameter random, the bias of the keys too."""
+    torch.manual_seed(0)
+    model = build_classifier("tiny", 3, depth=2, **CLIP).eval()
+    for parameter in model.parameters():
+        if parameter.ndim < 2:
+            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    path = tmp_path / "classifier.safetensors"
+    save_weights(path, model.state_dict(), **CLIP, class_names=NAMES)
+    return path, model
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    torch.manual_seed(0)
+    model = build_pretraining_model("tiny", depth=2, **CLIP).eval()
+    path = tmp_path / "step.pt"
+    torch.save({"model": model.state_dict(), "config": {"model": CLIP}}, path)
+    return path, model
+
+
+@torch.inference_mode()
+def test_transformers_loads_a_classifier(classifier, tmp_path, capsys):
+    from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
+
+    path, model = classifier
+    assert main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")]) == 0
+    assert "VideoMAEForVideoClassification" in capsys.readouterr().out
+    theirs, about = VideoMAEForVideoClassification.from_pretrained(
+        tmp_path / "hf", output_loading_info=True
+    )
+    assert not about["missing_keys"] and not about["unexpected_keys"]
+    assert [theirs.config.id2label[i] for i in range(3)] == NAMES
+    logits = theirs.eval()(clips().transpose(1, 2)).logits
+    torch.testing.assert_close(logits, model(clips()), atol=1e-4, rtol=0)
+    processor = VideoMAEImageProcessor.from_pretrained(tmp_path / "hf")
+    assert processor.size["shortest_edge"] == processor.crop_size["height"] == SIDE
+
+
+@torch.inference_mode()
+def test_transformers_loads_a_pretrained_encoder(pretrained, tmp_path):
+    from transformers import VideoMAEModel
+
+    path, model = pretrained
+    assert main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")]) == 0
+    theirs, about = VideoMAEModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not about["missing_keys"] and not about["unexpected_keys"]
+    tokens = theirs.eval()(clips().transpose(1, 2)).last_hidden_state
+    torch.testing.assert_close(tokens, model.encode(clips()), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_what_was_exported_comes_back_the_same(classifier, tmp_path):
+    path, model = classifier
+    main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")])
+    back = build_classifier("tiny", 3, depth=2, **CLIP).eval()
+    weights = read_weights(tmp_path / "hf")
+    assert weights.class_names == NAMES
+    load_weights(back, weights)
+    torch.testing.assert_close(back(clips()), model(clips()), atol=1e-5, rtol=0)
+
+
+def test_interpolated_positions_do_not_go_to_transformers(classifier, tmp_path):
+    path, _ = classifier
+    larger = build_classifier("tiny", 3, depth=2, frames=FRAMES, image_size=64)
+    load_weights(larger, read_weights(path))
+    other = tmp_path / "larger.safetensors"
+    save_weights(other, larger.state_dict(), frames=FRAMES, image_size=64)
+    with pytest.raises(UsageError, match=r"interpolated from another resolution.*--to encoder"):
+        main([str(other), "--to", "videomae-hf", "-o", str(tmp_path / "hf")])
+
+
+@torch.inference_mode()
+def test_an_encoder_file_loads_as_documented(pretrained, tmp_path):
+    from safetensors.torch import load_file
+
+    path, model = pretrained
+    target = tmp_path / "encoder.safetensors"
+    assert main([str(path), "--to", "encoder", "-o", str(target)]) == 0
+    encoder = Encoder("tiny", frames=FRAMES, image_size=SIDE, patch=16, depth=2).eval()
+    tensors = {name.removeprefix("encoder."): t for name, t in load_file(target).items()}
+    encoder.load_state_dict(tensors)
+    assert torch.equal(encoder(clips()), model.encode(clips()))
+
+
+def test_onnx_gives_the_logits_of_torch(classifier, tmp_path):
+    import onnxruntime
+
+    path, model = classifier
+    target = tmp_path / "classifier.onnx"
+    assert main([str(path), "--to", "onnx", "-o", str(target)]) == 0
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        clip = clips()[:1].expand(count, -1, -1, -1, -1).contiguous()
+        (logits,) = session.run(["logits"], {"clip": clip.numpy()})
+        with torch.inference_mode():
+            torch.testing.assert_close(torch.from_numpy(logits), model(clip), atol=1e-4, rtol=0)
+
+
+def test_an_encoder_has_no_onnx_classifier(pretrained, tmp_path):
+    with pytest.raises(UsageError, match="no classification head"):
+        main([str(pretrained[0]), "--to", "onnx", "-o", str(tmp_path / "x.onnx")])
+
+
+def test_preprocessing_is_written_for_transformers(classifier, tmp_path):
+    main([str(classifier[0]), "--to", "videomae-hf", "-o", str(tmp_path / "hf")])
+    values = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert values["image_mean"] == [0.485, 0.456, 0.406]
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (config["num_frames"], config["image_size"], config["layer_norm_eps"]) == (4, 32, 1e-6)
+
+
+def test_a_run_is_not_overwritten(classifier, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(b"weights of a run")
+    with pytest.raises(UsageError, match="is no export and would be lost"):
+        main([str(classifier[0]), "--to", "videomae-hf", "-o", str(run)])
+    assert (run / "model.safetensors").read_bytes() == b"weights of a run"
+
+
+@pytest.mark.parametrize("to", ["videomae-hf", "encoder"])
+def test_a_place_that_cannot_be_written_is_named(classifier, tmp_path, to):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file.*: cannot be written"):
+        main([str(classifier[0]), "--to", to, "-o", str(tmp_path / "file" / "e.safetensors")])
+
+
+def test_an_encoder_file_is_called_by_its_format(classifier, tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        main([str(classifier[0]), "--to", "encoder", "-o", str(tmp_path / "e.pth")])

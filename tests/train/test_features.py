@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+import zarr
+from labelled import write_set
+
+from mme_core.clips.views import to_model_input
+from mme_core.errors import UsageError
+from mme_core.model import build_pretraining_model
+from train import features
+from train.data.labelled import TestViews, ViewPlan
+from train.data.sources import open_source
+from train.recipes.classification import LabelledDataConfig
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    torch.manual_seed(1)
+    model = build_pretraining_model("tiny", depth=1, frames=4, image_size=32).eval()
+    path = tmp_path_factory.mktemp("encoder") / "w.pt"
+    recipe = {"model": {"frames": 4, "image_size": 32}}
+    torch.save({"model": model.state_dict(), "config": recipe}, path)
+    return path, model
+
+
+def words(root, init, out):
+    fixed = ["device=cpu", "data.dataset=folder", "data.workers=0", "data.stride=1", "split=val"]
+    return [*fixed, f"data.root={root}", f"init={init}", f"out={out}", "view.clips=2"]
+
+
+@torch.inference_mode()
+def test_features_are_the_means_of_the_encoders_tokens(labelled_set, encoder, tmp_path):
+    path, model = encoder
+    assert features.main(words(labelled_set, path, tmp_path / "f.npz")) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["features"].shape == (6, 2, 192)
+        assert found["ids"][0] == "val/left/0.mp4"
+        assert found["label"].tolist() == [0, 0, 0, 1, 1, 1]
+        assert found["class_names"].tolist() == ["left", "right"]
+        data = LabelledDataConfig(dataset="folder")
+        source = open_source(data, None, root=str(labelled_set), split="val")
+        views = TestViews(source, ViewPlan("dense", 1, 4, 32, clips=2, crops=1))[4]["views"]
+        want = model.encode(to_model_input(views)).mean(1)
+        np.testing.assert_allclose(found["features"][4], want, atol=1e-5)
+
+
+def test_zarr_holds_the_same(encoder, tmp_path):
+    root = write_set(tmp_path / "set", train=1, val=2)
+    (root / "val" / "right" / "0.mp4").write_bytes(b"no video")
+    for name in ("f.npz", "f.zarr"):
+        assert features.main(words(root, encoder[0], tmp_path / name)) == 0
+    group = zarr.open_group(tmp_path / "f.zarr", mode="r")
+    with np.load(tmp_path / "f.npz") as found:
+        assert (group["features"][:] == found["features"]).all()
+        assert (group["label"][:] == found["label"]).all()
+        assert group.attrs["ids"] == found["ids"].tolist()
+    assert group["features"].shape[0] == 3
+    ((video, reason),) = group.attrs["not_read"]
+    assert video == "val/right/0.mp4" and reason
+
+
+def test_the_name_says_the_format(labelled_set, encoder, tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.zarr or \.npz"):
+        features.main(words(labelled_set, encoder[0], tmp_path / "f.csv"))
+
+
+def test_the_recipe_goes_with_the_features(labelled_set, encoder, tmp_path):
+    assert features.main(words(labelled_set, encoder[0], tmp_path / "f.npz")) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert f"init: {encoder[0]}" in str(found["config"])
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
+def test_what_holds_no_features_is_not_overwritten(labelled_set, encoder, tmp_path):
+    out = tmp_path / "f.zarr"
+    zarr.open_group(out, mode="w").create_array("position", data=np.zeros(3))
+    with pytest.raises(UsageError, match=r"f\.zarr: exists and does not hold features"):
+        features.main(words(labelled_set, encoder[0], out))
+    assert (zarr.open_group(out, mode="r")["position"][:] == 0).all()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        features.main(words(labelled_set, encoder[0], tmp_path / "file" / "f.npz"))

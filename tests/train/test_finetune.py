@@ -1,0 +1,322 @@
+import json
+import os
+import random
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from labelled import write_set
+from safetensors.torch import load_file, save_file
+
+from mme_core.errors import UsageError, VideoError
+from mme_core.model import build_pretraining_model
+from train import finetune
+from train.engine import checkpoint
+from train.engine.runlog import read_metrics
+from train.objective import classification
+from train.recipes.classification import AugmentConfig
+from train.recipes.pretraining import PretrainConfig
+
+SMALL = [
+    "init=none",
+    "device=cpu",
+    "data.dataset=folder",
+    "data.workers=0",
+    "data.stride=1",
+    "model.size=tiny",
+    "model.depth=1",
+    "model.frames=4",
+    "model.image_size=32",
+    "model.drop_path=0.1",
+    "data.batch_size=4",
+    "optim.lr=0.02",
+    "optim.warmup_epochs=0",
+    "augment.flip=false",
+    "eval.clips=2",
+    "eval.crops=1",
+    "log.every=1",
+]
+
+
+def words(root, out, *more):
+    return [*SMALL, f"data.root={root}", f"out={out}", *more]
+
+
+def losses(run):
+    return [row["loss"] for row in read_metrics(run) if "loss" in row]
+
+
+def test_rates_of_a_step_follow_the_layers(labelled_set, tmp_path):
+    run = finetune.Finetuning(
+        finetune.loading.load(finetune.FinetuneConfig, words(labelled_set, tmp_path), "", ""),
+        finetune.connect("cpu"),
+    )
+    run.schedule.step_update(0)
+    # 2 videos a step: 0.02 · 2 / 256; one block: head 1, block 0.75, patches 0.75²
+    rates = {group["lr_scale"]: group["lr"] for group in run.optimizer.param_groups}
+    assert sorted(rates) == pytest.approx([0.75**2, 0.75, 1.0])
+    for scale, rate in rates.items():
+        assert rate == pytest.approx(scale * 0.02 * 2 / 256)
+
+
+@pytest.fixture(scope="module")
+def finished(labelled_set, tmp_path_factory):
+    """A run with everything on, from pre-trained weights."""
+    folder = tmp_path_factory.mktemp("finished")
+    torch.manual_seed(0)
+    model = build_pretraining_model("tiny", depth=1, frames=4, image_size=32)
+    recipe = {"model": {"frames": 4, "image_size": 32}}
+    torch.save({"model": model.state_dict(), "config": recipe}, folder / "pretrained.pt")
+    extra = [f"init={folder / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9", "checkpoint.every=4"]
+    assert finetune.main(words(labelled_set, folder / "run", *extra)) == 0
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    run = finished / "run"
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if "val_top1" in row] == [6]
+    assert rows[-1]["final_videos"] == rows[-1]["final_asked"] == 6
+    assert json.loads((run / "evaluation.json").read_text())["top1"] == rows[-1]["final_top1"]
+    for name in ("predictions.csv", "per_class.csv", "confusion.png", "config.yaml"):
+        assert (run / name).stat().st_size > 0
+    state = checkpoint.load_last(run, pytest.fail)
+    average, last = load_file(run / "model.safetensors"), state["model"]
+    assert torch.equal(average["head.weight"], state["ema"]["head.weight"])
+    assert not torch.equal(average["head.weight"], last["head.weight"])
+
+
+def test_the_same_command_again_changes_nothing(finished, labelled_set):
+    before = load_file(finished / "run" / "model.safetensors")
+    extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
+    extra += ["checkpoint.every=4"]
+    assert finetune.main(words(labelled_set, finished / "run", *extra)) == 0
+    after = load_file(finished / "run" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_path, monkeypatch):
+    extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
+    command = words(labelled_set, tmp_path, *extra, "checkpoint.every=4")
+    step = finetune.Finetuning._step
+
+    def signalled(run, micro):
+        if run.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, micro)
+
+    monkeypatch.setattr(finetune.Finetuning, "_step", signalled)
+    assert finetune.main(command) == 75
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 5
+    monkeypatch.undo()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)  # whatever the generators held
+    assert finetune.main(command) == 0
+    whole, resumed = (
+        load_file(folder / "model.safetensors") for folder in (finished / "run", tmp_path)
+    )
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+    assert losses(tmp_path) == losses(finished / "run")
+
+
+def test_it_learns(tmp_path):
+    root = write_set(tmp_path / "set", train=12, val=8, coloured=True)
+    plain = ["augment.rand_augment=null", "augment.erase=0", "augment.mixup=0", "augment.cutmix=0"]
+    plain += ["augment.scale=[0.9,1.0]", "data.crops=1", "optim.epochs=16", "optim.lr=0.03"]
+    plain += ["data.batch_size=8", "log.every=20", "eval.every=0"]
+    assert finetune.main(words(root, tmp_path / "run", *plain)) == 0
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["top1"] == 1.0, result
+
+
+def test_gradient_accumulation_keeps_the_step(labelled_set, tmp_path):
+    """Two micro-batches of 2 clips take the step of one of 4, where nothing is drawn."""
+    still = ["augment.mixup=0", "augment.cutmix=0", "augment.erase=0", "model.drop_path=0"]
+    still += ["optim.steps=3", "eval.every=0"]
+    split = ["data.batch_size=2", "optim.accumulate=2"]
+    assert finetune.main(words(labelled_set, tmp_path / "one", *still)) == 0
+    assert finetune.main(words(labelled_set, tmp_path / "two", *still, *split)) == 0
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-5)
+
+
+# unreadable and wrong input
+
+
+def test_an_unreadable_training_video_is_reported_and_stood_in_for(tmp_path, capsys):
+    root = write_set(tmp_path / "set", train=4, val=1)
+    (root / "train" / "left" / "0.mp4").write_bytes(b"no video")
+    assert finetune.main(words(root, tmp_path / "run", "optim.epochs=1")) == 0
+    said = capsys.readouterr().out
+    assert "unreadable" in said and "train/left/0.mp4" in said
+    assert read_metrics(tmp_path / "run")[-2]["unreadable"] == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_a_readable_video_ends_the_run(tmp_path, workers):
+    root = write_set(tmp_path / "set", train=2, val=1)
+    for path in (root / "train").rglob("*.mp4"):
+        path.write_bytes(b"no video")
+    extra = [f"data.workers={workers}", "optim.epochs=1"]
+    with pytest.raises(VideoError, match=r"^no video of a batch can be read: train/[^\n]*$"):
+        finetune.main(words(root, tmp_path / "run", *extra))
+
+
+WRONG = {
+    "unknown key": (["data.strid=2"], "data.strid is not a key.*data.stride"),
+    "no videos": (["data.root=/nowhere"], "/nowhere"),
+    "no labels given": (["data.dataset=null"], "either as store=.*or as data.dataset="),
+    "both given": (["store=x", "val_store=y"], "either as store="),
+    "odd frames": (["model.frames=5"], "model.frames=5 must be even"),
+    "too few videos": (["data.batch_size=64"], "12 videos do not fill one step"),
+    "crops": (["data.crops=3"], "data.crops=3 must divide data.batch_size=4"),
+    "policy": (["augment.rand_augment=magic"], "augment.rand_augment=magic"),
+    "sampling": (["data.sampling=sparse"], "data.sampling=sparse is not one of"),
+    "scale": (["augment.scale=[0.5]"], "augment.scale"),
+    "erasing": (["augment.erase=3"], "augment.erase=3.0 must be between 0 and 1"),
+    "drop path": (["model.drop_path=1.5"], "model.drop_path=1.5 must be between"),
+    "average": (["ema=2"], "ema=2.0 must be between"),
+    "views": (["eval.batch=0"], "eval.batch=0 must be at least 1"),
+    "no weights": (["init=/nowhere.pt"], "no such file of weights"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_explained_before_anything_is_written(labelled_set, tmp_path, case):
+    extra, message = WRONG[case]
+    with pytest.raises(UsageError, match=message):
+        finetune.main(words(labelled_set, tmp_path / "run", *extra))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_held_out_class_that_was_not_trained_is_named(tmp_path):
+    root = write_set(tmp_path, train=2, val=1)
+    train, val = tmp_path / "train.csv", tmp_path / "val.csv"
+    train.write_text("".join(f"train/left/{i}.mp4 0\ntrain/right/{i}.mp4 1\n" for i in range(2)))
+    val.write_text("val/left/0.mp4 0\nval/right/0.mp4 3\n")
+    extra = ["data.dataset=csv", f"data.root={train}", f"data.val_root={val}"]
+    with pytest.raises(UsageError, match="classes that the model does not know: 3"):
+        finetune.main(words(root, tmp_path / "run", *extra))
+
+
+def test_unlabelled_videos_are_named(tmp_path):
+    root = write_set(tmp_path, train=2, val=1)
+    (tmp_path / "l.csv").write_text("train/left/0.mp4 0\ntrain/left/1.mp4 -1\n")
+    extra = ["data.dataset=csv", f"data.root={tmp_path / 'l.csv'}"]
+    with pytest.raises(UsageError, match=r"1 training videos have no label.*train/left/1\.mp4"):
+        finetune.main(words(root, tmp_path / "run", *extra))
+
+
+def test_a_video_shorter_than_the_clip_is_padded(tmp_path):
+    """12 frames, a clip of 4 at stride 8: as published, its last frame fills the clip."""
+    root = write_set(tmp_path / "set", train=2, val=1)
+    extra = ["data.stride=8", "optim.epochs=1"]
+    assert finetune.main(words(root, tmp_path / "run", *extra)) == 0
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished, labelled_set):
+    with pytest.raises(UsageError, match=r"holds another run.*optim\.lr"):
+        finetune.main(words(labelled_set, finished / "run", "optim.lr=1"))
+
+
+# recipes
+
+FOLDER = finetune.loading.RECIPES / "finetune"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_are_complete(path):
+    load = finetune.loading.load
+    config = load(finetune.FinetuneConfig, ["--config", str(path), "init=x", "out=y"], "", "")
+    finetune.check(config)
+    assert not (path.stem in ("ssv2", "tennis7", "demo") and config.augment.flip)
+
+
+@pytest.mark.parametrize("name", ["demo", "tennis7"])
+def test_small_recipes_have_the_model_of_their_pretraining(name):
+    load, shared = finetune.loading.load, ("size", "depth", "frames", "image_size", "patch")
+    words = ["out=y", "store=s"]
+    after = load(
+        finetune.FinetuneConfig, ["--config", f"finetune/{name}.yaml", "init=x", *words], "", ""
+    )
+    before = load(PretrainConfig, ["--config", f"pretrain/{name}.yaml", *words], "", "")
+    for key in shared:
+        assert getattr(after.model, key) == getattr(before.model, key), key
+
+
+PUBLISHED = {  # epochs, lr, test clips, accumulation in the authors' scripts
+    "k400": (75, 1e-3, 7, 1),
+    "ssv2": (30, 5e-4, 2, 1),
+    "ucf101": (100, 1e-3, 10, 4),
+    "hmdb51": (100, 1e-3, 10, 4),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_are_the_authors(name):
+    epochs, lr, clips, accumulate = PUBLISHED[name]
+    words = ["--config", f"finetune/{name}.yaml", "init=x", "out=y"]
+    config = finetune.loading.load(finetune.FinetuneConfig, words, "", "")
+    optim, augment = config.optim, config.augment
+    assert (optim.epochs, optim.lr, optim.warmup_epochs) == (epochs, lr, 5)
+    assert (optim.layer_decay, optim.weight_decay, optim.accumulate) == (0.75, 0.05, accumulate)
+    assert optim.betas == [0.9, 0.999]
+    assert (config.eval.clips, config.eval.crops) == (clips, 3)
+    assert (config.model.size, config.model.frames, config.model.drop_path) == ("base", 16, 0.1)
+    assert config.data.crops == 2
+    assert (augment.mixup, augment.cutmix, augment.smoothing, augment.erase) == (0.8, 1, 0.1, 0.25)
+    assert augment.rand_augment == "rand-m7-n4-mstd0.5-inc1"
+    assert augment.scale == [0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (["DATASET=k400", "ROOT=/d"], 'data.dataset=k400 "data.root=/d" "out=runs/k400-finetune"'),
+        (["STORE=a", "VAL_STORE=b"], 'data.dataset=null "store=a" "val_store=b" "out=runs/demo'),
+        (["INIT=none", "NPROC=2"], '--nproc-per-node=2 -m mme_core finetune --config "finetune/'),
+    ],
+)
+def test_make_names_the_command(variables, words):
+    repository = finetune.loading.RECIPES.parents[1]
+    command = ["make", "-n", "-C", str(repository), "finetune", *variables]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert words in done.stdout
+
+
+def test_the_recipe_reaches_the_classifier_and_other_weights_leave_its_head(tmp_path):
+    given = words("r", "o", "model.depth=2", "model.drop_path=0.2", "model.fc_dropout=0.3")
+    model, _ = classification.build(
+        finetune.loading.load(finetune.FinetuneConfig, given, "", ""), 4
+    )
+    assert model.fc_dropout.p == 0.3 and model.encoder.blocks[1].drop_path1.drop_prob == 0.2
+    torch.nn.init.constant_(model.head.weight, 5)
+    learnt = {k: v for k, v in model.state_dict().items() if k != "encoder.pos_embed"}
+    save_file(learnt, tmp_path / "w.safetensors")
+    given.append(f"init={tmp_path / 'w.safetensors'}")
+    again, _ = classification.build(
+        finetune.loading.load(finetune.FinetuneConfig, given, "", ""), 4
+    )
+    qkv = [one.encoder.blocks[1].attn.qkv.weight for one in (model, again)]
+    assert torch.equal(*qkv) and again.head.weight.abs().max() < 1
+
+
+def test_the_loss_of_a_clip_smooths_the_label_and_erases():
+    seen = []
+
+    def logits(clip):
+        seen.append(clip)
+        return torch.tensor([[3.0, 0, 0, 0]])
+
+    batch = {"label": torch.tensor([0]), "frames": torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)}
+    for erase in (0.0, 1.0):
+        augment = AugmentConfig(mixup=0, cutmix=0, erase=erase, smoothing=0.1)
+        loss = classification.SoftLoss.of(augment, 4, 1, torch.device("cpu"), torch.float32)
+        value = loss(logits, batch).item()
+        log_p = torch.tensor([3.0, 0, 0, 0]).log_softmax(0)
+        assert value == pytest.approx(-(0.925 * log_p[0] + 0.025 * log_p[1:].sum()).item())
+    assert seen[0].flatten(2).std(2).max() == 0 and seen[1].flatten(2).std(2).min() > 0

@@ -1,0 +1,303 @@
+"""The pre-training loop: what it writes, what it learns, what it refuses."""
+
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from stores import write_store
+
+from mme_core import cli
+from mme_core.clips.contents import content_sizes
+from mme_core.errors import MMEError, StoreError, UsageError
+from mme_core.io.place import Place
+from mme_core.model import take_tokens
+from mme_core.spec import TargetSpec
+from mme_core.store import TargetStore
+from preprocess.lock import StoreLock
+from train import pretrain
+from train.engine import checkpoint
+from train.engine.distributed import Ranks
+from train.engine.runlog import read_metrics
+from train.objective.reconstruction import Objective, build_model
+from train.recipes.loading import load
+from train.recipes.pretraining import PretrainConfig
+from train.scoring import heldout
+from train.scoring.heldout import HeldOut, held_out_loss
+from train.scoring.knn import knn_accuracy
+from train.scoring.panels import to_pixels
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+def read(store, out, *words):
+    return load(
+        PretrainConfig, ["--config", "tiny.yaml", f"store={store}", f"out={out}", *words], "", ""
+    )
+
+
+def run(store, out, *words):
+    return pretrain.Pretraining(read(store, out, *words), CPU).run()
+
+
+@pytest.fixture(scope="module")
+def finished(demo_store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    status = run(demo_store, out, f"val_store={demo_store}", "eval.every=2", "checkpoint.every=4")
+    assert status == 0
+    return out
+
+
+def test_the_run_leaves_its_recipe_metrics_checkpoints_and_pictures(finished, demo_store):
+    assert f"store: {demo_store}" in (finished / "config.yaml").read_text()
+    rows = read_metrics(finished)
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 11))
+    expected = {"step", "epoch", "loss", "position", "shape", "lr", "grad_norm", "clips_per_s"}
+    assert expected | {"data_wait", "memory", "eta", "skipped"} == set(steps[0])
+    assert steps[0]["loss"] == pytest.approx(steps[0]["position"] + steps[0]["shape"])
+    assert steps[2]["epoch"] == pytest.approx(1)
+    held_out = [row for row in rows if "val_loss" in row]
+    assert [row["step"] for row in held_out] == [6, 10]
+    assert {"val_position", "constant_position", "constant_loss", "knn"} < set(held_out[0])
+    pictures = sorted(path.name for path in (finished / "pictures").iterdir())
+    assert pictures == ["step-00000006-0.png", "step-00000010-0.png"]
+    assert [p.name for p in checkpoint.checkpoints(finished)] == [
+        "step-00000010.pt",
+        "step-00000008.pt",
+    ]
+
+
+def test_a_checkpoint_is_plain_and_its_keys_are_the_bare_models(finished, demo_store):
+    state = torch.load(checkpoint.checkpoints(finished)[0], weights_only=True)
+    assert state["spec_hash"] == TargetStore(demo_store).spec.hash
+    assert state["config"]["model"]["depth"] == 2
+    config = read(demo_store, finished)
+    spec = TargetStore(demo_store).spec
+    objective = Objective.of(config, spec, CPU.device, torch.float32)
+    model = build_model(config, content_sizes(["position", "shape"], spec, objective.settings))
+    model.load_state_dict(state["model"])
+
+
+@pytest.mark.parametrize("of", [lambda out: out, lambda out: checkpoint.checkpoints(out)[0]])
+def test_init_starts_from_weights_and_not_from_the_run(finished, demo_store, tmp_path, of):
+    path = checkpoint.checkpoints(finished)[0]
+    init = f"init={of(finished)}"
+    assert run(demo_store, tmp_path, init, "optim.steps=1", "optim.lr=1e-9") == 0
+    before = torch.load(path, weights_only=True)["model"]
+    after = checkpoint.load_last(tmp_path, pytest.fail)
+    assert after["step"] == 1
+    for name, value in before.items():
+        torch.testing.assert_close(after["model"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_falls(demo_store, tmp_path):
+    words = ["optim.steps=60", "optim.lr=0.2", "log.every=60", "norm.floor=0.1", "data.flip=false"]
+    assert run(demo_store, tmp_path, *words, "log.every=1") == 0
+    losses = [row["loss"] for row in read_metrics(tmp_path)]
+    assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "pretrain/release.yaml", "decoder.width=48", "decoder.heads=3"],
+        ["--config", "pretrain/plus.yaml"],
+        ["loss.contents=[pixel,position]", "loss.weights.pixel=0.5", "decoder.kind=separate"],
+        ["target.merge=max", "norm.kind=length", "mask.kind=motion"],
+        ["norm.kind=none", "data.zoom=[2,4]", "mask.kind=cube", "optim.clip=0.1"],
+        ["precision=bf16"],
+    ],
+)
+def test_other_recipes_run(demo_store, tmp_path, words):
+    words = [*words, "optim.steps=2", "data.shuffle_frames=true", f"val_store={demo_store}"]
+    assert run(demo_store, tmp_path, *words) == 0
+    assert np.isfinite([row["loss"] for row in read_metrics(tmp_path) if "loss" in row]).all()
+    assert list((tmp_path / "pictures").glob("*.png"))
+
+
+def held_out_parts(demo_store, tmp_path, *words):
+    config = read(demo_store, tmp_path, f"val_store={demo_store}", *words)
+    store = TargetStore(demo_store)
+    objective = Objective.of(config, store.spec, CPU.device, torch.float32)
+    sizes = content_sizes(list(objective.weights), store.spec, objective.settings)
+    return HeldOut(config, store, objective, sizes, CPU), objective, sizes, config
+
+
+def test_the_best_constant_is_found_and_no_other_is_better(demo_store, tmp_path):
+    held_out, objective, sizes, _ = held_out_parts(demo_store, tmp_path)
+    batches = list(held_out._batches(held_out.val, 100))
+    assert sum(len(batch["video"]) for batch in batches) == 6
+    questions = [objective.ask(batch) for batch in batches]
+    parts = [[take_tokens(x, q.hidden) for x in q.targets["position"]] for q in questions]
+    target, valid = (torch.cat(column).flatten(0, 1) for column in zip(*parts))
+    mean = (target * valid).sum(0) / valid.sum(0)
+
+    def loss(vector):
+        return float(((target - vector).square() * valid).sum() / valid.numel())
+
+    class Constant(torch.nn.Module):
+        def forward(self, clip, mask, hidden):
+            shape = (len(clip), hidden)
+            return {n: mean[:1].expand(*shape, size) for n, size in sizes.items()} | {
+                "position": mean.expand(*shape, -1)
+            }
+
+    row = held_out_loss(Constant(), objective, sizes, batches, CPU)
+    assert row["constant_position"] == pytest.approx(loss(mean), rel=1e-5)
+    assert row["val_position"] == pytest.approx(row["constant_position"], rel=1e-5)
+    assert row["constant_position"] < loss(mean + 0.01)
+    assert row["val_loss"] == pytest.approx(row["val_position"] + row["val_shape"])
+
+
+def test_the_held_out_clips_are_the_same_every_time(demo_store, tmp_path):
+    held_out, objective, sizes, config = held_out_parts(demo_store, tmp_path, "eval.clips=4")
+    model = build_model(config, sizes)
+    losses = [
+        held_out_loss(model, objective, sizes, held_out._batches(held_out.val, 4), CPU)
+        for _ in range(2)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_as_many_held_out_clips_are_read_as_the_recipe_says(demo_store, tmp_path):
+    taken = []
+    for size in (1, 2, 3):
+        held_out = held_out_parts(demo_store, tmp_path, f"data.batch_size={size}")[0]
+        batches = list(held_out._batches(held_out.val, 4))
+        taken.append(torch.cat([batch["video"] for batch in batches]).tolist())
+    assert len(taken[0]) == 4 and taken[0] == taken[1] == taken[2]
+
+
+def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, tmp_path):
+    words = ["data.shuffle_frames=true", f"val_store={demo_store}", "eval.panels=0"]
+    for every in (0, 1):
+        assert run(demo_store, tmp_path / str(every), *words, f"eval.every={every}") == 0
+    rows = [read_metrics(tmp_path / str(every)) for every in (0, 1)]
+    losses = [[row["loss"] for row in part if "loss" in row] for part in rows]
+    assert losses[0] == losses[1]
+
+
+def test_ctrl_c_as_the_held_out_workers_end_is_heard(demo_store, tmp_path, monkeypatch):
+    class Ending(list):
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    held_out, *_ = held_out_parts(demo_store, tmp_path)
+    monkeypatch.setattr(heldout, "make_loader", lambda *_, **__: Ending())
+    with pytest.raises(KeyboardInterrupt):
+        list(held_out._batches(held_out.val, 4))
+
+
+@pytest.mark.parametrize("norm", ["patch", "step", "length", "none"])
+def test_true_targets_are_drawn_as_the_true_motion(demo_store, tmp_path, norm):
+    held_out, objective, _, _ = held_out_parts(demo_store, tmp_path, f"norm.kind={norm}")
+    batch = next(held_out._batches(held_out.val, 2))
+    plain = held_out_parts(demo_store, tmp_path, "norm.kind=none")[1]
+    true = plain.ask(batch).targets["position"][0]
+    drawn = to_pixels(
+        objective.ask(batch).targets["position"][0], true, objective.settings, objective.spec.points
+    )
+    torch.testing.assert_close(drawn, true, atol=1e-4, rtol=1e-4)
+
+
+def test_nearest_neighbours_vote_by_similarity():
+    rng = torch.Generator().manual_seed(0)
+    centres = torch.eye(3, 8) * 5
+    labels = torch.arange(3).repeat(20)
+    features = centres[labels] + torch.randn(60, 8, generator=rng)
+    assert knn_accuracy(features, labels, features + 0.1, labels, k=5) == 1.0
+    assert knn_accuracy(features, labels, features, (labels + 1) % 3, k=5) == 0.0
+
+
+# What is refused
+
+
+def refused(store, out, *words):
+    with pytest.raises(MMEError) as caught:
+        run(store, out, *words)
+    assert not out.exists(), "a run that is refused writes nothing"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "message"),
+    [
+        ("data.stride=2", StoreError, "spec.stride=4 does not fit the recipe's data.stride=2"),
+        ("target.points=1", StoreError, "spec.points=4 does not fit"),
+        ("target.length=7", UsageError, "target.length=7"),
+        ("target.length=0", UsageError, "target.length=0"),
+        ("model.patch=8", StoreError, "spec.patch=16 does not fit"),
+        ("model.image_size=80", UsageError, "model.image_size=80"),
+        ("model.image_size=0", UsageError, "model.image_size=0 must be a multiple"),
+        ("model.frames=7", UsageError, "model.frames=7 must be"),
+        ("model.frames=64", MMEError, "model.frames=64"),
+        ("data.batch_size=8", UsageError, "6 videos do not fill one step.*lower data.batch_size"),
+        ("data.zoom=[2,99]", UsageError, "no canvas in .* has room for 99 patches.*at most 4"),
+        ("data.crops=3", UsageError, "data.crops=3 must divide data.batch_size=2"),
+        ("norm.camera=true", UsageError, "norm.camera.*spec.camera=homography"),
+        ("loss.contents=[colour]", UsageError, "'colour' is not a content"),
+        ("loss.weights.shape=-1", UsageError, "loss.weights.shape=-1.0 must not be negative"),
+        ("mask.ratio=1", UsageError, "mask.ratio=1"),
+        ("init=nowhere.pt", UsageError, "nowhere.pt: no such checkpoint"),
+        ("val_store=nowhere", StoreError, "nowhere does not exist"),
+        ("precision=fp16", UsageError, "precision=fp16 needs a GPU"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_store_is_refused(demo_store, tmp_path, word, kind, message):
+    error = refused(demo_store, tmp_path / "run", word)
+    assert isinstance(error, kind)
+    with pytest.raises(kind, match=message):
+        raise error
+
+
+def test_a_held_out_store_made_otherwise_is_refused(demo_store, tmp_path):
+    video = TargetStore(demo_store).videos[0]
+    spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast", length=3)
+    root = demo_store.parent / "videos" / video["id"]
+    other = write_store(tmp_path / "other", [root], spec)
+    error = refused(demo_store, tmp_path / "run", f"val_store={other}")
+    assert "spec.length: 3 here, 6 there" in str(error)
+
+
+def test_a_store_that_is_being_written_is_refused(demo_store, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    with StoreLock(Place(store)):
+        errors = [
+            refused(store, tmp_path / "run"),
+            refused(demo_store, tmp_path / "run", f"val_store={store}"),
+        ]
+    for error in errors:
+        assert f"{store} is being written" in str(error)
+
+
+@pytest.mark.parametrize("word", ["resume=auto", "resume=force"])
+def test_a_folder_of_another_command_is_refused(demo_store, tmp_path, word):
+    (tmp_path / "config.yaml").write_text("init: none\ndata: {sampling: dense}\n")
+    with pytest.raises(UsageError, match=r"output of another command .*data\.sampling"):
+        run(demo_store, tmp_path, word)
+
+
+def test_the_command_answers_mistakes_in_one_line_and_status_2(capsys, tmp_path):
+    assert cli.main(["pretrain", "optim.lrr=1"]) == 2
+    assert "optim.lrr is not a key of this recipe; the nearest is optim.lr" in (
+        capsys.readouterr().err
+    )
+    assert cli.main(["pretrain", "store=nowhere", f"out={tmp_path / 'run'}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mme pretrain: nowhere does not exist") and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same_and_saves_the_same_keys(demo_store, tmp_path):
+    assert run(demo_store, tmp_path / "eager") == 0
+    assert run(demo_store, tmp_path / "compiled", "compile=true") == 0
+    eager, compiled = (
+        checkpoint.load_last(tmp_path / name, pytest.fail)["model"]
+        for name in ("eager", "compiled")
+    )
+    assert eager.keys() == compiled.keys()
+    losses = [[row["loss"] for row in read_metrics(tmp_path / n)] for n in ("eager", "compiled")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -1,0 +1,228 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from labelled import write_set
+from torch import nn
+from torch.nn import functional as F
+
+from mme_core.encoder import random_encoder
+from mme_core.errors import MMEError, UsageError
+from mme_core.model import build_pretraining_model
+from train import probe
+from train.scoring.frozen import TokenFile
+from train.scoring.probes import (
+    AttentiveProbes,
+    LinearProbes,
+    SweepAdamW,
+    Trial,
+    accuracies,
+    train_probes,
+    trials,
+)
+
+MODEL = ["model.size=tiny", "model.depth=1", "model.frames=4", "model.image_size=32"]
+
+
+# the sweep
+
+
+def test_each_trial_of_a_sweep_learns_as_it_would_alone():
+    torch.manual_seed(0)
+    features, labels = torch.randn(40, 6), torch.randint(3, (40,))
+    chosen = trials([1e-2, 1e-3], [0.0, 0.5])
+    assert [tuple(vars(trial).values()) for trial in chosen] == [
+        (1e-2, 0.0),
+        (1e-2, 0.5),
+        (1e-3, 0.0),
+        (1e-3, 0.5),
+    ]
+    probes = LinearProbes(4, 6, 3)
+    start = probes.weight.detach().clone()
+    train_probes(probes, lambda i: features[i], labels, chosen, epochs=3, batch_size=40, seed=0)
+    for number, trial in enumerate(chosen):
+        head = nn.Linear(6, 3)
+        head.weight.data, head.bias.data = start[number].T.clone(), torch.zeros(3)
+        groups = [
+            {"params": [head.weight], "weight_decay": trial.weight_decay},
+            {"params": [head.bias], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=trial.lr)
+        norm = nn.BatchNorm1d(6, affine=False)
+        for step in range(3):
+            for group in optimizer.param_groups:
+                group["lr"] = trial.lr * 0.5 * (1 + np.cos(np.pi * step / 3))
+            F.cross_entropy(head(norm(features)), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        torch.testing.assert_close(probes.weight[number], head.weight.T, atol=1e-5, rtol=0)
+        torch.testing.assert_close(probes.bias[number, 0], head.bias, atol=1e-5, rtol=0)
+
+
+def test_attentive_probe_is_cross_attention_of_one_query():
+    """The folded query and the late value projection equal torch's multi-head attention."""
+    torch.manual_seed(0)
+    width, heads = 8, 2
+    probes = AttentiveProbes(1, width, 3, heads)
+    tokens = torch.randn(5, 7, width)
+    attention = nn.MultiheadAttention(width, heads, batch_first=True)
+    query, key, value = torch.randn(width), torch.randn(width, width), torch.randn(width, width)
+    with torch.no_grad():
+        attention.in_proj_weight.copy_(torch.cat([torch.eye(width), key, value]))
+        attention.in_proj_bias.zero_()
+        attention.out_proj.weight.copy_(torch.eye(width))
+        attention.out_proj.bias.zero_()
+        per_head = width // heads
+        for head in range(heads):
+            part = slice(head * per_head, (head + 1) * per_head)
+            probes.query[0, head] = query[part] @ key[part] / per_head**0.5
+            probes.value[0, head] = value[part].T
+        normed = F.layer_norm(tokens, (width,))
+        pooled = attention(query.expand(5, 1, -1), normed, normed)[0][:, 0]
+        hidden = F.gelu(F.layer_norm(pooled, (width,)) @ probes.hidden[0])
+        pooled = pooled + hidden @ probes.out[0]
+        want = F.layer_norm(pooled, (width,)) @ probes.head[0]
+        torch.testing.assert_close(probes(tokens)[0], want, atol=1e-5, rtol=1e-4)
+
+
+def test_biases_do_not_decay():
+    bias = nn.Parameter(torch.ones(2, 1, 3))
+    bias.grad = torch.zeros_like(bias)
+    SweepAdamW([bias], [Trial(0.1, 0.5)] * 2).step(1.0)
+    assert (bias == 1).all()
+
+
+def test_accuracies_of_trials():
+    class Fixed(nn.Module):
+        def forward(self, rows):
+            return torch.stack([F.one_hot(rows, 3), F.one_hot((rows + 1) % 3, 3)]).float()
+
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    found = accuracies(Fixed(), lambda index: labels[index], labels, batch_size=2)
+    assert found.tolist() == [1.0, 0.0]
+
+
+# what chooses
+
+
+def test_the_split_takes_a_share_of_each_class():
+    labels = np.repeat([0, 1, 2], [10, 5, 2])
+    split = probe.stratified_split(labels, 0.2, seed=0)
+    assert np.bincount(labels[split.choose]).tolist() == [2, 1, 1]
+    together = torch.cat([split.learn, split.choose]).sort().values
+    assert together.tolist() == list(range(17))
+
+
+def test_shots_are_of_each_class_and_the_rest_chooses():
+    labels = np.repeat([0, 1], [6, 4])
+    split = probe.draw_shots(labels, 3, seed=1)
+    assert np.bincount(labels[split.learn]).tolist() == [3, 3]
+    assert len(split.choose) == 4
+    with pytest.raises(UsageError, match="class number 1 has 4 training videos"):
+        probe.draw_shots(labels, 4, seed=1)
+
+
+# the command
+
+
+def words(root, out, *more):
+    fixed = ["device=cpu", "data.dataset=folder", "data.workers=0", "data.stride=1", "epochs=10"]
+    return [*fixed, f"data.root={root}", f"out={out}", *more]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """All probes of a set whose classes differ in colour, with random and other random weights."""
+    folder = tmp_path_factory.mktemp("probe")
+    root = write_set(folder / "set", train=12, val=4, coloured=True)
+    torch.manual_seed(1)
+    model = build_pretraining_model("tiny", depth=1, frames=4, image_size=32)
+    recipe = {"model": {"frames": 4, "image_size": 32}}
+    torch.save({"model": model.state_dict(), "config": recipe}, folder / "w.pt")
+    extra = [f"init={folder / 'w.pt'}", "shots=[2]", "shot_draws=2", "neighbours=[1,3]"]
+    extra += ["lrs=[5e-3,1e-3]", "weight_decays=[0.01,0.1]", "epochs=30"]
+    assert probe.main(words(root, folder / "run", *extra)) == 0
+    return folder, json.loads((folder / "run" / "probe.json").read_text())
+
+
+def test_every_probe_stands_beside_random_weights_and_still_frames(report):
+    folder, found = report
+    assert (found["training_videos"], found["test_videos"], found["classes"]) == (24, 8, 2)
+    rows = [(row["weights"], row["clip"]) for row in found["rows"]]
+    weights = str(folder / "w.pt")
+    assert rows == [
+        (weights, "video"),
+        (weights, "still frame"),
+        ("random weights", "video"),
+        ("random weights", "still frame"),
+    ]
+    for row in found["rows"]:
+        assert {"linear", "attentive", "knn", "2-shot"} < set(row)
+        assert len(row["linear"]["trials"]) == len(row["attentive"]["trials"]) == 4
+        assert [trial["k"] for trial in row["knn"]["trials"]] == [1, 3]
+        assert len(row["2-shot"]) == 2
+
+
+def test_colours_are_told_apart_by_every_probe(report):
+    first = report[1]["rows"][0]
+    assert first["linear"]["accuracy"] == first["knn"]["accuracy"] == 1.0
+    assert max(trial["test"] for trial in first["attentive"]["trials"]) == 1.0
+
+
+def test_the_tokens_do_not_stay_on_the_disk(report):
+    assert {path.name for path in (report[0] / "run").iterdir()} == {"config.yaml", "probe.json"}
+
+
+def test_probes_of_still_frames_do_not_see_motion(tmp_path):
+    """Left or right: nothing in one frame says it, so a still frame's features are alike."""
+    root = write_set(tmp_path / "set", train=4, val=2)
+    extra = ["init=none", *MODEL, "probes=[knn]", "neighbours=[1]"]
+    assert probe.main(words(root, tmp_path / "run", *extra)) == 0
+    rows = json.loads((tmp_path / "run" / "probe.json").read_text())["rows"]
+    assert [row["clip"] for row in rows] == ["video", "still frame"]
+
+
+def test_too_little_disk_for_the_tokens_is_said_before(tmp_path, monkeypatch):
+    backbone = random_encoder(0, "tiny", depth=1, frames=4, image_size=32, patch=16)
+    tokens = TokenFile(tmp_path / "tokens", backbone)
+    with pytest.raises(MMEError, match=r"take .* GB.*probes=\[linear,knn\]"):
+        tokens.create(10**12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["probes=[linear,magic]"], "'magic' is not one of linear, attentive, knn"),
+        (["choice_share=1"], "choice_share=1"),
+        (["lrs=[]"], r"lrs=\[\] must name one"),
+        (["neighbours=[0]"], "neighbours=0 must be at least 1"),
+        (["shots=[0]"], "shots=0 must be at least 1"),
+        (["batch_size=1"], "batch_size=1 must be at least 2"),
+        (["epochs=0"], "epochs=0 must be at least 1"),
+        (["attention_heads=5"], "attention_heads=5 must divide the encoder's width of 192"),
+        (["view.clips=0"], "view.clips=0 must be at least 1"),
+        (["data.sampling=sparse"], "data.sampling=sparse is not one of"),
+        (["init=/nowhere"], "no such file of weights"),
+    ],
+)
+def test_wrong_input_is_explained(labelled_set, tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, *change))
+
+
+def test_videos_that_cannot_be_read_are_named(tmp_path, capsys):
+    root = write_set(tmp_path / "set", train=2, val=2)
+    (root / "val" / "left" / "0.mp4").write_bytes(b"no video")
+    extra = ["init=none", *MODEL, "probes=[knn]", "baselines=false"]
+    assert probe.main(words(root, tmp_path / "run", *extra)) == 0
+    found = json.loads((tmp_path / "run" / "probe.json").read_text())
+    assert found["test_videos"] == 3
+    assert [video for video, _ in found["not_read"]] == ["val/left/0.mp4"]
+    assert "1 videos not read" in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_training_video_a_class_cannot_choose(tmp_path):
+    root = write_set(tmp_path / "set", train=1, val=1)
+    with pytest.raises(UsageError, match="every class needs two"):
+        probe.main(words(root, tmp_path / "run", "init=none", *MODEL, "probes=[knn]"))

@@ -1,0 +1,141 @@
+"""Probes on frozen features: which trial is chosen, by which videos, and its test accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mme_core.errors import UsageError
+from train.recipes.scoring import ProbeConfig
+from train.scoring.frozen import FrozenSet
+from train.scoring.knn import knn_accuracy
+from train.scoring.probes import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training rows to learn from and to choose by."""
+
+    learn: Tensor
+    choose: Tensor
+
+
+def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> Split:
+    """A share of each class (at least one video where it has two) to choose by, drawn by seed."""
+    rng = np.random.default_rng([seed, len(labels_N)])
+    choose = []
+    for label in np.unique(labels_N):
+        rows = rng.permutation(np.flatnonzero(labels_N == label))
+        if len(rows) > 1:
+            choose += rows[: max(1, round(share * len(rows)))].tolist()
+    learn = np.setdiff1d(np.arange(len(labels_N)), choose)
+    if not len(choose) or not len(learn):
+        raise UsageError("too few training videos to choose by: every class needs two at least")
+    return Split(torch.from_numpy(learn), torch.tensor(sorted(choose)))
+
+
+def draw_shots(labels_N: np.ndarray, shots: int, seed: int) -> Split:
+    """`shots` videos of each class to learn from; the rest of the training videos choose."""
+    rng = np.random.default_rng([seed, shots])
+    classes, counts = np.unique(labels_N, return_counts=True)
+    if counts.min() <= shots:
+        raise UsageError(
+            f"shots={shots}: class number {classes[counts.argmin()]} has {counts.min()} training "
+            "videos, and one must be left to choose by"
+        )
+    drawn = [rng.permutation(np.flatnonzero(labels_N == c))[:shots] for c in classes]
+    learn = np.sort(np.concatenate(drawn))
+    rest = np.setdiff1d(np.arange(len(labels_N)), learn)
+    return Split(torch.from_numpy(learn), torch.from_numpy(rest))
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Test accuracy of what was chosen, and the accuracies of all trials for the record."""
+
+    accuracy: float
+    chosen: dict[str, float]
+    trials: list[dict[str, float]]
+
+
+class Prober:
+    """Probes on one pair of frozen sets."""
+
+    def __init__(self, config: ProbeConfig, train: FrozenSet, val: FrozenSet, classes: int) -> None:
+        self.config, self.train, self.val, self.classes = config, train, val, classes
+        self.trials = trials(config.lrs, config.weight_decays)
+        self.device = train.pooled.device
+
+    def run(self, kind: str) -> ProbeResult:
+        share, seed = self.config.choice_share, self.config.seed
+        split = stratified_split(self.train.labels.cpu().numpy(), share, seed)
+        if kind == "knn":
+            return self._knn(split)
+        everything = torch.arange(len(self.train.labels))
+        return self._swept(kind, split, everything)
+
+    def few_shot(self, shots: int) -> list[float]:
+        """Test accuracies of the linear probe for several draws of `shots` videos a class."""
+        labels = self.train.labels.cpu().numpy()
+        splits = [draw_shots(labels, shots, draw) for draw in range(self.config.shot_draws)]
+        return [self._swept("linear", split, split.learn).accuracy for split in splits]
+
+    def _swept(self, kind: str, split: Split, final: Tensor) -> ProbeResult:
+        """Chooses a trial by the split, then trains all on `final` and tests them."""
+        chooser = self._fit(kind, split.learn)
+        chosen_by = self._test(chooser, kind, self.train, split.choose)
+        best = int(chosen_by.argmax())
+        tested = self._test(self._fit(kind, final), kind, self.val, None)
+        rows = [
+            {**dataclasses.asdict(trial), "choice": float(choice), "test": float(test)}
+            for trial, choice, test in zip(self.trials, chosen_by, tested)
+        ]
+        return ProbeResult(float(tested[best]), dataclasses.asdict(self.trials[best]), rows)
+
+    def _fit(self, kind: str, rows: Tensor) -> torch.nn.Module:
+        config = self.config
+        torch.manual_seed(config.seed)
+        count, width = len(self.trials), self.train.pooled.shape[-1]
+        if kind == "linear":
+            probes = LinearProbes(count, width, self.classes)
+        else:
+            probes = AttentiveProbes(count, width, self.classes, config.attention_heads)
+        read = self._reader(kind, self.train)
+        return train_probes(
+            probes.to(self.device),
+            lambda index: read(rows[index]),
+            self.train.labels[rows.to(self.device)],
+            self.trials,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+
+    def _test(
+        self, probes: torch.nn.Module, kind: str, data: FrozenSet, rows: Tensor | None
+    ) -> Tensor:
+        rows = torch.arange(len(data.labels)) if rows is None else rows
+        read = self._reader(kind, data)
+        labels = data.labels[rows.to(self.device)]
+        return accuracies(probes, lambda index: read(rows[index]), labels, self.config.batch_size)
+
+    def _reader(self, kind: str, data: FrozenSet) -> Callable[[Tensor], Tensor]:
+        if kind == "linear":
+            return lambda index: data.pooled[index.to(self.device)]
+        return lambda index: data.tokens.read(index).to(self.device)
+
+    def _knn(self, split: Split) -> ProbeResult:
+        train, labels = self.train.pooled, self.train.labels
+        learn, choose = split.learn.to(self.device), split.choose.to(self.device)
+        rows = []
+        for k in self.config.neighbours:
+            choice = knn_accuracy(train[learn], labels[learn], train[choose], labels[choose], k)
+            test = knn_accuracy(train, labels, self.val.pooled, self.val.labels, k)
+            rows.append({"k": k, "choice": choice, "test": test})
+        best = max(rows, key=lambda row: row["choice"])
+        return ProbeResult(best["test"], {"k": best["k"]}, rows)
