@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mme_core.spec import TargetSpec
     from mme_core.store.target_store import TargetStore
 
-# name: module that defines it. Stage 1 runs without torch, so each is imported when it is asked for.
+# name: module that defines it, imported when it is asked for: stage 1 runs without torch
 _PUBLIC = {
     "ClipDataset": "mme_core.clips.dataset",
     "TargetSpec": "mme_core.spec",
