@@ -122,11 +122,15 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         with interrupt_waits():
-            batches = super().__iter__()
-        for batch in batches:
-            if isinstance(batch, MMEError):
-                raise batch
-            yield batch
+            return _raise_errors(super().__iter__())
+
+
+def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, MMEError):
+            del batches  # the error's frames would keep the workers beyond the end of the program
+            raise batch
+        yield batch
 
 
 def make_loader(

@@ -16,7 +16,8 @@ from train.engine.distributed import interrupt_waits
 
 LEFT = """
 import sys
-from mme_core.clips.dataset import ClipDataset, make_loader
+from mme_core.clips.dataset import ClipDataset, collate
+from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 
 if __name__ == "__main__":
