@@ -1,17 +1,18 @@
-"""What each departure from the paper's setting is worth: what `pretrain/plus.yaml` rests on.
+"""What is each departure from the paper's setting worth? `pretrain/plus.yaml` rests on the answer.
 
     python benchmarks/ablation.py --work runs/ablation --seeds 2 --jobs 2
     python benchmarks/ablation.py --videos 60 --labelled 40 --steps 10 --only paper flip
 
-Pre-trains a tiny encoder on generated videos, half of them of one moving texture (as
-benchmarks/learning.py) and half of one that moves in a disc over a still picture, as a camera that
-stands sees it. Once in the paper's setting, then with each change alone; the steps, the clips of a
-step and all else are the same. Then the frozen encoders are probed on other videos, whose class is
-their motion alone (the demo set). Printed are accuracies on held-out videos, mean ± deviation over
-the seeds of pre-training and probes, and the held-out losses as shares of the best constant's,
-which can be compared only between settings with the same targets.
+Pre-trains a tiny encoder on generated videos, once in the paper's setting and once with each
+change alone, for the same steps and clips. Half of the videos show one moving texture (as in
+benchmarks/learning.py). The other half show one that moves in a disc over a still picture, as a
+camera at rest sees it. Then probes test the frozen encoders on the demo set, whose class is the
+motion alone.
 
-Everything goes to --work; what is there already is not done again.
+Prints accuracies on held-out videos, mean ± deviation over the seeds of pre-training and probes,
+and the held-out losses as shares of the best constant's. Losses can be compared only between
+settings with the same targets. All files go to --work; existing results are not computed again.
+The results are in docs/measurements/ablation.md.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""Clips a second that the loader delivers: from a store's frames, and from the video files.
+"""Clips a second that the loader delivers, from a store's frames and from video files.
 
     python benchmarks/loader.py [--clips 200] [--workers 0] [--crops 1]
     OPENBLAS_NUM_THREADS=1 python benchmarks/loader.py --zoom 10 16    # as in a worker
     python benchmarks/loader.py --store STORE [--root VIDEOS]
 
-Without --store it generates videos (340×256, h264, a key frame every 250 frames, textures that
-drift and turn, with the detail and the noise of real ones) and their store. One core unless
---workers says otherwise. Clips of 16 × 224² are loaded from the store and from the files in turn,
-each round the same random windows; the fastest of `--repeats` rounds counts. What is compared with
-the store's samples, which hold frames and targets, is the decoding of the files' frames alone.
-Without workers time is the core's own (CPU time, which others on the machine do not lengthen) and
-that of the clock on the wall is printed beside it. The breakdown is of one more round.
+Without --store it generates videos and their store: 340×256, H.264, a key frame every 250 frames,
+textures that drift and turn, with the detail and the noise of real videos. It loads clips of 16 ×
+224² from the store and from the files in turn. Each round uses the same random windows, and the
+fastest of `--repeats` rounds counts. Samples from the store (frames and targets) are compared
+with the decoding of the files' frames alone.
+
+It uses one core unless --workers says otherwise. Without workers it measures processor time,
+which other work on the machine does not lengthen, and prints wall-clock time beside it. One more
+round gives the breakdown. The results are in docs/measurements/loader.md.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""What large data sets take: stage 1's cost, the store's size, what training reads, the driver.
+"""Costs of large data sets: stage 1, the store's size, reading while training, the driver.
 
     python benchmarks/scale.py [VIDEO ...]               # tables from the costs of these files
     python benchmarks/scale.py --driver 1000000 [--ray]  # a run whose tasks do nothing
 
-The first extracts the files on one core into a store, takes the means per raw frame and per
-tubelet, and multiplies; it counts the processor's time, so other work on the machine hardly
-disturbs it. Without files it takes some of the demo set. The second runs the driver of `mme flows`
-on made-up videos: its own work, memory and, with --ray, how many tasks a second it gets through.
-docs/scale.md holds the output.
+The first command extracts the files into a store on one core, takes the means for a raw frame and
+for a tubelet, and multiplies. It measures processor time, which other work hardly disturbs.
+Without files it takes some of the demo set. The second runs the driver of `mme flows` on made-up
+videos. It measures the driver's own work and memory and, with --ray, how many tasks a second come
+back. The results are in docs/measurements/scale.md.
 """
 
 from __future__ import annotations
