@@ -7,7 +7,7 @@
 # by 1. So this script takes the signal and sends it to the training processes: they save a checkpoint and
 # stop. It does the same with SIGTERM (preemption), because torchrun would give them only 30 seconds.
 #
-# BIN   folder of the command `torchrun` (default: .venv/bin here)
+# BIN   folder of the commands `torchrun` and `mme` (default: .venv/bin here)
 # GPUS  training processes on this node (default: the GPUs that Slurm gave)
 set -euo pipefail
 
