@@ -184,3 +184,20 @@ def test_readme_explains_a_term_before_using_it():
     first = (ROOT / "README.md").read_text().split("## How it works")[0]
     terms = ("tubelet", "HOG", "shard", "stride", "canvas", "probe", "Zarr", "Ray")
     assert [term for term in terms if re.search(rf"\b{term}", first)] == []
+
+
+def test_readme_results_stand_in_the_measurements():
+    readme = (ROOT / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.startswith("|") and "– |" in line]
+    numbers = [number for row in rows for number in re.findall(r"(\d+\.\d) %", row)]
+    measured = (ROOT / "docs" / "measurements" / "downstream.md").read_text()
+    assert len(numbers) == 12
+    assert [number for number in numbers if f"{number} ±" not in measured] == []
+
+
+def test_readme_speeds_stand_in_the_measurements():
+    readme = (ROOT / "README.md").read_text()
+    measured = (ROOT / "docs" / "measurements" / "model.md").read_text()
+    numbers = re.findall(r"([\d–]+) clips/s", readme)
+    assert len(numbers) >= 3
+    assert [number for number in numbers if f"| {number} |" not in measured] == []
