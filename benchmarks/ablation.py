@@ -36,9 +36,9 @@ from mme_core.datasets.demo import HEIGHT, WIDTH, encode
 from train import pretrain, probe
 from train.engine.runlog import read_metrics
 
-PAPER = ["norm.floor=0", "data.flip=false"]  # after the recipe of benchmarks/learning.py
+PAPER = ["norm.floor=0", "data.flip=false"]  # overrides the recipe of benchmarks/learning.py
 QUIET = ["data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"]
-HALF_WARMUP = "optim.warmup_epochs=5"  # with the two crops of `plus` an epoch has twice the steps
+HALF_WARMUP = "optim.warmup_epochs=5"  # an epoch of `plus` has twice the steps
 CHANGES = {  # name: words of `mme pretrain`
     "paper": [],
     "floor 0.1": ["norm.floor=0.1"],
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def make_unlabelled(work: Path, videos: int) -> tuple[Path, Path]:
-    """Stores to pre-train on, and to hold out: one video in five."""
+    """Stores for pre-training and for the held-out loss; one video in five is held out."""
     parts: dict[str, list[Path]] = {"pretrain": [], "held-out": []}
     for number in range(videos):
         part = "held-out" if number % 5 == 0 else "pretrain"
@@ -127,7 +127,7 @@ def run(work: Path, stores: dict[str, Path], name: str, seed: int, steps: int) -
         init = "none"
         if name != "random":
             init = folder / "run"
-            base = folder / "base.yaml"  # overlays lie over it, which they cannot over words
+            base = folder / "base.yaml"  # a file, because recipes cannot override key=value words
             base.parent.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(OmegaConf.from_dotlist([*learning.RECIPE, *QUIET, *PAPER]), base)
             words = [f"store={stores['pretrain']}", f"val_store={stores['held_out']}"]

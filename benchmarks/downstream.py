@@ -80,7 +80,7 @@ def model_words(options: argparse.Namespace) -> list[str]:
 
 
 def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) -> Path:
-    """A run's folder after so many steps."""
+    """The folder of a run that has done this number of steps."""
     if not (out / "done").exists():
         batch = options.batch
         recipe = ["decoder.width=96", "decoder.heads=3", "norm.floor=0.1", "optim.clip=1.0"]
@@ -95,7 +95,7 @@ def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) 
 
 
 def learn_from_generated(options: argparse.Namespace, spec: list[str]) -> Path:
-    """The run of a model that has seen nothing but generated videos."""
+    """A run pre-trained on generated videos only."""
     folder = options.work / "generated"
     videos = []
     for number in range(options.generated):
@@ -206,7 +206,7 @@ def main() -> None:
     init = learn_from_generated(options, spec) if options.generated else None
     parts = list(folds(options.root, options.subjects))
     videos = sum(len(test) for _, _, test in parts)
-    results: list[dict[tuple[str, str, str], float]] = []  # of each seed
+    results: list[dict[tuple[str, str, str], float]] = []  # one for each seed
     for seed in range(options.seeds):
         hits: Counter[tuple[str, str, str]] = Counter()
         for name, train, test in parts:

@@ -121,7 +121,7 @@ def needed_pairs(path: Path, spec: TargetSpec) -> tuple[list[tuple[np.ndarray, n
 
 
 def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
-    """Seconds in each part of one extraction: the functions of each part get a clock."""
+    """Seconds in each part of one extraction, measured around the functions of each part."""
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:

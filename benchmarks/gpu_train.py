@@ -102,7 +102,7 @@ def measure(
     batches: Iterator[Batch],
     args: argparse.Namespace,
 ) -> Result:
-    """Times `args.steps` steps after as many as compiling and filling the queues take."""
+    """Times `args.steps` steps, after the warm-up steps that compile and fill the queues."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     on_gpu = objective.device.type == "cuda"
     waited = start = 0.0
@@ -160,7 +160,7 @@ def synthetic_batch(args: argparse.Namespace, spec: TargetSpec, device: torch.de
 
 
 def store_batches(args: argparse.Namespace, store: TargetStore, crops: int) -> Iterator[Batch]:
-    """Endless batches of random clips; a small store's videos come again with other clips."""
+    """Endless batches of random clips. A small store's videos repeat with other clips."""
     dataset = ClipDataset(
         store, frames=args.frames, image_size=args.image_size, crops=crops, mask_ratio=RATIO
     )

@@ -28,7 +28,7 @@ from preprocess import flows
 FLOORS = (0.0, 0.1, 0.25, 0.5, 1.0)  # pixels
 SPEEDS = (0, 0.05, 0.2, 0.5, 1, np.inf)  # mean |Δp| of a patch, pixels a raw frame
 SPEC = ("spec.stride=2", "spec.short_side=128", "spec.long_side=160")
-SHOWN = 0.1  # the floor at which the speeds are told apart
+SHOWN = 0.1  # the floor for which the table is split by speed
 RATIO = 0.7
 
 

@@ -49,7 +49,7 @@ from train.data.sampler import ClipSampler
 GOAL = 70  # clips/s on one core
 GOAL_RATIO = 8  # over the decoding of a GOP-250 video
 GOP = 250
-GRAIN = 5  # grey levels of a camera's noise; files and frames come out as large as Kinetics' are
+GRAIN = 5  # noise in grey levels; gives files and frames of Kinetics' size
 BATCH = 8
 
 
@@ -79,7 +79,7 @@ def measure(store: TargetStore, options: argparse.Namespace) -> None:
     if options.root or not options.store:
         filed = ClipDataset(store, **augmentation, source="video", root=options.root)
     rounds = defaultdict(list)
-    few = max(options.clips // 4, 1)  # the files are slow; the rate is what counts
+    few = max(options.clips // 4, 1)  # fewer clips, because reading files is slow
     for _ in range(options.repeats):
         rounds["store"].append(load(stored, options.clips, options.workers))
         if filed:
@@ -110,7 +110,7 @@ def measure(store: TargetStore, options: argparse.Namespace) -> None:
 
 
 def clock() -> np.ndarray:
-    """Seconds of this process' CPU time and on the wall."""
+    """This process's CPU time and the wall-clock time, seconds."""
     return np.array([time.process_time(), time.perf_counter()])
 
 
@@ -147,7 +147,7 @@ def jpeg_bytes(store: TargetStore) -> float:
 
 
 def breakdown(dataset: ClipDataset, clips: int) -> str:
-    """Milliseconds of CPU time a sample in each part; the clocks cost a little."""
+    """Milliseconds of CPU time of each part of a sample, including a little for measuring."""
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,7 +183,7 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
 
 
 def generate(folder: Path, videos: int, frames: int) -> Path:
-    """Videos under folder/videos and their store, whose path it returns."""
+    """Generates videos under folder/videos and their store; returns the store's path."""
     spec = TargetSpec(flow="dis-ultrafast")
     open_or_create_store(folder / "store", spec, "generated", None, [])
     with ShardWriter(folder / "store", 0, spec) as writer:
@@ -236,7 +236,7 @@ def natural(rng: np.random.Generator, side: int) -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     frequency[0, 0] = np.inf
     noise = rng.normal(size=(3, side, side))
-    # 1/f, less grain: a video's compression takes the finest of it
+    # 1/f, with less of the finest grain, which video compression removes
     luma = np.fft.irfft2(np.fft.rfft2(noise[0]) / frequency**1.4)
     chroma = np.fft.irfft2(np.fft.rfft2(noise[1:]) / frequency**1.4)
     colours = [luma + 0.4 * chroma[0], luma, luma + 0.4 * chroma[1]]

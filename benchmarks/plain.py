@@ -48,7 +48,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """Takes the shape of an existing model, and its weights from `load`."""
+    """Has the sizes of an existing model; `load` copies its weights."""
 
     def __init__(self, model: PretrainingModel) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ CORES = 1000
 
 @dataclass(frozen=True)
 class DataSet:
-    """videos of `seconds` at `fps`; extracted with `stride`."""
+    """`videos` of `seconds` at `fps`, extracted with `stride`."""
 
     name: str
     videos: int
@@ -243,7 +243,7 @@ def _nothing(job: ShardJob, *_: Any) -> ShardResult:
     )
     outcomes = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)
     result = ShardResult(job.number, tuple(outcomes))
-    return pickle.loads(pickle.dumps(result))  # strings of its own, as after a way through Ray
+    return pickle.loads(pickle.dumps(result))  # copies the strings, as sending through Ray does
 
 
 def _row(name: str, number: int) -> dict[str, Any]:

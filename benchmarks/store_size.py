@@ -61,7 +61,7 @@ def print_row(name: str, sizes: dict[str, float]) -> None:
 def measure(
     video: Path, spec: TargetSpec, folder: Path
 ) -> tuple[dict[str, float], list[TubeletTargets]]:
-    """Megabytes of each array per 8 tubelets, read off the files of a shard; and the tubelets."""
+    """Megabytes of each array per 8 tubelets, from a shard's file sizes; and the tubelets."""
     store = Path(tempfile.mkdtemp(dir=folder))
     kept = []
     with ShardWriter(store, 0, spec) as writer:
