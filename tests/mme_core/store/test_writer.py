@@ -168,8 +168,8 @@ def test_a_killed_writer_leaves_nothing_to_read_and_what_it_left_can_be_removed(
     url = make_store(tmp_path / "store", [{"a": 2}])
     script = f"""
         import os, signal
-        from targets_made_up import SPEC, row, tubelets
-        from mme_core import layout
+        from made_up_targets import SPEC, row, tubelets
+        from mme_core.store import layout
         from mme_core.store.writer import ShardWriter
         layout.FILE_TUBELETS = 8
         writer = ShardWriter({str(url)!r}, 1, SPEC)
