@@ -7,7 +7,7 @@
 # processes behind 1. So the signal is taken here and given to them: they save a checkpoint and
 # stop. SIGTERM (preemption) is treated alike: torchrun would leave them only 30 seconds.
 #
-# BIN   folder of the command `torchrun` (default: .venv/bin here)
+# BIN   folder of the commands `torchrun` and `mme` (default: .venv/bin here)
 # GPUS  training processes on this node (default: the GPUs that Slurm gave)
 set -euo pipefail
 
@@ -19,7 +19,7 @@ trap '' USR1 # inherited by torchrun; the training processes install handlers of
     --nnodes="$SLURM_JOB_NUM_NODES" \
     --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" \
-    -m mme_core "$@" &
+    --no-python "$BIN/mme" "$@" &
 agent=$!
 trap 'pkill -USR1 -P "$agent" || true' USR1 TERM
 

@@ -20,13 +20,12 @@ from rich.progress import track
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
-from mme_core.store.layout import shard_name
+from mme_core.processes import ChildEnvironment
+from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
 from mme_core.store.writer import leftovers
 from preprocess.verify_shard import ShardReport, check_shard
-
-LEDGER = "ledger.jsonl"
 
 
 @dataclass
@@ -81,7 +80,7 @@ def _map(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[ShardReport]
         yield from (check_shard(*job) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ChildEnvironment(), ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield from pool.map(check_shard, *zip(*jobs))
 
 

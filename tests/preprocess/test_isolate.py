@@ -52,7 +52,7 @@ def run(tmp_path, monkeypatch, what, timeout=60.0):
     (tmp_path / "fatal_plugin.py").write_text(PLUGIN.format(what=what))
     monkeypatch.syspath_prepend(tmp_path)
     seen = []
-    with Isolated() as isolated:
+    with Isolated([]) as isolated:
         result = isolated.write(job(tmp_path, "fatal_plugin:fatal", timeout), seen.append)
     store = TargetStore(tmp_path / "store")
     assert list(store.videos["id"]) == ["a/000.mp4", "a/002.mp4"]
@@ -86,7 +86,7 @@ def test_killed_child_is_replaced(tmp_path):
             killed.extend(workers())
             killed[0].send_signal(signal.SIGKILL)
 
-    with Isolated() as isolated:
+    with Isolated([]) as isolated:
         result = isolated.write(job(tmp_path, "dis-fast"), kill_once)
     assert [row.status for row in result.outcomes] == ["ok"] * 3
     assert len(TargetStore(tmp_path / "store").videos) == 3
@@ -101,7 +101,7 @@ def workers():
 
 def test_one_child_serves_many_shards(tmp_path):
     write_tree(tmp_path / "videos", 2, ("a",))
-    with Isolated() as isolated:
+    with Isolated([]) as isolated:
         isolated.write(job(tmp_path, "dis-fast"), lambda outcome: None)
         (child,) = workers()
         isolated.write(job(tmp_path, "dis-fast"), lambda outcome: None)
@@ -111,13 +111,13 @@ def test_one_child_serves_many_shards(tmp_path):
 
 def test_errors_that_end_the_run(tmp_path):
     write_tree(tmp_path / "videos", 1, ("a",))
-    with Isolated() as isolated, pytest.raises(UsageError, match="no_such_module"):
+    with Isolated([]) as isolated, pytest.raises(UsageError, match="no_such_module"):
         isolated.write(job(tmp_path, "no_such_module:flow"), lambda outcome: None)
-    with Isolated() as isolated, pytest.raises(StoreError, match="must be on a shared disk"):
+    with Isolated([]) as isolated, pytest.raises(StoreError, match="must be on a shared disk"):
         open_place(tmp_path).remove("store/store.json")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), str(tmp_path), 1.0)
         isolated.write(missing, lambda outcome: None)
-    with Isolated() as isolated, pytest.raises(UsageError, match="does not see the videos"):
+    with Isolated([]) as isolated, pytest.raises(UsageError, match="does not see the videos"):
         open_place(tmp_path).write("store/store.json", b"{}")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), "/no/such/root", 1.0)
         isolated.write(missing, lambda outcome: None)
@@ -150,7 +150,7 @@ def test_worker_that_loses_its_parent_ends(poisoned, monkeypatch):
     parent = os.fork()
     if parent == 0:
         try:
-            Isolated().write(work, lambda outcome: None)
+            Isolated([]).write(work, lambda outcome: None)
         finally:
             os._exit(1)
     deadline = time.monotonic() + 60

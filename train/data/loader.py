@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -20,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core.errors import MMEError
-from mme_core.threads import ONE_THREAD
+from mme_core.processes import ChildEnvironment
 from train.engine.distributed import STOP_SIGNALS, interrupt_waits
 
 PREFETCH = 4  # batches that each worker has ready
@@ -48,9 +47,10 @@ def _context(preload: str) -> BaseContext:
     stopping = {signal.SIGINT, *STOP_SIGNALS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # it has unblocked some
-        with _one_thread():
+        # One thread: there are as many workers as cores.
+        with ChildEnvironment():
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # it has unblocked some
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -60,19 +60,6 @@ def _context(preload: str) -> BaseContext:
 def usable_cores() -> int:
     """Cores that this process may use: more loader processes would only slow each other."""
     return len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For the server, which loads NumPy, and the workers: as many processes as cores are busy."""
-    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name in ONE_THREAD.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _start_worker(trainer: int, worker: int) -> None:

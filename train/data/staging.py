@@ -1,6 +1,6 @@
 """Copies of a store's shards on a local disk, for stores on slow or far ones.
 
-    python -m train.data.staging STORE FOLDER [--limit-gb N]        copies, and ends
+    python -P -m train.data.staging STORE FOLDER [--limit-gb N]        copies, and ends
 
 With `data.stage=FOLDER` a run does this beside its training (`open_staged`): a clip is read from
 the copy of its shard as soon as that is complete, else from the store. Every epoch reads all
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from mme_core.errors import MMEError, UsageError
 from mme_core.io.place import Place, local_path, open_place
+from mme_core.processes import child_environment
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
 from mme_core.store.reader import ChunkReader
@@ -102,7 +103,9 @@ def open_staged(
     command += ["--quiet", "--with", str(os.getpid()), "--keep-free", str(keep_free)]
     if limit_gb is not None:
         command += ["--limit-gb", str(limit_gb)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, env=child_environment()
+    )
     atexit.register(process.terminate)
     return store
 

@@ -9,14 +9,15 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core import cli
-from mme_core.threads import ONE_THREAD
+from mme_core.processes import ONE_THREAD
 from train.data import loader as workers
 from train.data.loader import Loader, make_loader, usable_cores, worker_options
 from train.engine.distributed import interrupt_waits
 
 LEFT = """
 import sys
-from mme_core.clips.dataset import ClipDataset, make_loader
+from mme_core.clips.dataset import ClipDataset, collate
+from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 
 if __name__ == "__main__":
