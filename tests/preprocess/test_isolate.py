@@ -1,5 +1,6 @@
 """A video that crashes or hangs its process is found and quarantined; the rest is stored."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from preprocess.isolate import Isolated
 from preprocess.jobs import ShardJob
+from preprocess.lock import StoreLock
 from preprocess.shard import write_shard
 
 # a flow algorithm that is fatal for frames wider than high by much, as a broken decoder may be
@@ -121,6 +123,17 @@ def test_errors_that_end_the_run(tmp_path):
         open_place(tmp_path).write("store/store.json", b"{}")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), "/no/such/root", 1.0)
         isolated.write(missing, lambda outcome: None)
+
+
+def test_no_shard_is_stored_without_the_lock(tmp_path):
+    write_tree(tmp_path / "videos", 1, ("a",))
+    work, place = job(tmp_path, "dis-fast"), open_place(tmp_path / "store")
+    with StoreLock(place) as lock:
+        with pytest.raises(StoreError, match="lost its lock"):
+            write_shard(dataclasses.replace(work, lock="of another"), lambda message: None)
+        assert place.names("shards") == []
+        write_shard(dataclasses.replace(work, lock=lock.token), lambda message: None)
+        assert place.names("shards") == ["00000.zarr"]
 
 
 def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
