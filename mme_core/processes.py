@@ -59,6 +59,21 @@ class ChildEnvironment:
         os.environ.update(self._before)
 
 
+def die_with_parent(parent: int) -> None:
+    """Ends this process when its parent, whose number is given, ends in any way.
+
+    On Linux the system does it, even while this process hangs; elsewhere only a parent that has
+    ended already is noticed.
+    """
+    import ctypes
+    import signal
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
 def _current_folder() -> str:
     try:
         return os.getcwd()  # noqa: PTH109

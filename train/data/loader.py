@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from mme_core.processes import ChildEnvironment
 from train.engine.distributed import STOP_SIGNALS, interrupt_waits
 
 PREFETCH = 4  # batches that each worker has ready
+WATCH_S = 1.0  # between two looks at the trainer
 
 
 def worker_options(preload: str) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def _start_worker(trainer: int, worker: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     sys.excepthook = _hook
-    threading.Thread(target=_end_when_told_by, args=(trainer,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -75,10 +77,22 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
 
 
-def _end_when_told_by(trainer: int) -> None:
-    """At its exit Python ends workers that are left by SIGTERM, and waits for them."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
+def _end_with(trainer: int) -> None:
+    """Ends this worker when the trainer tells it to by SIGTERM, or was killed.
+
+    The server, which is this process's parent, outlives a trainer that was killed: it ends when its
+    last worker has ended.
+    """
+    try:
+        process = os.pidfd_open(trainer)
+    except ProcessLookupError:
+        os._exit(0)
+    ended = select.poll()
+    ended.register(process)
+    while not ended.poll(0):
+        told = signal.sigtimedwait({signal.SIGTERM}, WATCH_S)
+        if told is not None and told.si_pid == trainer:
+            break
     os._exit(0)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mme_core.errors import MMEError, UsageError
 from mme_core.io.place import Place, local_path, open_place
-from mme_core.processes import child_environment
+from mme_core.processes import child_environment, die_with_parent
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
 from mme_core.store.reader import ChunkReader
@@ -180,6 +180,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--with", type=int, metavar="PID", help="end when this process has ended")
     options = vars(parser.parse_args(argv))
+
+    if options["with"] is not None:
+        die_with_parent(options["with"])
 
     def say(staged: Staged) -> None:
         if not options["quiet"]:
