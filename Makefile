@@ -22,7 +22,7 @@ NPROC ?= 1
 SPEC ?=
 OPTS ?=
 
-RUN = $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) -m mme_core,$(BIN)/mme)
+RUN = $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) --no-python $(BIN)/mme,$(BIN)/mme)
 CONFIG = $(foreach recipe,$(RECIPE),--config "$(recipe)")
 LABELLED = $(if $(VAL_STORE),data.dataset=null "store=$(STORE)" "val_store=$(VAL_STORE)",data.dataset=$(DATASET) "data.root=$(ROOT)")
 

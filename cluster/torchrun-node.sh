@@ -19,7 +19,7 @@ trap '' USR1 # torchrun inherits this; the training processes install their own 
     --nnodes="$SLURM_JOB_NUM_NODES" \
     --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" \
-    -m mme_core "$@" &
+    --no-python "$BIN/mme" "$@" &
 agent=$!
 trap 'pkill -USR1 -P "$agent" || true' USR1 TERM
 

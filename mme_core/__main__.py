@@ -2,6 +2,10 @@
 
 import sys
 
-from mme_core.cli import main
+from mme_core.processes import put_current_folder_last
+
+put_current_folder_last()  # before anything else is imported
+
+from mme_core.cli import main  # noqa: E402
 
 sys.exit(main())

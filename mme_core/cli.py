@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mme_core.errors import MMEError, UsageError
+from mme_core.processes import put_current_folder_last
 
 # name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -52,6 +53,7 @@ def _run(name: str, argv: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command and returns its exit status: 2 for wrong usage, 1 for other errors."""
+    put_current_folder_last()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]

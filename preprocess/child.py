@@ -11,9 +11,7 @@ JSON object a line:
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import signal
 import socket
 import sys
@@ -21,13 +19,14 @@ import traceback
 from typing import Any
 
 from mme_core.errors import MMEError
+from mme_core.processes import die_with_parent
 from preprocess.jobs import ShardJob
 from preprocess.shard import write_shard
 
 
 def main(argv: list[str]) -> int:
     """The child process: shards until the socket closes."""
-    _die_with_parent(int(argv[1]))
+    die_with_parent(int(argv[1]))
     import cv2
 
     cv2.setNumThreads(1)
@@ -47,14 +46,6 @@ def main(argv: list[str]) -> int:
                 traceback.print_exc()
                 report({"error": ["MMEError", f"internal error: {type(error).__name__}: {error}"]})
     return 0
-
-
-def _die_with_parent(parent: int) -> None:
-    """Linux: no orphan goes on writing when the parent is killed, even from inside a hang."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 if __name__ == "__main__":

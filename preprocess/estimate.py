@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mme_core.datasets import Manifest
+from mme_core.processes import plugin_path
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import open_or_create_store
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
@@ -46,7 +47,7 @@ def _try(
 ) -> tuple[Sequence[Outcome], int]:
     """The outcomes of a sample, and the bytes of its shard."""
     items = tuple(random.Random(seed).sample(manifest.items, number))
-    with tempfile.TemporaryDirectory() as store, Isolated() as isolated:
+    with tempfile.TemporaryDirectory() as store, Isolated(plugin_path()) as isolated:
         open_or_create_store(store, spec, manifest.dataset, manifest.split, manifest.class_names)
         job = ShardJob(0, items, spec, store, manifest.root, timeout)
         outcomes = isolated.write(job, lambda outcome: None).outcomes

@@ -27,7 +27,7 @@ from rich.markup import escape
 
 from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER, STORE
@@ -38,7 +38,7 @@ from preprocess.arguments import command_parser, positive, read_manifest, read_s
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob
 from preprocess.ledger import Ledger
-from preprocess.lock import StoreLock
+from preprocess.lock import StoreLock, check_owner
 from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
@@ -89,20 +89,21 @@ def _flows(arguments: argparse.Namespace) -> int:
     spec = read_spec(arguments)
     manifest = read_manifest(arguments, generate=not arguments.dry_run)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
-    place = Place(_absolute(arguments.store))
+    place = open_place(_absolute(arguments.store))
     work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), Console())
     if arguments.dry_run:
         if not work.is_new:
             work.open_store()
         _prepare(work)
         return 0
-    with StoreLock(place):
+    with StoreLock(place) as lock:
         work.open_store()
         remove_leftovers(place.url)
         try:
-            status = _run(work)
+            status = _run(work, lock.token)
         finally:
-            remove_leftovers(place.url)
+            if lock.is_mine():
+                remove_leftovers(place.url)
         del manifest, items, work  # of millions of videos; the table takes as much
         load_table(place, spec.hash)  # writes its cache
     return status
@@ -132,13 +133,13 @@ class _Work:
             self.console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def _run(work: _Work) -> int:
+def _run(work: _Work, lock: str) -> int:
     ledger, todo, shards = _prepare(work)
     known = () if work.arguments.retry_quarantined else ledger
     failures = _Failures(work.arguments.max_failures, known, {item.id for item in work.items})
     root, timeout = work.manifest.root, work.arguments.timeout
     jobs = (
-        ShardJob(shard.number, shard.items, work.spec, work.place.url, root, timeout)
+        ShardJob(shard.number, shard.items, work.spec, work.place.url, root, timeout, lock=lock)
         for shard in shards
     )
     finished: list[int] = []
@@ -148,6 +149,7 @@ def _run(work: _Work) -> int:
             closing(_pool(work.arguments, jobs, display)) as results,
         ):
             for result in results:
+                check_owner(work.place, lock)
                 ledger.add(result.number, result.outcomes)
                 finished.append(result.number)
                 display.finish(result)

@@ -14,13 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from mme_core.errors import MMEError
-from mme_core.threads import ONE_THREAD
+from mme_core.processes import child_environment
 from preprocess.jobs import ERRORS, Outcome, ShardJob
 
 GRACE = 1.5  # the worker gives up by itself at the time limit, unless it hangs
@@ -46,9 +45,13 @@ class _LostError(Exception):
 
 
 class Isolated:
-    """Writes shards in a child process, which lives until the end of the block."""
+    """Writes shards in a child process, which lives until the end of the block.
 
-    def __init__(self) -> None:
+    plugins  folders where flow plug-ins may be, besides those that this process imports from
+    """
+
+    def __init__(self, plugins: Sequence[str]) -> None:
+        self._plugins = plugins
         self._child: _Child | None = None
 
     def __enter__(self) -> Self:
@@ -69,7 +72,7 @@ class Isolated:
         suspects: dict[str, int] = {}
         while True:
             if self._child is None:
-                self._child = _Child()
+                self._child = _Child(self._plugins)
             try:
                 return ShardResult(job.number, self._child.write(job, report))
             except _LostError as lost:
@@ -90,13 +93,11 @@ class _HungError(_LostError):
 
 
 class _Child:
-    def __init__(self) -> None:
+    def __init__(self, plugins: Sequence[str]) -> None:
         self.gpus = os.environ.get(_GPUS)
         mine, theirs = socket.socketpair()
-        # -P: the current folder may hold modules of the same names
-        command = [sys.executable, "-P", "-m", "preprocess.child"]
-        command += [str(theirs.fileno()), str(os.getpid())]
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": _import_path()}
+        command = [sys.executable, "-m", "preprocess.child", str(theirs.fileno()), str(os.getpid())]
+        environment = child_environment(*plugins)
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         self._socket = mine
@@ -155,8 +156,3 @@ class _Child:
             how = f"by {signal.Signals(-code).name}"
             how += " (out of memory?)" if -code == signal.SIGKILL else ""
         return _LostError(video, f"the decoding process ended {how}")
-
-
-def _import_path() -> str:
-    """What this process can import, the child can."""
-    return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

@@ -23,6 +23,7 @@ class ShardJob:
     root      the data set's folder: paths in the store are relative to it
     timeout   seconds of wall clock that a video may take
     poison    id -> reason, of videos that took the process down: they are not tried
+    lock      token of the store's lock, without which no shard is finished; "": there is no lock
     """
 
     number: int
@@ -32,6 +33,7 @@ class ShardJob:
     root: str
     timeout: float
     poison: dict[str, str] = field(default_factory=dict)
+    lock: str = ""
 
     def to_json(self) -> str:
         values = dataclasses.asdict(self)

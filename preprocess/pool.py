@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mme_core.errors import MMEError, UsageError
+from mme_core.processes import SOURCES, ChildEnvironment, plugin_path
 from preprocess.isolate import Isolated, ShardResult
 from preprocess.jobs import Outcome, ShardJob
 
@@ -31,7 +32,7 @@ TICK_S = 0.5
 
 def run_serial(jobs: Iterable[ShardJob], report: Report) -> Iterator[ShardResult]:
     """One shard after the other; closing the iterator ends the child process."""
-    with Isolated() as isolated:
+    with Isolated(plugin_path()) as isolated:
         for job in jobs:
             outcomes: list[Outcome] = []
 
@@ -61,13 +62,13 @@ def run_ray(
     _connect(ray, workers, address, gpus_per_task)
     task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
     board = ray.remote(num_cpus=0)(_Board).remote()
-    waiting = iter(jobs)
+    waiting, plugins = iter(jobs), plugin_path()
     running: dict[ray.ObjectRef, int] = {}
     try:
         while True:
             room = _window(ray, workers, address) - len(running)
             for job in itertools.islice(waiting, max(room, 0)):
-                running[task.remote(job, board)] = job.number
+                running[task.remote(job, board, plugins)] = job.number
             if not running:
                 return
             finished, _ = ray.wait(list(running), timeout=TICK_S)
@@ -92,7 +93,8 @@ def _connect(ray: Any, workers: int | None, address: str | None, gpus_per_task: 
             "object_store_memory": 128 * 2**20,
         }
     try:
-        with _signals_held_back():
+        # Ray's workers import from the folder in which it is started before all others.
+        with _signals_held_back(), ChildEnvironment(), contextlib.chdir(SOURCES):
             ray.init(**options, logging_level="ERROR", log_to_driver=True)
     except ConnectionError as error:
         raise UsageError(
@@ -145,11 +147,11 @@ def _result(ray: Any, reference: ray.ObjectRef) -> ShardResult:
 _isolated: Isolated | None = None  # of this Ray worker: it serves many tasks
 
 
-def _write_shard(job: ShardJob, board: Any) -> ShardResult:
+def _write_shard(job: ShardJob, board: Any, plugins: list[str]) -> ShardResult:
     """The Ray task."""
     global _isolated
     if _isolated is None:
-        _isolated = Isolated()
+        _isolated = Isolated(plugins)
         atexit.register(_isolated.stop)
     outcomes: list[Outcome] = []
     last = 0.0

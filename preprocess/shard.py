@@ -14,6 +14,7 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import MMEError, StoreError, UsageError, VideoError
 from mme_core.io.remote import is_url, relative
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
+from preprocess.lock import check_owner
 
 if TYPE_CHECKING:
     from mme_core.extract.video_targets import TubeletStream, TubeletTargets, VideoSummary
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None:
     """Writes the shard and reports each step; raises MMEError when the run cannot go on."""
+    from mme_core.io.place import open_place
     from mme_core.store.writer import ShardWriter
 
     _check_shared_disk(job)
@@ -30,6 +32,8 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
             for item in job.items:
                 report({"begin": item.id})
                 report({"outcome": dataclasses.asdict(_process(item, job, writer))})
+            if job.lock:
+                check_owner(open_place(job.store), job.lock)
     except OSError as error:
         raise StoreError(f"cannot write to {job.store}: {error.strerror or error}") from error
     report({"done": True})
@@ -37,11 +41,11 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 
 def _check_shared_disk(job: ShardJob) -> None:
     """A worker on another node must see the same folders; a local folder there would be lost."""
-    from mme_core.io.place import Place
+    from mme_core.io.place import open_place
     from mme_core.store.layout import STORE
 
     where = socket.gethostname()
-    if not Place(job.store).exists(STORE):
+    if not open_place(job.store).exists(STORE):
         raise StoreError(f"{where} does not see the store {job.store}: it must be on a shared disk")
     if not is_url(job.root) and not Path(job.root).is_dir():
         raise UsageError(f"{where} does not see the videos ({job.root}): share that disk")

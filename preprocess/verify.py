@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,14 +20,13 @@ from typing import Any
 from rich.progress import track
 
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
-from mme_core.store.layout import shard_name
+from mme_core.io.place import Place, open_place
+from mme_core.processes import ChildEnvironment, die_with_parent
+from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
 from mme_core.store.writer import leftovers
 from preprocess.verify_shard import ShardReport, check_shard
-
-LEDGER = "ledger.jsonl"
 
 
 @dataclass
@@ -47,7 +47,7 @@ def verify_store(
 
     Raises StoreError where there is no store.
     """
-    place = Place(url)
+    place = open_place(url)
     about = read_store_file(place)
     spec, classes = about["spec"], len(about["class_names"])
     left = leftovers(url)
@@ -80,9 +80,13 @@ def _map(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[ShardReport]
     if workers == 1:
         yield from (check_shard(*job) for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ChildEnvironment(), _pool(workers) as pool:
         yield from pool.map(check_shard, *zip(*jobs))
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, die_with_parent, (os.getpid(),))
 
 
 def _duplicates(reports: Iterable[ShardReport]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
     mme finetune --config finetune/demo.yaml init=runs/pretrain store=out/train val_store=out/val \\
         out=runs/finetune
-    torchrun --nproc-per-node=8 -m mme_core finetune --config finetune/k400.yaml init=… …
+    torchrun --nproc-per-node=8 --no-python mme finetune --config finetune/k400.yaml init=… …
 
 OUT then holds config.yaml, metrics.jsonl, checkpoints, model.safetensors (the classifier, as
 `mme evaluate`, `predict` and `export` take it) and the tables and pictures of the evaluation. The

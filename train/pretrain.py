@@ -1,7 +1,7 @@
 """`mme pretrain`: masked motion encoding on the targets of a store.
 
     mme pretrain --config pretrain/demo.yaml store=out/train val_store=out/val out=runs/pretrain
-    torchrun --nproc-per-node=8 -m mme_core pretrain --config pretrain/k400.yaml store=… out=…
+    torchrun --nproc-per-node=8 --no-python mme pretrain --config pretrain/k400.yaml store=… out=…
 
 Later --config files and key=value words win. OUT then holds config.yaml (resolved), metrics.jsonl
 (a row a logged step), checkpoints/ and pictures/. The same command goes on where a run stopped;

@@ -1,5 +1,6 @@
 """A video that crashes or hangs its process is found and quarantined; the rest is stored."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -10,11 +11,12 @@ from small_files import SPEC, write_clip, write_tree
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import LocalPlace, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from preprocess.isolate import Isolated
 from preprocess.jobs import ShardJob
+from preprocess.lock import StoreLock
 from preprocess.shard import write_shard
 
 # a flow algorithm that is fatal for frames wider than high by much, as a broken decoder may be
@@ -52,11 +54,11 @@ def run(tmp_path, monkeypatch, what, timeout=60.0):
     (tmp_path / "fatal_plugin.py").write_text(PLUGIN.format(what=what))
     monkeypatch.syspath_prepend(tmp_path)
     seen = []
-    with Isolated() as isolated:
+    with Isolated([]) as isolated:
         result = isolated.write(job(tmp_path, "fatal_plugin:fatal", timeout), seen.append)
     store = TargetStore(tmp_path / "store")
     assert list(store.videos["id"]) == ["a/000.mp4", "a/002.mp4"]
-    assert Place(tmp_path / "store").names("shards") == ["00000.zarr"]
+    assert open_place(tmp_path / "store").names("shards") == ["00000.zarr"]
     assert [row.status for row in result.outcomes] == ["ok", "quarantined", "ok"]
     return result.outcomes[1].reason
 
@@ -86,7 +88,7 @@ def test_killed_child_is_replaced(tmp_path):
             killed.extend(workers())
             killed[0].send_signal(signal.SIGKILL)
 
-    with Isolated() as isolated:
+    with Isolated([]) as isolated:
         result = isolated.write(job(tmp_path, "dis-fast"), kill_once)
     assert [row.status for row in result.outcomes] == ["ok"] * 3
     assert len(TargetStore(tmp_path / "store").videos) == 3
@@ -101,7 +103,7 @@ def workers():
 
 def test_one_child_serves_many_shards(tmp_path):
     write_tree(tmp_path / "videos", 2, ("a",))
-    with Isolated() as isolated:
+    with Isolated([]) as isolated:
         isolated.write(job(tmp_path, "dis-fast"), lambda outcome: None)
         (child,) = workers()
         isolated.write(job(tmp_path, "dis-fast"), lambda outcome: None)
@@ -111,32 +113,43 @@ def test_one_child_serves_many_shards(tmp_path):
 
 def test_errors_that_end_the_run(tmp_path):
     write_tree(tmp_path / "videos", 1, ("a",))
-    with Isolated() as isolated, pytest.raises(UsageError, match="no_such_module"):
+    with Isolated([]) as isolated, pytest.raises(UsageError, match="no_such_module"):
         isolated.write(job(tmp_path, "no_such_module:flow"), lambda outcome: None)
-    with Isolated() as isolated, pytest.raises(StoreError, match="must be on a shared disk"):
-        Place(tmp_path).remove("store/store.json")
+    with Isolated([]) as isolated, pytest.raises(StoreError, match="must be on a shared disk"):
+        open_place(tmp_path).remove("store/store.json")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), str(tmp_path), 1.0)
         isolated.write(missing, lambda outcome: None)
-    with Isolated() as isolated, pytest.raises(UsageError, match="does not see the videos"):
-        Place(tmp_path).write("store/store.json", b"{}")
+    with Isolated([]) as isolated, pytest.raises(UsageError, match="does not see the videos"):
+        open_place(tmp_path).write("store/store.json", b"{}")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), "/no/such/root", 1.0)
         isolated.write(missing, lambda outcome: None)
+
+
+def test_no_shard_is_stored_without_the_lock(tmp_path):
+    write_tree(tmp_path / "videos", 1, ("a",))
+    work, place = job(tmp_path, "dis-fast"), open_place(tmp_path / "store")
+    with StoreLock(place) as lock:
+        with pytest.raises(StoreError, match="lost its lock"):
+            write_shard(dataclasses.replace(work, lock="of another"), lambda message: None)
+        assert place.names("shards") == []
+        write_shard(dataclasses.replace(work, lock=lock.token), lambda message: None)
+        assert place.names("shards") == ["00000.zarr"]
 
 
 def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     write_tree(tmp_path / "videos", 2, ("a",))
     work = job(tmp_path, "dis-fast")
-    real = Place.write
+    real = LocalPlace.write
 
     def write(self, name, data):
         if "shape" in name:
             raise OSError(28, "No space left on device")
         real(self, name, data)
 
-    monkeypatch.setattr(Place, "write", write)
+    monkeypatch.setattr(LocalPlace, "write", write)
     with pytest.raises(StoreError, match=r"cannot write to .*store: No space left on device"):
         write_shard(work, lambda message: None)
-    assert Place(tmp_path / "store").names("shards") == []
+    assert open_place(tmp_path / "store").names("shards") == []
 
 
 def test_worker_that_loses_its_parent_ends(poisoned, monkeypatch):
@@ -150,7 +163,7 @@ def test_worker_that_loses_its_parent_ends(poisoned, monkeypatch):
     parent = os.fork()
     if parent == 0:
         try:
-            Isolated().write(work, lambda outcome: None)
+            Isolated([]).write(work, lambda outcome: None)
         finally:
             os._exit(1)
     deadline = time.monotonic() + 60

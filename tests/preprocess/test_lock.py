@@ -1,63 +1,156 @@
 """One driver a store; a dead one's lock is no obstacle."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
 import pytest
 
 from mme_core.errors import StoreError
-from mme_core.io.place import Place
-from preprocess.lock import DEAD_S, LOCK, StoreLock
+from mme_core.io.place import LocalPlace, open_place
+from preprocess import lock as locks
+from preprocess.lock import LOCK, StoreLock, check_owner
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(locks, "BEAT_S", 0.05)
+    monkeypatch.setattr(locks, "DEAD_S", 0.6)
+    monkeypatch.setattr(locks, "LOOK_S", 0.02)
 
 
 def holder(**changes):
-    started = psutil.Process().create_time()
-    here = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-    return json.dumps({**here, "token": "other", "beat": time.time(), **changes}).encode()
+    here = {**locks._this_process(), "host": "here", "token": "other", "beat": 1.0}
+    return json.dumps({**here, **changes}).encode()
+
+
+ELSEWHERE = {"kernel": "another boot or PID namespace", "host": "elsewhere"}
 
 
 @pytest.mark.parametrize("url", ["{}/store", "memory://lock-{}"])
 def test_second_driver_is_refused(tmp_path, url):
-    place = Place(url.format(tmp_path))
-    with StoreLock(place):
-        text = f"process {os.getpid()} on {socket.gethostname()}"
-        with pytest.raises(StoreError, match=text), StoreLock(place):
-            pass
-        assert place.exists(LOCK)
+    place = open_place(url.format(tmp_path))
+    with StoreLock(place) as lock:
+        with pytest.raises(StoreError, match=f"process {psutil.Process().pid} on "):
+            StoreLock(place).__enter__()
+        check_owner(place, lock.token)
     assert place.names() == []
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"started": 1.0},  # the number was given to another process since
-        {"host": "elsewhere", "beat": time.time() - 2 * DEAD_S},
-    ],
-)
-def test_stale_lock_is_taken_over(tmp_path, changes):
-    place = Place(tmp_path)
+@pytest.mark.parametrize("changes", [{"started": 1.0}, ELSEWHERE], ids=["here", "elsewhere"])
+def test_dead_lock_is_taken_over(tmp_path, changes):
+    place = open_place(tmp_path)
     place.write(LOCK, holder(**changes))
-    with StoreLock(place):
-        assert json.loads(place.read(LOCK))["token"] != "other"
+    with StoreLock(place) as lock:
+        check_owner(place, lock.token)
+        with pytest.raises(StoreError, match="lost its lock"):
+            check_owner(place, "other")
+    assert place.names() == []
 
 
 def test_lock_of_a_process_that_ended(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    place = Place(tmp_path)
+    place = open_place(tmp_path)
     place.write(LOCK, holder(pid=child.pid))
     with StoreLock(place):
         pass
 
 
-def test_beating_lock_of_another_machine_is_kept(tmp_path):
-    place = Place(tmp_path)
-    place.write(LOCK, holder(host="elsewhere"))
-    with pytest.raises(StoreError, match="on elsewhere"), StoreLock(place):
-        pass
+def test_taker_that_died_is_replaced(tmp_path):
+    place = open_place(tmp_path)
+    place.write(LOCK, holder(started=1.0))
+    place.write(f"{LOCK}.other", holder(started=1.0, token="second"))
+    with StoreLock(place):
+        assert place.exists(f"{LOCK}.second")
+    assert place.names() == []
+
+
+@pytest.mark.parametrize("skew", [-300.0, 300.0])
+def test_beating_lock_is_kept_whatever_its_clock(tmp_path, skew):
+    place, stop = open_place(tmp_path), threading.Event()
+    place.write(LOCK, holder(**ELSEWHERE, beat=time.time() + skew))
+
+    def beat():
+        while not stop.wait(0.1):
+            place.write(LOCK, holder(**ELSEWHERE, beat=time.time() + skew))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(StoreError, match="on elsewhere"):
+            StoreLock(place).__enter__()
+    finally:
+        stop.set()
+        thread.join()
     assert json.loads(place.read(LOCK))["token"] == "other"
+
+
+def test_same_process_number_in_another_namespace_is_another(tmp_path):
+    place = open_place(tmp_path)
+    place.write(LOCK, holder(**ELSEWHERE))  # number and start are those of a living process here
+    with StoreLock(place) as lock:
+        check_owner(place, lock.token)
+
+
+def test_one_of_many_starters_takes_a_dead_lock(tmp_path):
+    for round_ in range(20):
+        place = open_place(tmp_path / str(round_))
+        place.write(LOCK, holder(started=1.0))
+        got, refused, barrier = [], [], threading.Barrier(6)
+
+        def start(place=place, got=got, refused=refused, barrier=barrier):
+            barrier.wait()
+            try:
+                got.append(StoreLock(place).__enter__())
+            except StoreError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=start) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1 and len(refused) == 5
+        got[0].__exit__(None, None, None)
+        assert place.names() == []
+
+
+def test_driver_that_slept_too_long_neither_beats_nor_frees(tmp_path):
+    place = open_place(tmp_path)
+    sleeper = StoreLock(place).__enter__()
+    place.write(f"{LOCK}.{sleeper.token}", holder(token="successor"))
+    time.sleep(0.2)
+    before = place.read(LOCK)
+    time.sleep(0.2)
+    assert place.read(LOCK) == before
+    with pytest.raises(StoreError, match="lost its lock"):
+        check_owner(place, sleeper.token)
+    sleeper.__exit__(None, None, None)
+    assert place.names() == [LOCK, f"{LOCK}.{sleeper.token}"]
+
+
+def test_starter_that_was_too_late_tries_again(tmp_path, monkeypatch):
+    """The dead lock that it saw was taken over and given back before it took it over itself."""
+    place, create, late = open_place(tmp_path), LocalPlace.create, []
+    place.write(LOCK, holder(started=1.0))
+
+    def slowly(self, name, data):
+        if not late:
+            late.append(name)
+            self.remove(LOCK)
+        return create(self, name, data)
+
+    monkeypatch.setattr(LocalPlace, "create", slowly)
+    with StoreLock(place):
+        assert late == [f"{LOCK}.other"] and place.names() == [LOCK]
+
+
+def test_unreadable_lock_is_taken_over(tmp_path):
+    place = open_place(tmp_path)
+    place.write(LOCK, b"")
+    with StoreLock(place) as lock:
+        check_owner(place, lock.token)

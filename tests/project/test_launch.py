@@ -273,7 +273,9 @@ def test_node_passes_the_warning_to_the_training_processes(slurm, tmp_path, name
     assert finish(process) == 1 and (tmp_path / "saved").exists()
     (call,) = calls(tmp_path, "torchrun")
     assert "--nnodes=2 --nproc-per-node=8" in call
-    assert "--rdzv-endpoint=node-a:29500 -m mme_core pretrain a=b c" in call
+    assert "--rdzv-endpoint=node-a:29500 --no-python " in call and call.endswith(
+        "/mme pretrain a=b c"
+    )
 
 
 def test_pretrain_saves_and_queues_again_before_the_limit(slurm, tmp_path):

@@ -278,7 +278,10 @@ def test_recipes_are_the_authors(name):
     [
         (["DATASET=k400", "ROOT=/d"], 'data.dataset=k400 "data.root=/d" "out=runs/k400-finetune"'),
         (["STORE=a", "VAL_STORE=b"], 'data.dataset=null "store=a" "val_store=b" "out=runs/demo'),
-        (["INIT=none", "NPROC=2"], '--nproc-per-node=2 -m mme_core finetune --config "finetune/'),
+        (
+            ["INIT=none", "NPROC=2"],
+            '--nproc-per-node=2 --no-python .venv/bin/mme finetune --config "finetune/',
+        ),
     ],
 )
 def test_make_names_the_command(variables, words):

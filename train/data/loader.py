@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -20,10 +20,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core.errors import MMEError
-from mme_core.threads import ONE_THREAD
+from mme_core.processes import ChildEnvironment
 from train.engine.distributed import STOP_SIGNALS, interrupt_waits
 
 PREFETCH = 4  # batches that each worker has ready
+WATCH_S = 1.0  # between two looks at the trainer
 
 
 def worker_options(preload: str) -> dict[str, Any]:
@@ -48,9 +49,10 @@ def _context(preload: str) -> BaseContext:
     stopping = {signal.SIGINT, *STOP_SIGNALS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # it has unblocked some
-        with _one_thread():
+        # One thread: there are as many workers as cores.
+        with ChildEnvironment():
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # it has unblocked some
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -62,24 +64,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For the server, which loads NumPy, and the workers: as many processes as cores are busy."""
-    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name in ONE_THREAD.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
 def _start_worker(trainer: int, worker: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     sys.excepthook = _hook
-    threading.Thread(target=_end_when_told_by, args=(trainer,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -88,10 +77,22 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
 
 
-def _end_when_told_by(trainer: int) -> None:
-    """At its exit Python ends workers that are left by SIGTERM, and waits for them."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
+def _end_with(trainer: int) -> None:
+    """Ends this worker when the trainer tells it to by SIGTERM, or was killed.
+
+    The server, which is this process's parent, outlives a trainer that was killed: it ends when its
+    last worker has ended.
+    """
+    try:
+        process = os.pidfd_open(trainer)
+    except ProcessLookupError:
+        os._exit(0)
+    ended = select.poll()
+    ended.register(process)
+    while not ended.poll(0):
+        told = signal.sigtimedwait({signal.SIGTERM}, WATCH_S)
+        if told is not None and told.si_pid == trainer:
+            break
     os._exit(0)
 
 

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core import cli
-from mme_core.threads import ONE_THREAD
+from mme_core.processes import ONE_THREAD
 from train.data import loader as workers
 from train.data.loader import Loader, make_loader, usable_cores, worker_options
 from train.engine.distributed import interrupt_waits
@@ -97,3 +100,31 @@ def test_what_a_worker_meets_is_the_last_word(demo_store, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "leaked" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("mme pretrain: ")
+
+
+def start_training(demo_store, out):
+    """A run with two workers that has begun to train, and its descendants."""
+    words = ["--config", "tiny.yaml", f"store={demo_store}", f"out={out}", "optim.steps=100000"]
+    command = [sys.executable, "-m", "mme_core", "pretrain", *words, "device=cpu", "data.workers=2"]
+    trainer = subprocess.Popen(
+        [*command, "log.every=1"], stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert trainer.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    return trainer, psutil.Process(trainer.pid).children(recursive=True)
+
+
+def test_killed_trainer_leaves_no_process_and_no_semaphore(demo_store, tmp_path):
+    trainer, descendants = start_training(demo_store, tmp_path / "run")
+    assert len(descendants) >= 4  # two workers, their server, the tracker of semaphores
+    maps = psutil.Process(trainer.pid).memory_maps()
+    semaphores = [Path(each.path) for each in maps if each.path.startswith("/dev/shm/sem.")]
+    assert [path for path in semaphores if path.exists()]
+    trainer.kill()
+    trainer.wait()
+    trainer.stderr.close()
+    _, alive = psutil.wait_procs(descendants, timeout=30)
+    assert not alive
+    assert not [path for path in semaphores if path.exists()]
