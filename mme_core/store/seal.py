@@ -27,7 +27,7 @@ def seal(document: Mapping[str, Any]) -> bytes:
     text = json.dumps(document, indent=1).encode()
     if len(_DIGEST.findall(text)) != 1:
         raise ValueError("a sealed document has exactly one digest")
-    return text.replace(_BLANK.encode(), _digest(text).encode(), 1)
+    return _filled(text, _sha256(text))
 
 
 def unseal(data: bytes) -> tuple[Any, bool]:
@@ -38,15 +38,17 @@ def unseal(data: bytes) -> tuple[Any, bool]:
     found = _DIGEST.findall(data)
     if len(found) > 1:
         raise ValueError("it has several digests")
-    if found:
-        blanked = data.replace(found[0], _BLANK.encode(), 1)
-        if _digest(blanked).encode() != found[0]:
-            raise ValueError("its digest does not match its bytes")
+    if found and _sha256(_filled(data, _BLANK)) != found[0].decode():
+        raise ValueError("its digest does not match its bytes")
     try:
         return json.loads(data), bool(found)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _digest(text: bytes) -> str:
+def _filled(text: bytes, digest: str) -> bytes:
+    return _DIGEST.sub(f'"{KEY}": "{digest}"'.encode(), text)
+
+
+def _sha256(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
