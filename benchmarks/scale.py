@@ -28,7 +28,7 @@ from unittest import mock
 
 from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.extract import stream_tubelets
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts, shard_name
 from mme_core.store.writer import ShardWriter
@@ -238,7 +238,7 @@ def _nothing(job: ShardJob, *_: Any) -> ShardResult:
     """Writes a shard's table, as of videos of 10 s, and no targets."""
     rows = [_row(item.id, number) for number, item in enumerate(job.items)]
     attributes = {"format": FORMAT, "spec_hash": job.spec.hash, "videos": rows, "quarantined": []}
-    Place(job.store).write(
+    open_place(job.store).write(
         f"{shard_name(job.number)}/zarr.json", json.dumps({"attributes": attributes}).encode()
     )
     outcomes = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)

@@ -21,7 +21,7 @@ from numcodecs import blosc, zstd
 from mme_core.coding import round_moments
 from mme_core.datasets import load_manifest
 from mme_core.extract.video_targets import TubeletTargets, stream_tubelets
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, layouts
 from mme_core.store.writer import ShardWriter
@@ -82,7 +82,7 @@ def measure(
                 "warnings": list(about.warnings),
             }
         )
-    place = Place(store)
+    place = open_place(store)
     sizes = {
         name: sum(place.files(f"shards/00000.zarr/{name}").values()) / len(kept) * CLIP / 1e6
         for name in layouts(spec)

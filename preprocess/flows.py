@@ -27,7 +27,7 @@ from rich.markup import escape
 
 from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER, STORE
@@ -89,7 +89,7 @@ def _flows(arguments: argparse.Namespace) -> int:
     spec = read_spec(arguments)
     manifest = read_manifest(arguments, generate=not arguments.dry_run)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
-    place = Place(_absolute(arguments.store))
+    place = open_place(_absolute(arguments.store))
     work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), Console())
     if arguments.dry_run:
         if not work.is_new:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mme_core.errors import UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
 from mme_core.store.table import read_attributes, shard_numbers
@@ -23,7 +23,7 @@ from mme_core.store.writer import leftovers
 
 def describe(url: str) -> dict[str, Any]:
     """Everything `mme info` shows, as JSON values. Raises StoreError where there is no store."""
-    store, place = TargetStore(url), Place(url)
+    store, place = TargetStore(url), open_place(url)
     left = leftovers(url)
     numbers = [number for number in shard_numbers(place) if shard_name(number) not in left]
     with ThreadPoolExecutor(16) as pool:  # an object store answers slowly, but many at a time

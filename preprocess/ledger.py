@@ -124,9 +124,7 @@ class Ledger:
             self._put(row)
         self.shards.add(shard)
         self.stale = True
-        if self._place.local is not None:
-            with (self._place.local / LEDGER).open("ab") as file:
-                file.writelines(_encode(rows))
+        self._place.append(LEDGER, _encode(rows))  # else `save` writes them at the end
 
     def save(self) -> None:
         """Writes the whole ledger anew, a row for each video."""

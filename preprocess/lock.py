@@ -41,7 +41,7 @@ class StoreLock:
         self._released = threading.Event()
 
     def __enter__(self) -> StoreLock:
-        while not self._create():
+        while not self._place.create(LOCK, self._content()):
             holder = _read(self._place)
             if holder is not None and is_alive(holder):
                 raise StoreError(
@@ -67,26 +67,6 @@ class StoreLock:
 
     def _content(self) -> bytes:
         return json.dumps({**self._holder, "beat": time.time()}).encode()
-
-    def _create(self) -> bool:
-        """Makes the lock's file with all its content at once, unless there is one."""
-        if self._place.local is None:
-            if self._place.exists(LOCK):
-                return False
-            self._place.write(LOCK, self._content())
-            time.sleep(1)  # an object store has no exclusive creation: the last writer counts
-            return (_read(self._place) or {}).get("token") == self._holder["token"]
-        lock = self._place.local / LOCK
-        aside = lock.with_name(f".{LOCK}.{self._holder['token']}")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(self._content())
-        try:
-            os.link(aside, lock)
-        except FileExistsError:
-            return False
-        finally:
-            aside.unlink()
-        return True
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):

@@ -37,11 +37,11 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 
 def _check_shared_disk(job: ShardJob) -> None:
     """A worker on another node must see the same folders; a local folder there would be lost."""
-    from mme_core.io.place import Place
+    from mme_core.io.place import open_place
     from mme_core.store.layout import STORE
 
     where = socket.gethostname()
-    if not Place(job.store).exists(STORE):
+    if not open_place(job.store).exists(STORE):
         raise StoreError(f"{where} does not see the store {job.store}: it must be on a shared disk")
     if not is_url(job.root) and not Path(job.root).is_dir():
         raise UsageError(f"{where} does not see the videos ({job.root}): share that disk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
@@ -62,9 +63,7 @@ def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:
 def run_line(frames: int, seconds: float, shards: Iterable[int], place: Place) -> str:
     """What this run did."""
     rate = frames / max(seconds, 1e-3)
+    with ThreadPoolExecutor(place.parallel_reads) as pool:
+        size = sum(pool.map(lambda number: sum(place.files(shard_name(number)).values()), shards))
     line = f"this run     {frames} frames in {seconds:.1f} s: {rate:.0f} frames/s"
-    if place.local is None:
-        return line
-    folders = (place.local / shard_name(number) for number in shards)
-    size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.*"))
     return f"{line}, {size / 1e6:.1f} MB"

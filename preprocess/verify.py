@@ -19,7 +19,7 @@ from typing import Any
 from rich.progress import track
 
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.store.layout import shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
@@ -47,7 +47,7 @@ def verify_store(
 
     Raises StoreError where there is no store.
     """
-    place = Place(url)
+    place = open_place(url)
     about = read_store_file(place)
     spec, classes = about["spec"], len(about["class_names"])
     left = leftovers(url)

@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, StoreError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.layout import ArrayLayout, layouts, shard_name
 from mme_core.store.reader import ChunkReader
@@ -37,7 +37,7 @@ class ShardReport:
 
 def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: bool) -> ShardReport:
     """Reads all of a shard. `classes`: number of class names; `deep`: decode every JPEG."""
-    place, report = Place(url), ShardReport(number)
+    place, report = open_place(url), ShardReport(number)
     where = place.at(shard_name(number))
     try:
         attributes = read_attributes(place, number)

@@ -14,7 +14,7 @@ import numpy as np
 from mme_core.canvas import plan_canvas
 from mme_core.datasets.paths import any_path
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.io.remote import is_url, join
 from mme_core.io.video import read_frames
 from mme_core.spec import TUBELET
@@ -133,7 +133,7 @@ def locate(row: dict[str, Any], root: str | None, url: str) -> str:
     """Where the video's file should be: below `root`, else where the ledger says it was."""
     if root is not None or is_url(row["path"]) or Path(row["path"]).is_absolute():
         return join(root or "", row["path"])
-    place = Place(url)
+    place = open_place(url)
     if place.exists(LEDGER):
         wanted = json.dumps(row["id"]).encode()
         for line in place.read(LEDGER).splitlines():

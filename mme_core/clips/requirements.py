@@ -8,7 +8,7 @@ import numpy as np
 
 from mme_core.errors import UsageError
 from mme_core.io.containers import INSIDE, is_inside
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.masking import MASKS, hidden_per_tubelet
 from mme_core.spec import TUBELET
@@ -58,7 +58,7 @@ def check_frames(store: TargetStore, source: str, root: str) -> None:
         path = join(root, store.videos[0]["path"])
         file = path.partition(INSIDE)[0] if is_inside(path) else path
         folder, _, name = file.rpartition("/")
-        if not Place(folder or ".").is_file(name):
+        if not open_place(folder or ".").is_file(name):
             raise UsageError(
                 f"{file}: no such file; set data.root to the folder of the videos of {store.url}"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from mme_core.io.place import Place
+from mme_core.io.place import local_path, open_place
 from mme_core.io.remote import is_url
 
 
@@ -15,7 +15,7 @@ class RemotePath:
     """As much of `pathlib.Path` as the importers use, for a file or folder behind a URL."""
 
     def __init__(self, url: str, name: str = "") -> None:
-        self._url, self._place = url, Place(url)
+        self._url, self._place = url, open_place(url)
         self._name = "" if name == "." else name.strip("/")  # relative to the URL
 
     def __str__(self) -> str:
@@ -80,4 +80,4 @@ def any_path(text: str) -> AnyPath:
     """A path as given: of a disk (also as file://…), or behind a URL."""
     if not is_url(text):
         return Path(text)
-    return Place(text).local or RemotePath(text.rstrip("/"))
+    return local_path(text) or RemotePath(text.rstrip("/"))

@@ -1,195 +1,246 @@
-"""A directory on this machine or behind an fsspec URL, with the few operations a store needs.
-
-Local directories get what only they can do: atomic renames, and reads that share no file position,
-so that a reader goes on working after a fork.
-"""
+"""A directory on this machine or behind an fsspec URL, with the few operations a store needs."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import fsspec
-
-from mme_core.io.remote import errors_named, open_filesystem, refused
+from mme_core.io.remote_place import RemotePlace
 
 _LOCAL = ("file", "local")
+_PARTIAL = ".partial-"
 
 
-class Place:
-    """Names are relative to the directory, in posix form.
+class Place(Protocol):
+    """A directory. Names are relative to it, in posix form; "" is the directory itself.
 
-    A missing file is FileNotFoundError; whatever else a remote file system refuses is StoreError.
+    url             as it was given
+    parallel_reads  how many reads at once are worth while
+
+    A missing file is FileNotFoundError. Other errors are OSError on a disk, StoreError elsewhere.
+
+    A folder that must appear complete or not at all is written in three steps: `begin` names the
+    folder to write to, the caller writes there, a marker file last, and `commit` makes it appear.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.url = os.fspath(url).rstrip("/") or "/"
-        protocol, separator, rest = self.url.partition("://")
-        self.local: Path | None = None
-        if not separator:
-            self.local = Path(self.url).expanduser()
-        elif protocol in _LOCAL:
-            self.local = Path("/" + rest.lstrip("/"))
-        self._opened: tuple[int, fsspec.AbstractFileSystem, str] | None = None
-
-    def __repr__(self) -> str:
-        return f"Place({self.url!r})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "local": self.local, "_opened": None}
+    url: str
+    parallel_reads: int
 
     def at(self, name: str) -> str:
         """The address of one file, for messages."""
-        return f"{self.url}/{name}".rstrip("/")
+        ...
 
-    def _remote(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """The file system and the directory's path there; opened anew after a fork."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), *open_filesystem(self.url))
-        fs = self._opened[1]
-        fs.invalidate_cache()  # others write here
-        return fs, self._opened[2]
-
-    def read(self, name: str) -> bytes:
-        if self.local is not None:
-            return (self.local / name).read_bytes()
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            return fs.cat_file(f"{root}/{name}")
+    def read(self, name: str) -> bytes: ...
 
     def read_tail(self, name: str, size: int) -> bytes:
         """The last `size` bytes of a file."""
-        if self.local is not None:
-            with (self.local / name).open("rb") as file:
-                end = file.seek(0, os.SEEK_END)
-                file.seek(max(end - size, 0))
-                return file.read()
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            return fs.cat_file(f"{root}/{name}", start=-size)
+        ...
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Bytes start … end − 1; fewer where the file is shorter."""
-        if self.local is not None:
-            with (self.local / name).open("rb", buffering=0) as file:
-                return os.pread(file.fileno(), end - start, start)
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            return fs.cat_file(f"{root}/{name}", start=start, end=end)
+        ...
 
     def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """The whole file at once, also from parts: a reader sees the old content or the new.
+        """Writes the whole file at once, also from parts: a reader sees the old content or the new.
 
         On a disk the parts need not be in memory together.
         """
-        parts = [data] if isinstance(data, bytes) else data
-        if self.local is None:
-            fs, root = self._remote()
-            try:
-                with errors_named(self.at(name)):
-                    fs.pipe_file(f"{root}/{name}", b"".join(parts))
-            except FileNotFoundError as error:  # no such bucket
-                raise refused(self.at(name), error) from error
-            return
-        target = self.local / name
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a file that does not exist yet; of several that try at once, one gets True.
+
+        `data` must be different for each caller.
+        """
+        ...
+
+    def append(self, name: str, data: Iterable[bytes]) -> bool:
+        """Adds to the end of a file; False, and nothing done, where the place cannot append."""
+        ...
+
+    def exists(self, name: str = "") -> bool: ...
+
+    def is_file(self, name: str) -> bool: ...
+
+    def is_folder(self, name: str = "") -> bool: ...
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names in a folder; empty when there is none."""
+        ...
+
+    def files(self, folder: str) -> dict[str, int]:
+        """Bytes of all files below a folder, by their names relative to it."""
+        ...
+
+    def stamps(self, names: list[str]) -> list[str]:
+        """For each file a text that changes when it is written anew; "" where it is missing."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder with all in it; nothing happens when it is missing."""
+        ...
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copies a file to this machine."""
+        ...
+
+    def begin(self, folder: str) -> str:
+        """The folder to write to until `commit`."""
+        ...
+
+    def commit(self, begun: str, folder: str, marker: str) -> None:
+        """Makes a folder appear. Where another writer was first, that writer's folder stays."""
+        ...
+
+    def discard(self, begun: str) -> None:
+        """Gives up a folder that was begun."""
+        ...
+
+    def unfinished(self, parent: str, marker: str) -> list[str]:
+        """Sorted names of folders in `parent` that were begun and never committed."""
+        ...
+
+
+def local_path(url: str | os.PathLike[str]) -> Path | None:
+    """The path on this machine's disks that a path or a file:// URL means; None for other URLs."""
+    protocol, separator, rest = os.fspath(url).partition("://")
+    if not separator:
+        return Path(url).expanduser()
+    return Path("/" + rest.lstrip("/")) if protocol in _LOCAL else None
+
+
+def open_place(url: str | os.PathLike[str]) -> Place:
+    """The directory at a path or an fsspec URL; it need not exist."""
+    text = os.fspath(url).rstrip("/") or "/"
+    path = local_path(text)
+    return RemotePlace(text) if path is None else LocalPlace(text, path)
+
+
+class LocalPlace:
+    """A directory on a disk; see Place.
+
+    Renames are atomic here, and reads share no file position, so that a reader may be forked.
+    """
+
+    parallel_reads = 1
+
+    def __init__(self, url: str, path: Path) -> None:
+        self.url, self._path = url, path
+
+    def __repr__(self) -> str:
+        return f"LocalPlace({self.url!r})"
+
+    def at(self, name: str) -> str:
+        return f"{self.url}/{name}".rstrip("/")
+
+    def read(self, name: str) -> bytes:
+        return (self._path / name).read_bytes()
+
+    def read_tail(self, name: str, size: int) -> bytes:
+        with (self._path / name).open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - size, 0))
+            return file.read()
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        with (self._path / name).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), end - start, start)
+
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        aside = self._write_aside(name, data)
+        try:
+            aside.replace(self._path / name)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        aside = self._write_aside(name, data)
+        try:
+            os.link(aside, self._path / name)
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink()
+        return True
+
+    def _write_aside(self, name: str, data: bytes | Iterable[bytes]) -> Path:
+        target = self._path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             with aside.open("wb") as file:
-                file.writelines(parts)
-            aside.replace(target)
-        finally:
+                file.writelines([data] if isinstance(data, bytes) else data)
+        except BaseException:
             aside.unlink(missing_ok=True)
+            raise
+        return aside
+
+    def append(self, name: str, data: Iterable[bytes]) -> bool:
+        target = self._path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab") as file:
+            file.writelines(data)
+        return True
 
     def exists(self, name: str = "") -> bool:
-        if self.local is not None:
-            return (self.local / name).exists()
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            return fs.exists(f"{root}/{name}".rstrip("/"))
+        return (self._path / name).exists()
 
     def is_file(self, name: str) -> bool:
-        if self.local is not None:
-            return (self.local / name).is_file()
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            return fs.isfile(f"{root}/{name}")
+        return (self._path / name).is_file()
 
     def is_folder(self, name: str = "") -> bool:
-        if self.local is not None:
-            return (self.local / name).is_dir()
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            return fs.isdir(f"{root}/{name}".rstrip("/"))
+        return (self._path / name).is_dir()
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names in a folder; empty when there is none."""
-        if self.local is not None:
-            path = self.local / folder
-            return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-        fs, root = self._remote()
-        try:
-            with errors_named(self.at(folder)):
-                paths = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+        path = self._path / folder
+        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
     def files(self, folder: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by their names relative to it."""
-        if self.local is not None:
-            top = self.local / folder
-            files = (path for path in top.rglob("*") if path.is_file())
-            return {path.relative_to(top).as_posix(): path.stat().st_size for path in files}
-        fs, root = self._remote()
-        top = f"{root}/{folder}".rstrip("/")
-        with errors_named(self.at(folder)):
-            found = fs.find(top, detail=True)
-        return {path[len(top) + 1 :]: int(about["size"]) for path, about in found.items()}
+        top = self._path / folder
+        files = (path for path in top.rglob("*") if path.is_file())
+        return {path.relative_to(top).as_posix(): path.stat().st_size for path in files}
 
     def stamps(self, names: list[str]) -> list[str]:
-        """For each file a text that changes when it is written anew; "" where it is missing."""
-        with ThreadPoolExecutor(1 if self.local is not None else 16) as pool:
-            return list(pool.map(self._stamp, names))
+        return list(map(self._stamp, names))
 
     def _stamp(self, name: str) -> str:
         try:
-            if self.local is not None:
-                stat = (self.local / name).stat()
-                return f"{stat.st_size} {stat.st_mtime_ns}"
-            fs, root = self._remote()
-            with errors_named(self.at(name)):
-                info = fs.info(f"{root}/{name}")
+            stat = (self._path / name).stat()
         except FileNotFoundError:
             return ""
-        keys = ("size", "ETag", "etag", "mtime", "LastModified", "created")
-        return " ".join(str(info[key]) for key in keys if key in info)
+        return f"{stat.st_size} {stat.st_mtime_ns}"
 
     def remove(self, name: str) -> None:
-        """A file or a folder with all in it; nothing when it is missing."""
-        if self.local is not None:
-            path = self.local / name
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-            return
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            if fs.exists(f"{root}/{name}"):
-                fs.rm(f"{root}/{name}", recursive=True)
+        path = self._path / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
     def fetch(self, name: str, target: Path) -> None:
-        """Copies a file to this machine."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.local is not None:
-            shutil.copyfile(self.local / name, target)
-            return
-        fs, root = self._remote()
-        with errors_named(self.at(name)):
-            fs.get_file(f"{root}/{name}", str(target))
+        shutil.copyfile(self._path / name, target)
+
+    def begin(self, folder: str) -> str:
+        owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        return f"{folder}{_PARTIAL}{owner}"
+
+    def commit(self, begun: str, folder: str, marker: str) -> None:
+        try:
+            (self._path / begun).rename(self._path / folder)
+        except OSError:
+            first = (self._path / folder / marker).exists()
+            self.discard(begun)
+            if not first:
+                raise
+
+    def discard(self, begun: str) -> None:
+        shutil.rmtree(self._path / begun, ignore_errors=True)
+
+    def unfinished(self, parent: str, marker: str) -> list[str]:
+        return [name for name in self.names(parent) if _PARTIAL in name]

@@ -36,11 +36,14 @@ def relative(path: str, root: str) -> str:
 
 
 @contextlib.contextmanager
-def errors_named(url: str) -> Iterator[None]:
-    """Whatever a file system raises but FileNotFoundError becomes a StoreError with the URL."""
+def errors_named(url: str, *expected: type[Exception]) -> Iterator[None]:
+    """Turns what a file system raises into a StoreError with the URL.
+
+    FileNotFoundError and the `expected` errors pass as they are.
+    """
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, *expected):
         raise
     except Exception as error:
         raise refused(url, error) from error

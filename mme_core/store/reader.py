@@ -8,21 +8,30 @@ clip needs seven arrays. The format is simple enough to read directly: a file en
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mme_core.errors import StoreError
-from mme_core.io.place import Place
 from mme_core.store.layout import MISSING, ArrayLayout, decode_chunk, decode_index, shard_name
 
 _CACHED_INDICES = 8192  # of files; half a kilobyte each
 
 
+class Source(Protocol):
+    """Where the files of shards are read from; a Place, for example."""
+
+    def at(self, name: str) -> str: ...
+
+    def read_tail(self, name: str, size: int) -> bytes: ...
+
+    def read_range(self, name: str, start: int, end: int) -> bytes: ...
+
+
 class ChunkReader:
     """Rows of the arrays of a store's shards. Holds no open file, so that it may be forked."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Source) -> None:
         self.place = place
         self._index = functools.lru_cache(_CACHED_INDICES)(self._load_index)
 

@@ -160,7 +160,7 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
         for number, low, high in zip(numbers, *bounds)
         if number in cached_stamps and cached_stamps[number] == finished.get(number)
     }
-    with ThreadPoolExecutor(1 if place.local is not None else 16) as pool:
+    with ThreadPoolExecutor(place.parallel_reads) as pool:
         new = [number for number in finished if number not in known]
         known |= zip(new, pool.map(lambda number: _read_shard(place, number, spec_hash), new))
     table = VideoTable.join([known[number] for number in finished])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.layout import FORMAT, STORE, layouts
 from mme_core.store.reader import ChunkReader
@@ -38,7 +38,7 @@ class TargetStore:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self._place = Place(url)
+        self._place = open_place(url)
         self.url = self._place.url
         about = read_store_file(self._place)
         self.spec: TargetSpec = about["spec"]
@@ -202,7 +202,7 @@ def open_or_create_store(
 
     Raises StoreError that lists the fields that differ.
     """
-    place = Place(url)
+    place = open_place(url)
     if not place.exists(STORE):
         about = {
             "format": FORMAT,

@@ -1,36 +1,33 @@
 """Writing one shard of a store: all targets of some videos, complete or absent.
 
-On a local disk a shard is written beside its final name and renamed when it is finished. On an
-object store, where there is no renaming, the group's metadata is written last; a reader takes a
-shard without it for absent.
+The group's metadata is written last. On a local disk the shard is then renamed to its final name;
+on an object store, where there is no renaming, readers ignore a shard without this metadata.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from mme_core.coding import round_moments
-from mme_core.io.place import Place
+from mme_core.io.place import Place, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FORMAT, ArrayLayout, layouts, shard_name
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer
+
     from mme_core.extract.video_targets import TubeletTargets
 
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
-_PARTIAL = ".partial-"
+_MARKER = "zarr.json"  # of a shard: written last, and read first
 
 
 class ShardWriter:
@@ -52,12 +49,9 @@ class ShardWriter:
 
     def __init__(self, url: str | os.PathLike[str], shard: int, spec: TargetSpec) -> None:
         self._spec = spec
-        self._place = Place(url)
+        self._place = open_place(url)
         self._name = shard_name(shard)
-        self._folder = self._name
-        if self._place.local is not None:
-            owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            self._folder += f"{_PARTIAL}{owner}"
+        self._folder = self._place.begin(self._name)
         self._arrays = {
             name: _ArrayWriter(self._place, self._folder, layout)
             for name, layout in layouts(spec).items()
@@ -74,12 +68,12 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._discard()
+            self._place.discard(self._folder)
             return
         try:
             self._finish()
         except BaseException:  # a full disk, most likely: give the space back
-            self._discard()
+            self._place.discard(self._folder)
             raise
 
     def begin_video(self) -> None:
@@ -151,8 +145,7 @@ class ShardWriter:
             raise ValueError("the shard ends inside a video")
         for array in self._arrays.values():
             array.finish()
-        if self._place.local is None:
-            self._remove_strays()
+        self._remove_strays()
         attributes = {
             "format": FORMAT,
             "spec_hash": self._spec.hash,
@@ -163,29 +156,14 @@ class ShardWriter:
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         text = json.dumps(group, indent=1)  # in ASCII: a file's name need not be valid UTF-8
-        self._place.write(f"{self._folder}/zarr.json", text.encode())
-        if self._place.local is not None:
-            self._rename()
+        self._place.write(f"{self._folder}/{_MARKER}", text.encode())
+        self._place.commit(self._folder, self._name, _MARKER)
 
     def _remove_strays(self) -> None:
-        """What a writer that died here had written of a video that is now quarantined."""
+        """Removes files that a writer which died here left of a video that is now quarantined."""
         mine = {f"{name}/{key}" for name, array in self._arrays.items() for key in array.keys}
-        for name in self._place.files(self._folder).keys() - mine - {"zarr.json"}:
+        for name in self._place.files(self._folder).keys() - mine - {_MARKER}:
             self._place.remove(f"{self._folder}/{name}")
-
-    def _rename(self) -> None:
-        source, target = self._place.local / self._folder, self._place.local / self._name
-        try:
-            source.rename(target)
-        except OSError:
-            if not (target / "zarr.json").exists():
-                self._discard()
-                raise
-            self._discard()  # another writer of this shard was first, with the same bytes
-
-    def _discard(self) -> None:
-        if self._place.local is not None:
-            shutil.rmtree(self._place.local / self._folder, ignore_errors=True)
 
 
 class _ArrayWriter:
@@ -262,21 +240,13 @@ class _ArrayWriter:
 
 
 def leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Folders of writers that never finished, relative to the store, sorted.
-
-    On an object store, where a shard is written in place, these are shards without their metadata.
-    """
-    place = Place(url)
-    names = [f"shards/{name}" for name in place.names("shards")]
-    if place.local is not None:
-        return [name for name in names if _PARTIAL in name]
-    stamps = place.stamps([f"{name}/zarr.json" for name in names])
-    return [name for name, stamp in zip(names, stamps) if not stamp]
+    """Folders of writers that never finished, relative to the store, sorted."""
+    return [f"shards/{name}" for name in open_place(url).unfinished("shards", _MARKER)]
 
 
 def remove_leftovers(url: str | os.PathLike[str]) -> list[str]:
     """Removes `leftovers` and returns them. No other writer of this store may be at work."""
     names = leftovers(url)
     for name in names:
-        Place(url).remove(name)
+        open_place(url).remove(name)
     return names

@@ -10,7 +10,7 @@ from small_files import SPEC, write_clip, write_tree
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import LocalPlace, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from preprocess.isolate import Isolated
@@ -56,7 +56,7 @@ def run(tmp_path, monkeypatch, what, timeout=60.0):
         result = isolated.write(job(tmp_path, "fatal_plugin:fatal", timeout), seen.append)
     store = TargetStore(tmp_path / "store")
     assert list(store.videos["id"]) == ["a/000.mp4", "a/002.mp4"]
-    assert Place(tmp_path / "store").names("shards") == ["00000.zarr"]
+    assert open_place(tmp_path / "store").names("shards") == ["00000.zarr"]
     assert [row.status for row in result.outcomes] == ["ok", "quarantined", "ok"]
     return result.outcomes[1].reason
 
@@ -114,11 +114,11 @@ def test_errors_that_end_the_run(tmp_path):
     with Isolated() as isolated, pytest.raises(UsageError, match="no_such_module"):
         isolated.write(job(tmp_path, "no_such_module:flow"), lambda outcome: None)
     with Isolated() as isolated, pytest.raises(StoreError, match="must be on a shared disk"):
-        Place(tmp_path).remove("store/store.json")
+        open_place(tmp_path).remove("store/store.json")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), str(tmp_path), 1.0)
         isolated.write(missing, lambda outcome: None)
     with Isolated() as isolated, pytest.raises(UsageError, match="does not see the videos"):
-        Place(tmp_path).write("store/store.json", b"{}")
+        open_place(tmp_path).write("store/store.json", b"{}")
         missing = ShardJob(0, (), TargetSpec(), str(tmp_path / "store"), "/no/such/root", 1.0)
         isolated.write(missing, lambda outcome: None)
 
@@ -126,17 +126,17 @@ def test_errors_that_end_the_run(tmp_path):
 def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     write_tree(tmp_path / "videos", 2, ("a",))
     work = job(tmp_path, "dis-fast")
-    real = Place.write
+    real = LocalPlace.write
 
     def write(self, name, data):
         if "shape" in name:
             raise OSError(28, "No space left on device")
         real(self, name, data)
 
-    monkeypatch.setattr(Place, "write", write)
+    monkeypatch.setattr(LocalPlace, "write", write)
     with pytest.raises(StoreError, match=r"cannot write to .*store: No space left on device"):
         write_shard(work, lambda message: None)
-    assert Place(tmp_path / "store").names("shards") == []
+    assert open_place(tmp_path / "store").names("shards") == []
 
 
 def test_worker_that_loses_its_parent_ends(poisoned, monkeypatch):

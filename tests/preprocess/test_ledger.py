@@ -7,7 +7,7 @@ import pytest
 from small_files import SPEC, write_tree
 
 from mme_core.cli import main as mme
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER
 from preprocess.jobs import OK, QUARANTINED, Outcome
@@ -27,7 +27,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def store(finished, tmp_path):
-    return Place(shutil.copytree(finished / "store", tmp_path / "store"))
+    return open_place(shutil.copytree(finished / "store", tmp_path / "store"))
 
 
 def load(place, root="/videos"):
@@ -85,7 +85,7 @@ def test_stored_wins_over_quarantined(store):
     ],
 )
 def test_rows_come_back_as_they_were(tmp_path, row):
-    ledger = Ledger(Place(tmp_path), "/videos")
+    ledger = Ledger(open_place(tmp_path), "/videos")
     ledger.add(7, [row])
     assert list(ledger) == [row]
     ledger.save()

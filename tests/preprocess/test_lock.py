@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mme_core.errors import StoreError
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from preprocess.lock import DEAD_S, LOCK, StoreLock
 
 
@@ -23,7 +23,7 @@ def holder(**changes):
 
 @pytest.mark.parametrize("url", ["{}/store", "memory://lock-{}"])
 def test_second_driver_is_refused(tmp_path, url):
-    place = Place(url.format(tmp_path))
+    place = open_place(url.format(tmp_path))
     with StoreLock(place):
         text = f"process {os.getpid()} on {socket.gethostname()}"
         with pytest.raises(StoreError, match=text), StoreLock(place):
@@ -40,7 +40,7 @@ def test_second_driver_is_refused(tmp_path, url):
     ],
 )
 def test_stale_lock_is_taken_over(tmp_path, changes):
-    place = Place(tmp_path)
+    place = open_place(tmp_path)
     place.write(LOCK, holder(**changes))
     with StoreLock(place):
         assert json.loads(place.read(LOCK))["token"] != "other"
@@ -49,14 +49,14 @@ def test_stale_lock_is_taken_over(tmp_path, changes):
 def test_lock_of_a_process_that_ended(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    place = Place(tmp_path)
+    place = open_place(tmp_path)
     place.write(LOCK, holder(pid=child.pid))
     with StoreLock(place):
         pass
 
 
 def test_beating_lock_of_another_machine_is_kept(tmp_path):
-    place = Place(tmp_path)
+    place = open_place(tmp_path)
     place.write(LOCK, holder(host="elsewhere"))
     with pytest.raises(StoreError, match="on elsewhere"), StoreLock(place):
         pass

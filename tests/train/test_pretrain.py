@@ -11,7 +11,7 @@ from stores import write_store
 from mme_core import cli
 from mme_core.clips.contents import content_sizes
 from mme_core.errors import MMEError, StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.model import take_tokens
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
@@ -264,7 +264,7 @@ def test_a_held_out_store_made_otherwise_is_refused(demo_store, tmp_path):
 def test_a_store_that_is_being_written_is_refused(demo_store, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(demo_store, store)
-    with StoreLock(Place(store)):
+    with StoreLock(open_place(store)):
         errors = [
             refused(store, tmp_path / "run"),
             refused(demo_store, tmp_path / "run", f"val_store={store}"),

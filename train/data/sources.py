@@ -17,7 +17,7 @@ import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.io.video import NO_PTS, Video, read_frames
 from mme_core.spec import TUBELET
@@ -143,7 +143,7 @@ class StoreSource:
 
 def quarantined(store: TargetStore) -> list[tuple[str, str]]:
     """(id, reason) of the videos that stage 1 could not use."""
-    place = Place(store.url)
+    place = open_place(store.url)
     shards = [read_attributes(place, number) for number in shard_numbers(place)]
     rows = [row for shard in shards if shard for row in shard["quarantined"]]
     return [(row["id"], row["reason"]) for row in rows]

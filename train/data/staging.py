@@ -23,10 +23,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mme_core.errors import MMEError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import Place, local_path, open_place
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
 from mme_core.store.reader import ChunkReader
@@ -35,27 +34,27 @@ KEEP_FREE = 0.05  # share of the local disk that is never filled
 _STAMP = "copied-from"  # in a copy: the stamp of the shard it was made from
 
 
-class StagedPlace(Place):
-    """A store's files, read from the copies below `copies` where they are, else from the store."""
+@dataclass(frozen=True)
+class StagedFiles:
+    """A store's files, read from the copies where they are, else from the store itself."""
 
-    def __init__(self, url: str, copies: Path) -> None:
-        super().__init__(url)
-        self.copies = Place(copies)
+    store: Place
+    copies: Place
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "copies": self.copies}
+    def at(self, name: str) -> str:
+        return self.store.at(name)
 
     def read_tail(self, name: str, size: int) -> bytes:
         try:
             return self.copies.read_tail(name, size)
         except FileNotFoundError:
-            return super().read_tail(name, size)
+            return self.store.read_tail(name, size)
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         try:
             return self.copies.read_range(name, start, end)
         except FileNotFoundError:
-            return super().read_range(name, start, end)
+            return self.store.read_range(name, start, end)
 
 
 class StagedStore(TargetStore):
@@ -64,8 +63,9 @@ class StagedStore(TargetStore):
     def __init__(self, url: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
         super().__init__(url)
         copies = copies_folder(self.url, folder)
-        _remove_stale(Place(self.url), copies)
-        self._reader = ChunkReader(StagedPlace(self.url, copies))
+        source = open_place(self.url)
+        _remove_stale(source, copies)
+        self._reader = ChunkReader(StagedFiles(source, open_place(copies)))
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def open_staged(
 
 def copies_folder(url: str, folder: str | os.PathLike[str]) -> Path:
     """Where the copies of one store lie below `folder`, laid out as in the store."""
-    place = Place(url)
-    full = str(place.local.resolve()) if place.local else place.url
+    path = local_path(url)
+    full = os.fspath(url).rstrip("/") if path is None else str(path.resolve())
     return Path(folder) / f"{Path(full).name}-{hashlib.sha256(full.encode()).hexdigest()[:12]}"
 
 
@@ -133,7 +133,7 @@ def copy_shards(
     StoreError for a store that cannot be read and UsageError for a folder that cannot be written.
     """
     store = TargetStore(url)
-    source, copies = Place(store.url), copies_folder(store.url, folder)
+    source, copies = open_place(store.url), copies_folder(store.url, folder)
     _prepare(copies)
     with _lock(copies / "lock") as mine:
         if not mine:

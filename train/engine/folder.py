@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import LOCK
@@ -57,7 +57,7 @@ def check_spec(store: TargetStore, config: PretrainConfig) -> None:
 
 def check_finished(store: TargetStore) -> None:
     """Raises StoreError for a store that is being written: its videos are still to change."""
-    if Place(store.url).exists(LOCK):
+    if open_place(store.url).exists(LOCK):
         raise StoreError(
             f"{store.url} is being written, or was left unfinished ({LOCK} is in it): run `mme "
             "flows` until it is done"
