@@ -31,9 +31,10 @@ def seal(document: Mapping[str, Any]) -> bytes:
 
 
 def unseal(data: bytes) -> tuple[Any, bool]:
-    """The document, and whether it is sealed. Raises ValueError where its bytes were changed.
+    """The document, and whether it is sealed.
 
-    A document without a digest comes back as it is: stores of format 1 have none.
+    A document without a digest comes back as it is: stores of format 1 have none. Raises
+    ValueError where the bytes were changed, or are no JSON.
     """
     found = _DIGEST.findall(data)
     if len(found) > 1:

@@ -6,7 +6,6 @@ on an object store, where there is no renaming, readers ignore a shard without t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from mme_core.coding import round_moments
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FORMAT, ArrayLayout, layouts, shard_name
+from mme_core.store.seal import blank, seal
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer
@@ -153,10 +153,10 @@ class ShardWriter:
             "frame_bytes": self._frame_bytes,
             "videos": self._rows,
             "quarantined": self._quarantined,
+            **blank(),
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        text = json.dumps(group, indent=1)  # in ASCII: a file's name need not be valid UTF-8
-        self._place.write(f"{self._folder}/{_MARKER}", text.encode())
+        self._place.write(f"{self._folder}/{_MARKER}", seal(group))
         self._place.commit(self._folder, self._name, _MARKER)
 
     def _remove_strays(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from made_up_targets import SPEC, make_store, row, tubelets, write_shard
+from made_up_targets import SPEC, change_json, make_store, row, tubelets, write_shard
 
 from mme_core import cli
 from mme_core.errors import StoreError
@@ -35,12 +35,6 @@ def problems(store, **options):
 def only(store, **options):
     (problem,) = problems(store, **options)
     return problem
-
-
-def change_json(path, change):
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
 
 
 def change_table(store, change):
