@@ -240,8 +240,22 @@ class _ArrayWriter:
 
 
 def leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Folders of writers that never finished, relative to the store, sorted."""
-    return [f"shards/{name}" for name in open_place(url).unfinished("shards", _MARKER)]
+    """Folders that hold no shard, relative to the store, sorted.
+
+    Their writers never finished, or a power cut took the content of their files.
+    """
+    place = open_place(url)
+    unfinished = place.unfinished("shards", _MARKER)
+    hollow = [name for name in place.names("shards") if _is_hollow(place, f"shards/{name}")]
+    return [f"shards/{name}" for name in sorted({*unfinished, *hollow})]
+
+
+def _is_hollow(place: Place, folder: str) -> bool:
+    """Is the group's metadata, or a file of an array, empty?"""
+    return any(
+        name == _MARKER or name.partition("/")[2].startswith(("c.", _MARKER))
+        for name in place.empty_files(folder)
+    )
 
 
 def remove_leftovers(url: str | os.PathLike[str]) -> list[str]:
