@@ -31,7 +31,7 @@ _FIELDS = [each.name for each in dataclasses.fields(Outcome)]
 class _Rows:
     """Outcomes by id: 180 bytes with its id for one of a stored video, not 370."""
 
-    _numbers = struct.Struct("<diqd")  # seconds (NaN: None), shard, frames, duration
+    _numbers = struct.Struct("<diqdi")  # seconds (NaN: None), shard, frames, duration, label
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -64,7 +64,7 @@ class _Rows:
         packed: bytes | Outcome = row
         if row.status == OK and not row.reason and row.path == join(self._root, row.id):
             seconds = math.nan if row.seconds is None else row.seconds
-            packed = self._numbers.pack(seconds, row.shard, row.frames, row.duration)
+            packed = self._numbers.pack(seconds, row.shard, row.frames, row.duration, row.label)
         self._packed[row.id] = packed
 
 
@@ -180,10 +180,13 @@ def read_rows(place: Place) -> Iterator[Outcome]:
 def _quarantined(place: Place, number: int, root: str) -> Iterator[Outcome]:
     for row in (read_attributes(place, number) or {}).get("quarantined", ()):
         path = join(root, row["path"])
-        yield Outcome(path, row["id"], QUARANTINED, row["reason"], shard=number)
+        label = row.get("label", -1)
+        yield Outcome(path, row["id"], QUARANTINED, row["reason"], shard=number, label=label)
 
 
 def _stored(row: dict[str, Any], root: str) -> Outcome:
     duration = round(row["frames"] / row["fps"], 3) if row["fps"] else 0.0
     path = join(root, row["path"])
-    return Outcome(path, row["id"], OK, "", None, row["shard"], row["frames"], duration)
+    return Outcome(
+        path, row["id"], OK, "", None, row["shard"], row["frames"], duration, row["label"]
+    )

@@ -160,7 +160,7 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
     numbers = shard_numbers(place)
     stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
     finished = {number: stamp for number, stamp in zip(numbers, stamps) if stamp}
-    cached_stamps, cached = _read_cache(place)
+    cached_stamps, cached = read_cache(place)
     if cached_stamps == finished:
         return cached
     bounds = np.searchsorted(cached["shard"], [numbers, np.add(numbers, 1)])
@@ -197,7 +197,7 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
         ) from error
 
 
-def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
+def read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
     """What index.npz holds; nothing where it is missing or not as it was written.
 
     It is only a cache. Its digest is checked first: a damaged archive may ask for any memory.

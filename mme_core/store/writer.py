@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
-_MARKER = "zarr.json"  # of a shard: written last, and read first
+MARKER = "zarr.json"  # of a shard: written last, and read first
 
 
 class ShardWriter:
@@ -156,13 +156,13 @@ class ShardWriter:
             **blank(),
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        self._place.write(f"{self._folder}/{_MARKER}", seal(group))
-        self._place.commit(self._folder, self._name, _MARKER)
+        self._place.write(f"{self._folder}/{MARKER}", seal(group))
+        self._place.commit(self._folder, self._name, MARKER)
 
     def _remove_strays(self) -> None:
         """Removes files that a writer which died here left of a video that is now quarantined."""
         mine = {f"{name}/{key}" for name, array in self._arrays.items() for key in array.keys}
-        for name in self._place.files(self._folder).keys() - mine - {_MARKER}:
+        for name in self._place.files(self._folder).keys() - mine - {MARKER}:
             self._place.remove(f"{self._folder}/{name}")
 
 
@@ -245,7 +245,7 @@ def leftovers(url: str | os.PathLike[str]) -> list[str]:
     Their writers never finished, or a power cut took the content of their files.
     """
     place = open_place(url)
-    unfinished = place.unfinished("shards", _MARKER)
+    unfinished = place.unfinished("shards", MARKER)
     hollow = [name for name in place.names("shards") if _is_hollow(place, f"shards/{name}")]
     return [f"shards/{name}" for name in sorted({*unfinished, *hollow})]
 
@@ -253,7 +253,7 @@ def leftovers(url: str | os.PathLike[str]) -> list[str]:
 def _is_hollow(place: Place, folder: str) -> bool:
     """Is the group's metadata, or a file of an array, empty?"""
     return any(
-        name == _MARKER or name.partition("/")[2].startswith(("c.", _MARKER))
+        name == MARKER or name.partition("/")[2].startswith(("c.", MARKER))
         for name in place.empty_files(folder)
     )
 

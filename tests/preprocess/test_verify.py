@@ -170,7 +170,7 @@ def test_a_video_that_is_stored_twice(store):
 def test_an_index_that_lies(store):
     TargetStore(store)
     place = open_place(store)
-    stamps, cached = table._read_cache(place)
+    stamps, cached = table.read_cache(place)
     rows = [row | {"label": row["label"] + 1} for row in cached]
     table._write_cache(place, stamps, VideoTable.from_rows(rows))
     assert "index.npz is not what the shards say" in only(store)
