@@ -1,4 +1,4 @@
-# Everything that a user does, by name; `make help` documents the variables.
+# What a user does, by name. `make help` explains the targets and their variables.
 
 SHELL := bash
 PYTHON ?= python3
@@ -30,7 +30,7 @@ LABELLED = $(if $(VAL_STORE),data.dataset=null "store=$(STORE)" "val_store=$(VAL
 .DELETE_ON_ERROR:
 .PHONY: help setup demo flows pretrain finetune probe lint test bench notebook
 
-help:  ## show this
+help:  ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -39,22 +39,22 @@ help:  ## show this
 	@echo "  DATASET     folder, csv, demo, k400, k600, k700, ssv2, ucf101, hmdb51 or hdf5 ($(DATASET))"
 	@echo "  ROOT        folder or URL of the videos ($(ROOT))"
 	@echo "  STORE       folder or URL of the targets ($(STORE))"
-	@echo "  SPLIT       split that 'flows' stores, such as train; empty: everything, or the training split"
-	@echo "  LIST        'flows' with DATASET=csv: the file of 'path label' lines; empty: ROOT/SPLIT.csv"
-	@echo "  WORKERS     processes of 'flows'; empty: one a core"
-	@echo "  ADDRESS     Ray cluster for 'flows', such as auto; empty: this machine"
-	@echo "  SPEC        what the targets are, such as SPEC=\"spec.stride=2 spec.flow=dis-fast\""
-	@echo "  RECIPE      recipes of a run, later ones win ($(RECIPE); of 'finetune' finetune/..., and so on);"
-	@echo "              folder, csv and hdf5 have none of their own: name one, such as pretrain/k400.yaml"
-	@echo "  VAL_STORE   held-out store; without it 'finetune' and 'probe' read the video files in ROOT"
-	@echo "  OUT         folder of a run ($(OUT); of 'finetune' $(OUT)-finetune, and so on)"
-	@echo "  INIT        weights that 'finetune' and 'probe' start from, or none ($(INIT))"
-	@echo "  NPROC       processes of a run, one a GPU ($(NPROC))"
-	@echo "  OPTS        further options of the command, such as OPTS=\"--limit 10\""
-	@echo "  PYTHON      interpreter that 'setup' uses, 3.11 or newer ($(PYTHON))"
-	@echo "  VENV        virtual environment ($(VENV))"
+	@echo "  SPLIT       split that 'flows' stores, such as train; empty: the training split of official sets, else all"
+	@echo "  LIST        file of 'path label' lines, for 'flows' with DATASET=csv; empty: ROOT/SPLIT.csv"
+	@echo "  WORKERS     number of processes of 'flows'; empty: one for each core"
+	@echo "  ADDRESS     Ray cluster of 'flows', such as auto; empty: this machine alone"
+	@echo "  SPEC        settings of the targets, such as SPEC=\"spec.stride=2 spec.flow=dis-fast\""
+	@echo "  RECIPE      recipes of a run; a later one overrides ($(RECIPE); for 'finetune' finetune/...)"
+	@echo "              folder, csv and hdf5 have no recipe: name one, such as pretrain/k400.yaml"
+	@echo "  VAL_STORE   store of held-out videos; empty: 'finetune' and 'probe' read the video files in ROOT"
+	@echo "  OUT         folder of a run ($(OUT); for 'finetune' $(OUT)-finetune)"
+	@echo "  INIT        weights that 'finetune' and 'probe' start from; none: random weights ($(INIT))"
+	@echo "  NPROC       number of processes of a run, one for each GPU ($(NPROC))"
+	@echo "  OPTS        more options of the command, such as OPTS=\"--limit 10\""
+	@echo "  PYTHON      Python interpreter for 'setup', 3.11 or newer ($(PYTHON))"
+	@echo "  VENV        folder of the virtual environment ($(VENV))"
 
-setup: $(STAMP)  ## make the virtual environment; does nothing when it is up to date
+setup: $(STAMP)  ## make or update the virtual environment
 
 $(STAMP): setup.cfg pyproject.toml
 	@command -v "$(PYTHON)" > /dev/null || { \
@@ -66,17 +66,17 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
 	@touch $@
 
-demo: $(STAMP)  ## the whole system on generated videos: 5 minutes on 2 idle cores
+demo: $(STAMP)  ## run everything on generated videos; 5 minutes on 2 idle cores
 	$(BIN)/python -m train.demo $(OPTS)
 
-flows: $(STAMP)  ## stage 1: videos -> store of targets
+flows: $(STAMP)  ## stage 1: from videos to a store of targets
 	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || case "$(ROOT)" in (*://*) ;; (*) \
 	  echo "make flows: no $(ROOT); give the videos' folder: make flows DATASET=$(DATASET) ROOT=DIR" >&2; exit 2;; esac)
 	$(BIN)/mme flows --dataset "$(DATASET)" --root "$(ROOT)" --store "$(STORE)" \
 	  $(if $(SPLIT),--split "$(SPLIT)") $(if $(LIST),--list "$(LIST)") \
 	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(ADDRESS),--address "$(ADDRESS)") $(OPTS) $(SPEC)
 
-pretrain: $(STAMP)  ## stage 2: store -> encoder
+pretrain: $(STAMP)  ## stage 2: from a store to an encoder
 	@test -e "$(STORE)" || case "$(STORE)" in *://*) ;; *) \
 	  echo "make pretrain: no $(STORE); make it: make flows DATASET=$(DATASET)" \
 	       "$(if $(SPLIT),SPLIT=$(SPLIT) )ROOT=DIR, or name it: STORE=..." >&2; exit 2;; esac
@@ -85,23 +85,23 @@ pretrain: $(STAMP)  ## stage 2: store -> encoder
 
 finetune probe: RECIPE = $@/$(FAMILY).yaml
 finetune probe: OUT = runs/$(DATASET)-$@
-finetune: $(STAMP)  ## encoder -> classifier, and its accuracy
+finetune: $(STAMP)  ## train a classifier from an encoder, and measure its accuracy
 	$(RUN) $@ $(CONFIG) "init=$(INIT)" $(LABELLED) "out=$(OUT)" $(OPTS)
 
-probe: $(STAMP)  ## what the encoder's features are worth: linear, attentive, kNN
+probe: $(STAMP)  ## measure an encoder's features: linear, attentive and kNN probes
 	$(RUN) $@ $(CONFIG) "init=$(INIT)" $(LABELLED) "out=$(OUT)" $(OPTS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: $(STAMP)  ## the quick tests; OPTS goes to pytest
+test: $(STAMP)  ## run the quick tests; OPTS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPTS)
 
-# plain.py is a part of step.py; middlebury.py needs that data set (OPTS=DIR), gpu_train.py a GPU
-bench: $(STAMP)  ## every benchmark that needs neither data nor GPU, or one: make bench BENCH=benchmarks/workers.py
+# left out: plain.py (a part of step.py), middlebury.py (needs that data set: OPTS=DIR), gpu_train.py (a GPU)
+bench: $(STAMP)  ## run the benchmarks that need no data and no GPU; one: BENCH=benchmarks/workers.py
 	@for script in $(or $(BENCH),$(filter-out %/plain.py %/middlebury.py %/gpu_train.py,$(sort $(wildcard benchmarks/*.py)))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
 
-notebook: $(STAMP)  ## run the notebook into a copy beside it, inspect_targets_run.ipynb
+notebook: $(STAMP)  ## run the notebook; the result is notebooks/inspect_targets_run.ipynb
 	$(BIN)/jupyter execute --output=inspect_targets_run notebooks/inspect_targets.ipynb

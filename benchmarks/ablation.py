@@ -1,17 +1,18 @@
-"""What each departure from the paper's setting is worth: what `pretrain/plus.yaml` rests on.
+"""What is each departure from the paper's setting worth? `pretrain/plus.yaml` rests on the answer.
 
     python benchmarks/ablation.py --work runs/ablation --seeds 2 --jobs 2
     python benchmarks/ablation.py --videos 60 --labelled 40 --steps 10 --only paper flip
 
-Pre-trains a tiny encoder on generated videos, half of them of one moving texture (as
-benchmarks/learning.py) and half of one that moves in a disc over a still picture, as a camera that
-stands sees it. Once in the paper's setting, then with each change alone; the steps, the clips of a
-step and all else are the same. Then the frozen encoders are probed on other videos, whose class is
-their motion alone (the demo set). Printed are accuracies on held-out videos, mean ± deviation over
-the seeds of pre-training and probes, and the held-out losses as shares of the best constant's,
-which can be compared only between settings with the same targets.
+Pre-trains a tiny encoder on generated videos, once in the paper's setting and once with each
+change alone, for the same steps and clips. Half of the videos show one moving texture (as in
+benchmarks/learning.py). The other half show one that moves in a disc over a still picture, as a
+camera at rest sees it. Then probes test the frozen encoders on the demo set, whose class is the
+motion alone.
 
-Everything goes to --work; what is there already is not done again.
+Prints accuracies on held-out videos, mean ± deviation over the seeds of pre-training and probes,
+and the held-out losses as shares of the best constant's. Losses can be compared only between
+settings with the same targets. All files go to --work; existing results are not computed again.
+The results are in docs/measurements/ablation.md.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from mme_core.datasets.demo import HEIGHT, WIDTH, encode
 from train import pretrain, probe
 from train.engine.runlog import read_metrics
 
-PAPER = ["norm.floor=0", "data.flip=false"]  # after the recipe of benchmarks/learning.py
+PAPER = ["norm.floor=0", "data.flip=false"]  # overrides the recipe of benchmarks/learning.py
 QUIET = ["data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"]
-HALF_WARMUP = "optim.warmup_epochs=5"  # with the two crops of `plus` an epoch has twice the steps
+HALF_WARMUP = "optim.warmup_epochs=5"  # an epoch of `plus` has twice the steps
 CHANGES = {  # name: words of `mme pretrain`
     "paper": [],
     "floor 0.1": ["norm.floor=0.1"],
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def make_unlabelled(work: Path, videos: int) -> tuple[Path, Path]:
-    """Stores to pre-train on, and to hold out: one video in five."""
+    """Stores for pre-training and for the held-out loss; one video in five is held out."""
     parts: dict[str, list[Path]] = {"pretrain": [], "held-out": []}
     for number in range(videos):
         part = "held-out" if number % 5 == 0 else "pretrain"
@@ -126,7 +127,7 @@ def run(work: Path, stores: dict[str, Path], name: str, seed: int, steps: int) -
         init = "none"
         if name != "random":
             init = folder / "run"
-            base = folder / "base.yaml"  # overlays lie over it, which they cannot over words
+            base = folder / "base.yaml"  # a file, because recipes cannot override key=value words
             base.parent.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(OmegaConf.from_dotlist([*learning.RECIPE, *QUIET, *PAPER]), base)
             words = [f"store={stores['pretrain']}", f"val_store={stores['held_out']}"]

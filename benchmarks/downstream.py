@@ -1,19 +1,20 @@
-"""What pre-training is worth on a small labelled set: fine-tuning and probes, beside the shortcuts.
+"""What is pre-training worth on a small labelled set? Fine-tuning and probes, with controls.
 
     python benchmarks/downstream.py --root DIR/tennis7 --work runs/tennis7-downstream --seeds 3
     python benchmarks/downstream.py --root DIR/weizmann4 --work runs/weizmann4-downstream \
         --seeds 3 --subjects 8 --image-size 64 --short-side 64 --steps 200 --batch 8
     python benchmarks/downstream.py          # a generated set, one seed: does it run?
 
-Makes the targets, pre-trains on the training videos alone, and then fine-tunes and probes from
-these weights and from random ones, on clips and on one still frame repeated, all of it with
-several seeds. Prints accuracies as mean ± deviation over the seeds. With --generated N the
-pre-training first sees N generated videos of moving textures (benchmarks/learning.py), then the
-training videos: a set of a few dozen teaches little about motion. With --subjects N the videos
-are DIR/CLASS/NUMBER.mp4, subject = NUMBER // N, and one subject after the other is left out; an
-accuracy is then over the test videos of all subjects. Without, DIR/split.csv says what is test.
+Makes the targets and pre-trains on the training videos alone. Then it fine-tunes and probes from
+these weights and from random ones, on clips and on one repeated still frame, with several seeds.
+Prints accuracies as mean ± deviation over the seeds.
 
-Everything goes to --work; what is there already is not done again.
+--generated N pre-trains on N generated videos of moving textures first (benchmarks/learning.py),
+because a few dozen videos teach little about motion. With --subjects N the videos are
+DIR/CLASS/NUMBER.mp4 and the subject is NUMBER // N. One subject after the other is left out, and
+the accuracy covers the test videos of all subjects. Without --subjects, DIR/split.csv names the
+test videos. All files go to --work; existing results are not computed again. The results are in
+docs/measurements/downstream.md.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def model_words(options: argparse.Namespace) -> list[str]:
 
 
 def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) -> Path:
-    """A run's folder after so many steps."""
+    """The folder of a run that has done this number of steps."""
     if not (out / "done").exists():
         batch = options.batch
         recipe = ["decoder.width=96", "decoder.heads=3", "norm.floor=0.1", "optim.clip=1.0"]
@@ -94,7 +95,7 @@ def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) 
 
 
 def learn_from_generated(options: argparse.Namespace, spec: list[str]) -> Path:
-    """The run of a model that has seen nothing but generated videos."""
+    """A run pre-trained on generated videos only."""
     folder = options.work / "generated"
     videos = []
     for number in range(options.generated):
@@ -205,7 +206,7 @@ def main() -> None:
     init = learn_from_generated(options, spec) if options.generated else None
     parts = list(folds(options.root, options.subjects))
     videos = sum(len(test) for _, _, test in parts)
-    results: list[dict[tuple[str, str, str], float]] = []  # of each seed
+    results: list[dict[tuple[str, str, str], float]] = []  # one for each seed
     for seed in range(options.seeds):
         hits: Counter[tuple[str, str, str]] = Counter()
         for name, train, test in parts:

@@ -1,11 +1,11 @@
-"""Cost of stage 1: the whole extraction against bare decoding plus bare flow on the same frames.
+"""Cost of stage 1: the whole extraction beside bare decoding and bare flow on the same frames.
 
     python benchmarks/extract_cost.py [VIDEO ...] [--repeats 3] [spec.stride=4 ...]
 
-One core, processor time (which other work on the machine disturbs least). The bare work and the
-extraction are run in turn, `--repeats` times; the fastest of each counts. The breakdown is of one
-more run, with a clock around each part. Without files it takes three of the demo set, which
-are smaller than most.
+Measures processor time on one core, which other work on the machine disturbs least. The bare work
+and the extraction run in turn, `--repeats` times, and the fastest of each counts. One more run
+with a clock around each part gives the breakdown. Without files it takes three videos of the demo
+set, which are smaller than most. The results are in docs/measurements/stage1.md.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def needed_pairs(path: Path, spec: TargetSpec) -> tuple[list[tuple[np.ndarray, n
 
 
 def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
-    """Seconds in each part of one extraction: the functions of each part get a clock."""
+    """Seconds in each part of one extraction, measured around the functions of each part."""
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:

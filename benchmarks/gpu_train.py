@@ -1,15 +1,16 @@
-"""Speed of pre-training on one accelerator: clips/s, memory, model-FLOPs utilisation.
+"""Speed of pre-training on one GPU: clips/s, memory, utilisation.
 
     python benchmarks/gpu_train.py                              # synthetic batches only
     python benchmarks/gpu_train.py --store STORE --workers 16   # and fed from a store's frames
     python benchmarks/gpu_train.py --size tiny --image-size 64 --batch 4 --steps 3 --no-compile
 
-Three measurements, of ViT-B, 16 × 224², 70 % masked, bf16, compiled by default: one batch that
-stays on the device, and with --store batches from it by --workers processes with 1 and with 2 crops
-a decoded clip. A step is what `mme pretrain` does: targets, forward, loss, backward, AdamW. Model
-FLOPs are three times the forward's, counted on the model's own operators, 2 a multiply–add;
-utilisation is of the device's dense bf16 peak (--peak for one that is not listed). On a CPU it runs
-as a smoke test, in float32.
+Defaults: ViT-B, 16 × 224², 70 % masked, bf16, compiled. The first measurement uses one batch that
+stays on the device. With --store two more use batches from the store, loaded by --workers
+processes, with 1 and with 2 crops of a decoded clip. A step is that of `mme pretrain`: targets,
+forward, loss, backward, AdamW. Model FLOPs are three times the forward's, counted on the model's
+own operators, 2 for a multiply–add. Utilisation is their share of the device's dense bf16 peak
+(--peak for a device that is not listed). On a CPU it runs as a smoke test in float32. The results
+are in docs/measurements/model.md.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def measure(
     batches: Iterator[Batch],
     args: argparse.Namespace,
 ) -> Result:
-    """Times `args.steps` steps after as many as compiling and filling the queues take."""
+    """Times `args.steps` steps, after the warm-up steps that compile and fill the queues."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     on_gpu = objective.device.type == "cuda"
     waited = start = 0.0
@@ -159,7 +160,7 @@ def synthetic_batch(args: argparse.Namespace, spec: TargetSpec, device: torch.de
 
 
 def store_batches(args: argparse.Namespace, store: TargetStore, crops: int) -> Iterator[Batch]:
-    """Endless batches of random clips; a small store's videos come again with other clips."""
+    """Endless batches of random clips. A small store's videos repeat with other clips."""
     dataset = ClipDataset(
         store, frames=args.frames, image_size=args.image_size, crops=crops, mask_ratio=RATIO
     )

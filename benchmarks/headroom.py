@@ -2,12 +2,12 @@
 
     python benchmarks/headroom.py [STORE] [--videos 70] [--image-size 112] [--frames 8]
 
-For each floor under the deviation (`norm.floor`): the loss of the best constant vector on hidden
-patches, and of one that copies: the mean of the true trajectories (and HOGs) of the nearest visible
-patches, normalised by themselves and shrunk by the factor that suits all patches best. A model does
-not see true trajectories, only frames; a loss near the constant's although copying is far below
-says that the model has not learnt to see motion, not that there is nothing to learn. Without a
-store it makes one of the demo set.
+For each floor under the deviation (`norm.floor`) it prints two losses on hidden patches: that of
+the best constant vector, and that of copying. Copying takes the mean of the true trajectories
+(and HOGs) of the nearest visible patches, normalised by themselves and shrunk by the factor that
+suits all patches best. A model sees frames and no true trajectories. If its loss is near the
+constant's while copying is far below, the model has not learnt to see motion, although there is
+something to learn. Without a store it makes one of the demo set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from preprocess import flows
 FLOORS = (0.0, 0.1, 0.25, 0.5, 1.0)  # pixels
 SPEEDS = (0, 0.05, 0.2, 0.5, 1, np.inf)  # mean |Δp| of a patch, pixels a raw frame
 SPEC = ("spec.stride=2", "spec.short_side=128", "spec.long_side=160")
-SHOWN = 0.1  # the floor at which the speeds are told apart
+SHOWN = 0.1  # the floor for which the table is split by speed
 RATIO = 0.7
 
 

@@ -1,11 +1,11 @@
-"""Does pre-training learn? From generated video files to the held-out loss, by the command line.
+"""Does pre-training learn? From generated video files to the held-out loss, by the commands.
 
     python benchmarks/learning.py [--work runs/learning] [--videos 300] [--steps 800]
 
-Each file shows one texture, grained in a direction of its own, that glides, turns and grows at
-speeds that change. One in five is held out. What is printed is the loss on the held-out files
-beside that of the best constant vector on the same patches, which a model that ignores its input
-cannot beat.
+Each file shows one texture that glides, turns and grows at changing speeds, with a grain in a
+direction of its own. One file in five is held out. Prints the loss on the held-out files beside
+that of the best constant vector on the same patches. A model that ignores its input cannot beat
+that constant. The results are in docs/measurements/learning.md.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def mme(*words: str) -> None:
 
 
 def render(rng: np.random.Generator, glide: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """The frames of a video, uint8 [HEIGHT, WIDTH, 3] RGB; `glide` in pixels a frame, or drawn."""
+    """The frames of a video, uint8 [HEIGHT, WIDTH, 3] RGB. `glide`: pixels a frame, or random."""
     texture = draw_texture(rng)
     centre = np.array([texture.shape[1], texture.shape[0]]) / 2
     drawn, swing = rng.uniform(-1.2, 1.2, 2), rng.uniform(0, 6, 2)
@@ -105,7 +105,7 @@ def draw_texture(rng: np.random.Generator) -> np.ndarray:
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1)
     turn[:, 2] += np.array([width, height]) / 2 - side / 2
     image = cv2.warpAffine(noise, turn, (width, height))
-    image += image.mean(axis=2, keepdims=True)  # some grey: luma must vary too
+    image += image.mean(axis=2, keepdims=True)  # add grey, so that luma varies too
     return np.clip(128 + 50 * image / image.std(), 0, 255).astype(np.uint8)
 
 

@@ -1,16 +1,18 @@
-"""Clips a second that the loader delivers: from a store's frames, and from the video files.
+"""Clips a second that the loader delivers, from a store's frames and from video files.
 
     python benchmarks/loader.py [--clips 200] [--workers 0] [--crops 1]
     OPENBLAS_NUM_THREADS=1 python benchmarks/loader.py --zoom 10 16    # as in a worker
     python benchmarks/loader.py --store STORE [--root VIDEOS]
 
-Without --store it generates videos (340×256, h264, a key frame every 250 frames, textures that
-drift and turn, with the detail and the noise of real ones) and their store. One core unless
---workers says otherwise. Clips of 16 × 224² are loaded from the store and from the files in turn,
-each round the same random windows; the fastest of `--repeats` rounds counts. What is compared with
-the store's samples, which hold frames and targets, is the decoding of the files' frames alone.
-Without workers time is the core's own (CPU time, which others on the machine do not lengthen) and
-that of the clock on the wall is printed beside it. The breakdown is of one more round.
+Without --store it generates videos and their store: 340×256, H.264, a key frame every 250 frames,
+textures that drift and turn, with the detail and the noise of real videos. It loads clips of 16 ×
+224² from the store and from the files in turn. Each round uses the same random windows, and the
+fastest of `--repeats` rounds counts. Samples from the store (frames and targets) are compared
+with the decoding of the files' frames alone.
+
+It uses one core unless --workers says otherwise. Without workers it measures processor time,
+which other work on the machine does not lengthen, and prints wall-clock time beside it. One more
+round gives the breakdown. The results are in docs/measurements/loader.md.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from train.data.sampler import ClipSampler
 GOAL = 70  # clips/s on one core
 GOAL_RATIO = 8  # over the decoding of a GOP-250 video
 GOP = 250
-GRAIN = 5  # grey levels of a camera's noise; files and frames come out as large as Kinetics' are
+GRAIN = 5  # noise in grey levels; gives files and frames of Kinetics' size
 BATCH = 8
 
 
@@ -77,7 +79,7 @@ def measure(store: TargetStore, options: argparse.Namespace) -> None:
     if options.root or not options.store:
         filed = ClipDataset(store, **augmentation, source="video", root=options.root)
     rounds = defaultdict(list)
-    few = max(options.clips // 4, 1)  # the files are slow; the rate is what counts
+    few = max(options.clips // 4, 1)  # fewer clips, because reading files is slow
     for _ in range(options.repeats):
         rounds["store"].append(load(stored, options.clips, options.workers))
         if filed:
@@ -108,7 +110,7 @@ def measure(store: TargetStore, options: argparse.Namespace) -> None:
 
 
 def clock() -> np.ndarray:
-    """Seconds of this process' CPU time and on the wall."""
+    """This process's CPU time and the wall-clock time, seconds."""
     return np.array([time.process_time(), time.perf_counter()])
 
 
@@ -145,7 +147,7 @@ def jpeg_bytes(store: TargetStore) -> float:
 
 
 def breakdown(dataset: ClipDataset, clips: int) -> str:
-    """Milliseconds of CPU time a sample in each part; the clocks cost a little."""
+    """Milliseconds of CPU time of each part of a sample, including a little for measuring."""
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,7 +183,7 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
 
 
 def generate(folder: Path, videos: int, frames: int) -> Path:
-    """Videos under folder/videos and their store, whose path it returns."""
+    """Generates videos under folder/videos and their store; returns the store's path."""
     spec = TargetSpec(flow="dis-ultrafast")
     open_or_create_store(folder / "store", spec, "generated", None, [])
     with ShardWriter(folder / "store", 0, spec) as writer:
@@ -234,7 +236,7 @@ def natural(rng: np.random.Generator, side: int) -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     frequency[0, 0] = np.inf
     noise = rng.normal(size=(3, side, side))
-    # 1/f, less grain: a video's compression takes the finest of it
+    # 1/f, with less of the finest grain, which video compression removes
     luma = np.fft.irfft2(np.fft.rfft2(noise[0]) / frequency**1.4)
     chroma = np.fft.irfft2(np.fft.rfft2(noise[1:]) / frequency**1.4)
     colours = [luma + 0.4 * chroma[0], luma, luma + 0.4 * chroma[1]]

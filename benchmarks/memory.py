@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [--frames 3000] [--videos 200] [--seconds 10]
 
-One long video, then one shard of many ten-second ones, 340×256, with one worker. The peaks are the
-kernel's (VmHWM), read while it runs.
+One worker processes one long video, then one shard of many ten-second videos, all of 340×256. The
+peaks are the kernel's (VmHWM), read during the run.
 """
 
 from __future__ import annotations

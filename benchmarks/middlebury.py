@@ -3,14 +3,15 @@
     python benchmarks/middlebury.py DIR [--flow NAME ...]
 
 DIR holds `other-data/SCENE/frame10.png`, `frame11.png` and `other-gt-flow/SCENE/flow10.flo`
-(https://vision.middlebury.edu/flow/data/). Printed are means over the scenes of
+(https://vision.middlebury.edu/flow/data/). Prints means over the scenes, at the images' own
+resolution (584×388 to 640×480):
 
     error    end-point error over all pixels with ground truth, pixels
-    track    error of one step of the grid's points, read bilinearly as stage 1 does; median and
+    track    error of one step of the grid's points, read bilinearly as in stage 1; median and
              90th percentile over the points of all scenes, pixels
-    ms       processor time a pair on one thread
+    ms       processor time of a pair on one thread
 
-at the images' own resolution (584×388 to 640×480).
+The results are in docs/measurements/stage1.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The yardstick of `benchmarks/step.py`: the same model as one would write it without care.
+"""The yardstick of `benchmarks/step.py`: the same model, written without care for speed.
 
-A Conv3d patch embedding, boolean masks, query and value biases that are put together at each call,
-attention as softmax(q kᵀ) v with the whole matrix in memory. It computes what
-`mme_core.model.PretrainingModel` with a joint decoder computes, from the same weights.
+It has a Conv3d patch embedding, boolean masks, query and value biases that each call joins, and
+attention as softmax(q kᵀ) v with the whole matrix in memory. From the same weights it computes
+the same as `mme_core.model.PretrainingModel` with a joint decoder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """Takes the shape of an existing model, and its weights from `load`."""
+    """Has the sizes of an existing model; `load` copies its weights."""
 
     def __init__(self, model: PretrainingModel) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
-"""What large data sets take: stage 1's cost, the store's size, what training reads, the driver.
+"""Costs of large data sets: stage 1, the store's size, reading while training, the driver.
 
     python benchmarks/scale.py [VIDEO ...]               # tables from the costs of these files
     python benchmarks/scale.py --driver 1000000 [--ray]  # a run whose tasks do nothing
 
-The first extracts the files on one core into a store, takes the means per raw frame and per
-tubelet, and multiplies; it counts the processor's time, so other work on the machine hardly
-disturbs it. Without files it takes some of the demo set. The second runs the driver of `mme flows`
-on made-up videos: its own work, memory and, with --ray, how many tasks a second it gets through.
-docs/scale.md holds the output.
+The first command extracts the files into a store on one core, takes the means for a raw frame and
+for a tubelet, and multiplies. It measures processor time, which other work hardly disturbs.
+Without files it takes some of the demo set. The second runs the driver of `mme flows` on made-up
+videos. It measures the driver's own work and memory and, with --ray, how many tasks a second come
+back. The results are in docs/measurements/scale.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CORES = 1000
 
 @dataclass(frozen=True)
 class DataSet:
-    """videos of `seconds` at `fps`; extracted with `stride`."""
+    """`videos` of `seconds` at `fps`, extracted with `stride`."""
 
     name: str
     videos: int
@@ -243,7 +243,7 @@ def _nothing(job: ShardJob, *_: Any) -> ShardResult:
     )
     outcomes = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)
     result = ShardResult(job.number, tuple(outcomes))
-    return pickle.loads(pickle.dumps(result))  # strings of its own, as after a way through Ray
+    return pickle.loads(pickle.dumps(result))  # copies the strings, as sending through Ray does
 
 
 def _row(name: str, number: int) -> dict[str, Any]:

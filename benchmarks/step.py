@@ -1,16 +1,18 @@
-"""One training step of ViT-B on a CPU: ours against a plain implementation of the same model.
+"""One training step of ViT-B on a CPU: ours beside a plain implementation of the same model.
 
     python benchmarks/step.py                       # ViT-B, 16 × 224², batch 2, 70 % masked, fp32
     python benchmarks/step.py --size tiny --image-size 64 --rounds 2
 
 A step is forward, loss, backward and AdamW. The plain model (`benchmarks/plain.py`) has a Conv3d
-embedding, boolean masks, explicit softmax attention and AdamW as it comes (not fused); both start
-from the same weights, and their predictions are compared before anything is timed. Steps are
-interleaved; given are medians, of the seconds and of each round's ratio to the plain model. The
-last line is what the plain model's matrix products alone take: a bound for what needs the same
-products from the same library. With --threads 1 the process' CPU time is taken, which other work on
-the machine disturbs less than the clock's; it hides what the plain model loses where its passes
-over memory do not run in parallel.
+embedding, boolean masks, explicit softmax attention and AdamW with its defaults (not fused). Both
+models start from the same weights, and their predictions are compared before anything is timed.
+Steps are interleaved. Prints medians of the seconds, and of each round's ratio to the plain
+model.
+
+The last line is the time of the plain model's matrix products alone: a limit for every model with
+the same products from the same library. --threads 1 measures processor time, which other work
+disturbs less. It hides what the plain model loses where its passes over memory do not run in
+parallel. The results are in docs/measurements/model.md.
 """
 
 from __future__ import annotations

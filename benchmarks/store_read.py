@@ -1,9 +1,10 @@
-"""Time to read a random 8-tubelet clip from a store, warm.
+"""Time to read a random clip of 8 tubelets from a store, with a warm disk cache.
 
     python benchmarks/store_read.py [STORE] [--clips 400]
 
-Milliseconds on one thread: median and 90th percentile. Without a store it writes one of made-up
-targets, as large as real ones. zarr-python reading the same rows of the same arrays is beside it.
+Prints milliseconds on one thread, median and 90th percentile, and beside them zarr-python reading
+the same rows of the same arrays. Without a store it writes one of made-up targets, as large as
+real ones. The results are in docs/measurements/store.md.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Size of a store, and of the codings that were tried for it (docs/store.md).
+"""Size of a store, and of the codings that were tried for it.
 
     python benchmarks/store_size.py [VIDEO ...] [--tried] [spec.stride=4 ...]
 
-Megabytes per 8 tubelets: what a 16-frame clip takes. Without videos it takes some of the demo set,
-which is generated. `--tried` adds other codings of the large arrays, with the time to decode them.
+Prints megabytes for 8 tubelets, which is a 16-frame clip. --tried adds other codings of the large
+arrays, with the time to decode them. Without videos it generates some of the demo set. The
+results are in docs/measurements/store.md.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def print_row(name: str, sizes: dict[str, float]) -> None:
 def measure(
     video: Path, spec: TargetSpec, folder: Path
 ) -> tuple[dict[str, float], list[TubeletTargets]]:
-    """Megabytes of each array per 8 tubelets, read off the files of a shard; and the tubelets."""
+    """Megabytes of each array per 8 tubelets, from a shard's file sizes; and the tubelets."""
     store = Path(tempfile.mkdtemp(dir=folder))
     kept = []
     with ShardWriter(store, 0, spec) as writer:

@@ -1,9 +1,9 @@
-"""Two workers against one: videos a second, start-up excluded, runs interleaved.
+"""Two workers of `mme flows` beside one: videos a second without start-up, runs interleaved.
 
     python benchmarks/workers.py [--shards 16] [--repeats 3]
 
-Every shard holds one and the same generated video, so that all take equally long. The clock starts
-when each worker has finished its first shard. Needs two idle cores.
+Every shard holds the same generated video, so all take equally long. The clock starts when each
+worker has finished its first shard. It needs two idle cores.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# One node's part of a torchrun job under Slurm; pretrain.sbatch starts it on every node.
+# One node's part of a torchrun job under Slurm. cluster/pretrain.sbatch starts it on every node.
 #
 #   srun --ntasks-per-node=1 cluster/torchrun-node.sh pretrain --config train/configs/... key=value
 #
-# torchrun neither passes SIGUSR1 on nor survives it, and it hides the exit status of the training
-# processes behind 1. So the signal is taken here and given to them: they save a checkpoint and
-# stop. SIGTERM (preemption) is treated alike: torchrun would leave them only 30 seconds.
+# SIGUSR1 ends torchrun instead of reaching the training processes, and torchrun replaces their exit status
+# by 1. So this script takes the signal and sends it to the training processes: they save a checkpoint and
+# stop. It does the same with SIGTERM (preemption), because torchrun would give them only 30 seconds.
 #
-# BIN   folder of the command `torchrun` (default: .venv/bin here)
+# BIN   folder of the commands `torchrun` and `mme` (default: .venv/bin here)
 # GPUS  training processes on this node (default: the GPUs that Slurm gave)
 set -euo pipefail
 
 BIN=${BIN:-$PWD/.venv/bin}
 : "${MASTER_ADDR:?the first node, which pretrain.sbatch exports}" "${MASTER_PORT:?a free port there}"
 
-trap '' USR1 # inherited by torchrun; the training processes install handlers of their own
+trap '' USR1 # torchrun inherits this; the training processes install their own handlers
 "$BIN/torchrun" \
     --nnodes="$SLURM_JOB_NUM_NODES" \
     --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \

@@ -2,7 +2,7 @@
 
 A shard is a Zarr v3 group. Every array is cut along its first axis into *files* (Zarr's shards),
 each written once, and these into *chunks*, the unit of reading, which carry a crc32c.
-docs/store.md says what was tried and what it cost.
+docs/measurements/store.md says what was tried and what it cost.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def wheel(tmp_path_factory):
     tree = tmp_path_factory.mktemp("tree")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]
     subprocess.run(command, cwd=tree, check=True, capture_output=True)
@@ -85,7 +85,7 @@ def run(python, extra, folder, environment):
 
 def test_wheel_holds_every_module_and_recipe(wheel):
     files = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file())
-    expected = {str(p.relative_to(ROOT)) for p in files if p.suffix in (".py", ".yaml")}
+    expected = {str(p.relative_to(ROOT)) for p in files if p.suffix in (".py", ".yaml", ".typed")}
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert found == expected
