@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "flows": ("preprocess.flows", "preprocess", "compute the targets of a data set (stage 1)"),
     "info": ("preprocess.info", "preprocess", "say what a store holds"),
     "verify": ("preprocess.verify", "preprocess", "read all of a store, report every damage"),
+    "repair": ("preprocess.repair", "preprocess", "make damaged and missing shards anew"),
     "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
     "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),

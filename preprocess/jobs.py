@@ -53,6 +53,7 @@ class Outcome:
     reason    of a quarantine; empty when stored
     seconds   of wall clock; None where a lost row was made again from the shard
     frames    decoded; duration: of the video in seconds (0 where its rate is not known)
+    label     number of its class, −1 where it has none
     """
 
     path: str
@@ -63,3 +64,4 @@ class Outcome:
     shard: int = 0
     frames: int = 0
     duration: float = 0.0
+    label: int = -1

@@ -11,9 +11,12 @@ import dataclasses
 import io
 import json
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+import google_crc32c
 
 from mme_core.io.place import Place
 from mme_core.io.remote import join
@@ -21,13 +24,14 @@ from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import load_table, read_attributes, shard_numbers
 from preprocess.jobs import OK, QUARANTINED, Outcome
 
+_CHECKSUM = re.compile(rb', "crc32c": "([0-9a-f]{8})"}\s*$')
 _FIELDS = [each.name for each in dataclasses.fields(Outcome)]
 
 
 class _Rows:
     """Outcomes by id: 180 bytes with its id for one of a stored video, not 370."""
 
-    _numbers = struct.Struct("<diqd")  # seconds (NaN: None), shard, frames, duration
+    _numbers = struct.Struct("<diqdi")  # seconds (NaN: None), shard, frames, duration, label
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -60,7 +64,7 @@ class _Rows:
         packed: bytes | Outcome = row
         if row.status == OK and not row.reason and row.path == join(self._root, row.id):
             seconds = math.nan if row.seconds is None else row.seconds
-            packed = self._numbers.pack(seconds, row.shard, row.frames, row.duration)
+            packed = self._numbers.pack(seconds, row.shard, row.frames, row.duration, row.label)
         self._packed[row.id] = packed
 
 
@@ -83,7 +87,7 @@ class Ledger:
         """The ledger reconciled with the shards; changes nothing on the disk."""
         ledger, table = cls(place, root), load_table(place, spec_hash)
         written, lines, last = _Rows(root), 0, None
-        for lines, row in enumerate(_read_rows(place), 1):  # noqa: B007
+        for lines, row in enumerate(read_rows(place), 1):  # noqa: B007
             written.put(row)
             last = row.shard
         numbers = shard_numbers(place)
@@ -139,29 +143,50 @@ class Ledger:
 
 
 def _encode(rows: Iterable[Outcome]) -> Iterator[bytes]:
+    """Each row as a line of JSON that ends with a checksum of the rest."""
     for row in rows:
-        yield json.dumps({name: getattr(row, name) for name in _FIELDS}).encode() + b"\n"
+        text = json.dumps({name: getattr(row, name) for name in _FIELDS}).encode()
+        yield text[:-1] + b', "crc32c": "%08x"}\n' % google_crc32c.value(text)
 
 
-def _read_rows(place: Place) -> Iterator[Outcome]:
+def read_row(line: bytes) -> Outcome:
+    """The row of a line; rows of older stores have no checksum. ValueError for a damaged one."""
+    if found := _CHECKSUM.search(line):
+        line = line[: found.start()] + b"}"
+        if google_crc32c.value(line) != int(found[1], 16):
+            raise ValueError("the checksum does not match")
+    try:
+        row = Outcome(**json.loads(line))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if row.status not in (OK, QUARANTINED):
+        raise ValueError(f"unknown status {row.status!r}")
+    return row
+
+
+def read_rows(place: Place) -> Iterator[Outcome]:
+    """The rows that are whole: what a kill or a flipped bit took, the shards still know."""
     try:
         lines = io.BytesIO(place.read(LEDGER))
     except FileNotFoundError:
         return
     for line in lines:
         try:
-            yield Outcome(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # torn by a kill: the shard has it
+            yield read_row(line)
+        except ValueError:
+            continue
 
 
 def _quarantined(place: Place, number: int, root: str) -> Iterator[Outcome]:
     for row in (read_attributes(place, number) or {}).get("quarantined", ()):
         path = join(root, row["path"])
-        yield Outcome(path, row["id"], QUARANTINED, row["reason"], shard=number)
+        label = row.get("label", -1)
+        yield Outcome(path, row["id"], QUARANTINED, row["reason"], shard=number, label=label)
 
 
 def _stored(row: dict[str, Any], root: str) -> Outcome:
     duration = round(row["frames"] / row["fps"], 3) if row["fps"] else 0.0
     path = join(root, row["path"])
-    return Outcome(path, row["id"], OK, "", None, row["shard"], row["frames"], duration)
+    return Outcome(
+        path, row["id"], OK, "", None, row["shard"], row["frames"], duration, row["label"]
+    )

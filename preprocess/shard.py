@@ -57,7 +57,14 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
 
     def outcome(**values: Any) -> Outcome:
         seconds = round(time.monotonic() - started, 3)
-        return Outcome(path=item.path, id=item.id, seconds=seconds, shard=job.number, **values)
+        return Outcome(
+            path=item.path,
+            id=item.id,
+            seconds=seconds,
+            shard=job.number,
+            label=item.label,
+            **values,
+        )
 
     try:
         if item.id in job.poison:

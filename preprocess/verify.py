@@ -8,7 +8,6 @@ ledger against the shards, and what killed writers left behind.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -26,6 +25,8 @@ from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
 from mme_core.store.writer import leftovers
+from preprocess.jobs import OK
+from preprocess.ledger import read_row
 from preprocess.verify_shard import ShardReport, check_shard
 
 
@@ -126,11 +127,15 @@ def _check_ledger(place: Place, reports: Iterable[ShardReport]) -> Iterator[str]
     lost = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            if row["status"] == "ok" and row["id"] not in stored:
-                lost.append(row["id"])
-        except (ValueError, KeyError, TypeError):
-            yield f"{place.at(LEDGER)}, line {number} is torn; `mme flows` writes it anew"
+            row = read_row(line)
+        except ValueError as error:
+            yield (
+                f"{place.at(LEDGER)}, line {number} is damaged ({error}); `mme repair` writes it "
+                "anew"
+            )
+            continue
+        if row.status == OK and row.id not in stored:
+            lost.append(row.id)
     if lost:
         yield (
             f"{place.at(LEDGER)} calls {len(lost)} videos stored that are in no shard "

@@ -105,6 +105,10 @@ class Place(Protocol):
         """Sorted names of folders in `parent` that were begun and never committed."""
         ...
 
+    def empty_files(self, folder: str) -> list[str]:
+        """Files below a folder that have a name and no content, as a power cut leaves them."""
+        ...
+
 
 def local_path(url: str | os.PathLike[str]) -> Path | None:
     """The path on this machine's disks that a path or a file:// URL means; None for other URLs."""
@@ -157,6 +161,8 @@ class LocalPlace:
             aside.replace(self._path / name)
         finally:
             aside.unlink(missing_ok=True)
+        if _PARTIAL not in name:  # else `commit` syncs all of the folder at once
+            _sync((self._path / name).parent)
 
     def create(self, name: str, data: bytes) -> bool:
         aside = self._write_aside(name, data)
@@ -175,6 +181,9 @@ class LocalPlace:
         try:
             with aside.open("wb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
+                if _PARTIAL not in name:
+                    file.flush()
+                    os.fsync(file.fileno())
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -231,8 +240,11 @@ class LocalPlace:
         return f"{folder}{_PARTIAL}{owner}"
 
     def commit(self, begun: str, folder: str, marker: str) -> None:
+        for path in [*(self._path / begun).rglob("*"), self._path / begun]:
+            _sync(path)
         try:
             (self._path / begun).rename(self._path / folder)
+            _sync((self._path / folder).parent)
         except OSError:
             first = (self._path / folder / marker).exists()
             self.discard(begun)
@@ -244,3 +256,15 @@ class LocalPlace:
 
     def unfinished(self, parent: str, marker: str) -> list[str]:
         return [name for name in self.names(parent) if _PARTIAL in name]
+
+    def empty_files(self, folder: str) -> list[str]:
+        return [name for name, size in self.files(folder).items() if not size]
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -175,3 +175,6 @@ class RemotePlace:
         names = self.names(parent)
         stamps = self.stamps([f"{parent}/{name}/{marker}" for name in names])
         return [name for name, stamp in zip(names, stamps) if not stamp]
+
+    def empty_files(self, folder: str) -> list[str]:
+        return []  # an object appears with all its content, or not at all

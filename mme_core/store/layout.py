@@ -17,7 +17,10 @@ from numcodecs import blosc, zstd
 
 from mme_core.spec import TUBELET, TargetSpec
 
-FORMAT = 1  # of the whole store; a reader refuses a higher one
+# Of the whole store; a reader refuses a higher one. 2: store.json and each shard's table carry a
+# digest of their own bytes.
+FORMAT = 2
+SEALED_SINCE = 2
 LOCK = "flows.lock"  # in a store while stage 1 writes it, or after it was killed
 
 FILE_TUBELETS = 128

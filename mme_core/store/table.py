@@ -7,10 +7,10 @@ of it is kept in one file, which is rebuilt where a shard is new, gone, or writt
 from __future__ import annotations
 
 import difflib
+import hashlib
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +19,8 @@ import numpy as np
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.store.layout import FORMAT, INDEX, shard_name
+from mme_core.store.layout import FORMAT, INDEX, SEALED_SINCE, shard_name
+from mme_core.store.seal import unseal
 
 # name: kind of its elements; "text" is str, "list" is a list of str
 COLUMNS = {
@@ -39,6 +40,7 @@ COLUMNS = {
 }
 
 
+_DIGEST_SIZE = hashlib.sha256().digest_size  # at the end of index.npz
 _NONE: list[str] = []  # nearly every video's warnings, in millions of rows
 
 
@@ -121,24 +123,31 @@ def shard_numbers(place: Place) -> list[int]:
 
 
 def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
-    """The attributes of a shard's group; None where it is not finished.
+    """The attributes of a shard's group; None where it is not finished, or hollow.
 
     Raises StoreError where the file is damaged or of a newer format.
     """
     name = f"{shard_name(shard)}/zarr.json"
     try:
-        attributes = json.loads(place.read(name))["attributes"]
-        version = attributes["format"]
+        data = place.read(name)
+        if not data.strip(b"\0"):
+            return None  # a power cut left the file's name, and nothing in it
+        document, sealed = unseal(data)
+        attributes = document["attributes"]
+        version = int(attributes["format"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{place.at(name)} is damaged ({error!r}); remove {shard_name(shard)} and run "
-            "`mme flows` again to remake it"
+            f"{place.at(name)} is damaged ({error}); `mme repair` makes the shard anew"
         ) from error
     if version > FORMAT:
         raise StoreError(
             f"{place.at(name)} has format {version}, newer than this program's {FORMAT}: update mme"
+        )
+    if version >= SEALED_SINCE and not sealed:
+        raise StoreError(
+            f"{place.at(name)} is damaged (it has no digest); `mme repair` makes the shard anew"
         )
     return attributes
 
@@ -151,7 +160,7 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
     numbers = shard_numbers(place)
     stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
     finished = {number: stamp for number, stamp in zip(numbers, stamps) if stamp}
-    cached_stamps, cached = _read_cache(place)
+    cached_stamps, cached = read_cache(place)
     if cached_stamps == finished:
         return cached
     bounds = np.searchsorted(cached["shard"], [numbers, np.add(numbers, 1)])
@@ -172,24 +181,37 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
 def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
     attributes = read_attributes(place, number)
     if attributes is None:
-        raise StoreError(f"{place.at(shard_name(number))} vanished while it was read; try again")
-    if attributes["spec_hash"] != spec_hash:
-        raise StoreError(
-            f"{place.at(shard_name(number))} was made with another specification "
-            f"({attributes['spec_hash']}) than store.json says ({spec_hash}); remove that shard "
-            "and run `mme flows` again"
-        )
-    return _lean(VideoTable.from_rows({**row, "shard": number} for row in attributes["videos"]))
-
-
-def _read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
-    """What index.npz holds; nothing where it is missing or cannot be read: it is only a cache."""
+        return VideoTable.from_rows([])
+    where = place.at(shard_name(number))
     try:
-        with np.load(io.BytesIO(place.read(INDEX)), allow_pickle=False) as file:
-            stamps = {int(number): stamp for number, stamp in json.loads(file["stamps"].tobytes())}
-            return stamps, _lean(VideoTable({name: _unpack(file, name) for name in COLUMNS}))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        if attributes["spec_hash"] != spec_hash:
+            raise StoreError(
+                f"{where} was made with another specification ({attributes['spec_hash']}) than "
+                f"store.json says ({spec_hash}); remove that shard and run `mme flows` again"
+            )
+        rows = [{**row, "shard": number} for row in attributes["videos"]]
+        return _lean(VideoTable.from_rows(rows))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise StoreError(
+            f"{where}/zarr.json is damaged ({error!r}); `mme repair` makes the shard anew"
+        ) from error
+
+
+def read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
+    """What index.npz holds; nothing where it is missing or not as it was written.
+
+    It is only a cache. Its digest is checked first: a damaged archive may ask for any memory.
+    """
+    try:
+        data = place.read(INDEX)
+    except (OSError, StoreError):
         return {}, VideoTable.from_rows([])
+    body = memoryview(data)[:-_DIGEST_SIZE]
+    if hashlib.sha256(body).digest() != data[-_DIGEST_SIZE:]:
+        return {}, VideoTable.from_rows([])
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        stamps = {int(number): stamp for number, stamp in json.loads(file["stamps"].tobytes())}
+        return stamps, _lean(VideoTable({name: _unpack(file, name) for name in COLUMNS}))
 
 
 def _lean(table: VideoTable) -> VideoTable:
@@ -206,8 +228,10 @@ def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> Non
         packed[name] = column if kind in ("int64", "float64") else _bytes(json.dumps(list(column)))
     buffer = io.BytesIO()
     np.savez(buffer, **packed)
+    data = buffer.getbuffer()
     try:
-        place.write(INDEX, [buffer.getbuffer()])
+        # zip readers look for the archive's end, and pass over what follows it
+        place.write(INDEX, [data, hashlib.sha256(data).digest()])
     except (OSError, StoreError):
         return  # a read-only store is read without its cache
 

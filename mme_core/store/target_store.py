@@ -6,7 +6,6 @@ window = store.read(video=0, start=0, tubelets=8)
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from importlib import metadata
@@ -17,8 +16,9 @@ import numpy as np
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import FORMAT, STORE, layouts
+from mme_core.store.layout import FORMAT, SEALED_SINCE, STORE, layouts
 from mme_core.store.reader import ChunkReader
+from mme_core.store.seal import blank, seal, unseal
 from mme_core.store.table import VideoTable, load_table
 from mme_core.store.window import CodedWindow, Window
 
@@ -168,20 +168,23 @@ def read_store_file(place: Place) -> dict[str, Any]:
             f"{place.url} {what}; check the path, or make a store with `mme flows --store`"
         ) from None
     try:
-        about = json.loads(text)
-        version = about["format"]
+        about, sealed = unseal(text)
+        version = int(about["format"])
         if version > FORMAT:
             raise StoreError(
                 f"{place.at(STORE)} has format {version}, newer than this program's {FORMAT}: "
                 "update mme"
             )
+        if version >= SEALED_SINCE and not sealed:
+            raise ValueError("it has no digest")
         spec = TargetSpec.from_dict(about["spec"])
         stored_hash = about["spec_hash"]
         about = {name: about[name] for name in ("dataset", "split", "class_names", "made_by")}
-    except UsageError as error:
-        raise StoreError(f"{place.at(STORE)} is damaged: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{place.at(STORE)} is damaged: {error!r}") from error
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{place.at(STORE)} is damaged ({error}); remove it and run the same `mme flows` "
+            "command again, which writes it anew and keeps the shards"
+        ) from error
     if stored_hash != spec.hash:
         raise StoreError(
             f"{place.at(STORE)}: the specification does not have the hash written beside it "
@@ -212,8 +215,9 @@ def open_or_create_store(
             "split": split,
             "class_names": list(class_names),
             "made_by": _versions(),
+            **blank(),
         }
-        place.write(STORE, json.dumps(about, indent=2).encode())
+        place.write(STORE, seal(about))
         return
     there = read_store_file(place)
     differences = [f"spec.{text}" for text in spec.differences(there["spec"])]

@@ -6,7 +6,6 @@ on an object store, where there is no renaming, readers ignore a shard without t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from mme_core.coding import round_moments
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FORMAT, ArrayLayout, layouts, shard_name
+from mme_core.store.seal import blank, seal
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
-_MARKER = "zarr.json"  # of a shard: written last, and read first
+MARKER = "zarr.json"  # of a shard: written last, and read first
 
 
 class ShardWriter:
@@ -153,16 +153,16 @@ class ShardWriter:
             "frame_bytes": self._frame_bytes,
             "videos": self._rows,
             "quarantined": self._quarantined,
+            **blank(),
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        text = json.dumps(group, indent=1)  # in ASCII: a file's name need not be valid UTF-8
-        self._place.write(f"{self._folder}/{_MARKER}", text.encode())
-        self._place.commit(self._folder, self._name, _MARKER)
+        self._place.write(f"{self._folder}/{MARKER}", seal(group))
+        self._place.commit(self._folder, self._name, MARKER)
 
     def _remove_strays(self) -> None:
         """Removes files that a writer which died here left of a video that is now quarantined."""
         mine = {f"{name}/{key}" for name, array in self._arrays.items() for key in array.keys}
-        for name in self._place.files(self._folder).keys() - mine - {_MARKER}:
+        for name in self._place.files(self._folder).keys() - mine - {MARKER}:
             self._place.remove(f"{self._folder}/{name}")
 
 
@@ -240,8 +240,22 @@ class _ArrayWriter:
 
 
 def leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Folders of writers that never finished, relative to the store, sorted."""
-    return [f"shards/{name}" for name in open_place(url).unfinished("shards", _MARKER)]
+    """Folders that hold no shard, relative to the store, sorted.
+
+    Their writers never finished, or a power cut took the content of their files.
+    """
+    place = open_place(url)
+    unfinished = place.unfinished("shards", MARKER)
+    hollow = [name for name in place.names("shards") if _is_hollow(place, f"shards/{name}")]
+    return [f"shards/{name}" for name in sorted({*unfinished, *hollow})]
+
+
+def _is_hollow(place: Place, folder: str) -> bool:
+    """Is the group's metadata, or a file of an array, empty?"""
+    return any(
+        name == MARKER or name.partition("/")[2].startswith(("c.", MARKER))
+        for name in place.empty_files(folder)
+    )
 
 
 def remove_leftovers(url: str | os.PathLike[str]) -> list[str]:

@@ -1,11 +1,14 @@
 """Small made-up targets for the tests of the store: no video, no flow."""
 
+import json
+
 import cv2
 import numpy as np
 
 from mme_core import targets
 from mme_core.extract.video_targets import TubeletTargets
 from mme_core.spec import TargetSpec
+from mme_core.store.seal import blank, seal
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import ShardWriter
 
@@ -76,3 +79,15 @@ def make_store(url, shards=({"a.mp4": 11, "b/ü.mp4": 3},), spec=SPEC):
     for number, videos in enumerate(shards):
         write_shard(url, number, videos, spec)
     return url
+
+
+def change_json(path, change):
+    """Changes a JSON file of a store as a program would: with a new digest, where it has one."""
+    values = json.loads(path.read_text())
+    change(values)
+    holder = values.get("attributes", values)
+    if "digest" in holder:
+        holder.update(blank())
+        path.write_bytes(seal(values))
+    else:
+        path.write_text(json.dumps(values))

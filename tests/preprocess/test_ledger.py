@@ -11,7 +11,7 @@ from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER
 from preprocess.jobs import OK, QUARANTINED, Outcome
-from preprocess.ledger import Ledger
+from preprocess.ledger import Ledger, _encode, read_row
 
 
 @pytest.fixture(scope="module")
@@ -89,4 +89,25 @@ def test_rows_come_back_as_they_were(tmp_path, row):
     ledger.add(7, [row])
     assert list(ledger) == [row]
     ledger.save()
-    assert Outcome(**json.loads((tmp_path / LEDGER).read_bytes())) == row
+    assert read_row((tmp_path / LEDGER).read_bytes()) == row
+
+
+def test_no_flipped_bit_of_a_row_is_silent():
+    row = Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0)
+    (line,) = _encode([row])
+    for position in range(len(line) - 1):
+        for bit in range(8):
+            damaged = bytearray(line)
+            damaged[position] ^= 1 << bit
+            with pytest.raises(ValueError):
+                read_row(bytes(damaged))
+
+
+def test_a_row_of_an_older_store_has_no_checksum():
+    line = b'{"path": "/v/a", "id": "a", "status": "ok", "reason": "", "seconds": 1.0}'
+    assert read_row(line).id == "a"
+
+
+def test_an_unknown_status_is_damage():
+    with pytest.raises(ValueError, match="status"):
+        read_row(b'{"path": "/v/a", "id": "a", "status": "maybe"}')

@@ -7,12 +7,12 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from made_up_targets import SPEC, make_store, row, tubelets, write_shard
+from made_up_targets import SPEC, change_json, make_store, row, tubelets, write_shard
 
 from mme_core import cli
 from mme_core.errors import StoreError
-from mme_core.store import TargetStore, layout
-from mme_core.store.layout import INDEX
+from mme_core.io.place import open_place
+from mme_core.store import TargetStore, VideoTable, layout, table
 from mme_core.store.writer import ShardWriter
 from preprocess.verify import verify_store
 
@@ -35,12 +35,6 @@ def problems(store, **options):
 def only(store, **options):
     (problem,) = problems(store, **options)
     return problem
-
-
-def change_json(path, change):
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
 
 
 def change_table(store, change):
@@ -161,8 +155,8 @@ def test_values_outside_of_the_canvas(store):
 
 
 def test_files_that_do_not_belong(store):
-    (store / "shards/00001.zarr/extra").write_text("")
-    (store / "shards/00001.zarr/pts/c.9.0").write_text("")
+    (store / "shards/00001.zarr/extra").write_text("x")
+    (store / "shards/00001.zarr/pts/c.9.0").write_text("x")
     first, second = problems(store)
     assert "00001.zarr/extra does not belong" in first
     assert "00001.zarr/pts/c.9.0 does not belong" in second
@@ -175,10 +169,10 @@ def test_a_video_that_is_stored_twice(store):
 
 def test_an_index_that_lies(store):
     TargetStore(store)
-    with np.load(store / INDEX) as file:
-        arrays = dict(file)
-    arrays["label"] = arrays["label"] + 1
-    np.savez(store / INDEX, **arrays)
+    place = open_place(store)
+    stamps, cached = table.read_cache(place)
+    rows = [row | {"label": row["label"] + 1} for row in cached]
+    table._write_cache(place, stamps, VideoTable.from_rows(rows))
     assert "index.npz is not what the shards say" in only(store)
 
 
@@ -187,7 +181,7 @@ def test_a_ledger_that_promises_more_than_there_is(store):
     rows.append({"id": "q", "path": "q", "status": "quarantined", "reason": "1 frame"})
     (store / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"id"')
     torn, lost = problems(store)
-    assert "ledger.jsonl, line 4 is torn" in torn
+    assert "ledger.jsonl, line 4 is damaged" in torn
     assert "calls 1 videos stored that are in no shard (z)" in lost
 
 

@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import os
 import pickle
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_targets import SPEC, make_store, tubelets, write_shard
+from made_up_targets import SPEC, change_json, make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import layout
-from mme_core.store.layout import INDEX
+from mme_core.store.layout import FORMAT, INDEX
 from mme_core.store.table import VideoTable
 from mme_core.store.target_store import TargetStore, open_or_create_store
 
@@ -238,16 +237,13 @@ def test_a_store_without_shards(tmp_path):
         TargetStore(tmp_path)
 
 
-def change_json(path, change):
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(format=2), "format 2, newer than this program's 1: update mme"),
+        (
+            lambda v: v.update(format=FORMAT + 1),
+            f"format {FORMAT + 1}, newer than .* {FORMAT}: update mme",
+        ),
         (lambda v: v["spec"].update(jpeg_quality=80), "changed by hand"),
         (lambda v: v["spec"].update(colour=2), "damaged.*spec.colour"),
         (lambda v: v.pop("spec"), "damaged"),
@@ -262,7 +258,7 @@ def test_store_json_that_cannot_be_used(change, message, copied):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v["attributes"].update(format=2), "00001.zarr.*format 2"),
+        (lambda v: v["attributes"].update(format=FORMAT + 1), f"00001.zarr.*format {FORMAT + 1}"),
         (lambda v: v["attributes"].update(spec_hash="0"), "00001.zarr.*another specification"),
         (lambda v: v.pop("attributes"), "00001.zarr.*damaged"),
     ],

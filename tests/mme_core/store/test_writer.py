@@ -244,3 +244,13 @@ def test_constant_patches_keep_their_moments_finite():
     rounded = round_moments(moments, SPEC)
     assert np.isfinite(rounded).all()
     np.testing.assert_allclose(rounded, moments, atol=1e-6)
+
+
+def test_a_hollow_shard_is_no_shard(tmp_path):
+    """After a power cut files may have their names and no content."""
+    url = make_store(tmp_path / "store", [{"a": 2}, {"b": 2}])
+    hollow = next((url / shard_name(1) / "shape").glob("c.*"))
+    hollow.write_bytes(b"")
+    assert leftovers(url) == [shard_name(1)]
+    (url / shard_name(1) / "zarr.json").write_bytes(bytes(100))
+    assert list(TargetStore(url).videos["id"]) == ["a"]

@@ -1,0 +1,234 @@
+"""`mme repair`: makes the damaged and missing shards of a store anew, and only these.
+
+    mme repair STORE [--root DIR] [--dry-run]
+
+A shard is a function of its videos and of the store's specification, so a repaired store has the
+bytes that it had before. The videos are read where the ledger says they are, or below --root. A
+damaged shard stays as it is while one of its videos cannot be read: what is left of it may be all
+that is left. The index and the ledger are written anew from the shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mme_core.datasets import VideoItem
+from mme_core.errors import StoreError
+from mme_core.io.place import Place, open_place
+from mme_core.io.remote import join, relative
+from mme_core.spec import TargetSpec
+from mme_core.store.layout import INDEX, shard_name
+from mme_core.store.table import load_table, read_attributes, read_cache, shard_numbers
+from mme_core.store.target_store import open_or_create_store, read_store_file
+from mme_core.store.writer import MARKER, remove_leftovers
+from preprocess.arguments import seconds
+from preprocess.isolate import Isolated
+from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
+from preprocess.ledger import Ledger, read_rows
+from preprocess.lock import StoreLock
+from preprocess.verify_shard import check_shard
+
+TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video that a shard answers for; `stored`: it is in the shard, not quarantined."""
+
+    id: str
+    path: str  # relative to the data set's folder, where it lies below it
+    label: int
+    stored: bool
+
+
+@dataclass
+class Plan:
+    """What is to be done.
+
+    remake  {shard: its videos}, in the order in which they are stored
+    remove  shards of which every video is in another shard too
+    lost    a line for each shard that nobody can make anew
+    """
+
+    remake: dict[int, list[Entry]] = field(default_factory=dict)
+    remove: list[int] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+class Repair:
+    """One repair of the store at `place`. The store's lock is held by the caller."""
+
+    def __init__(self, place: Place, root: str | None, timeout: float) -> None:
+        self.place, self.timeout = place, timeout
+        self.about = read_store_file(place)
+        self.spec: TargetSpec = self.about["spec"]
+        self.rows = list(read_rows(place))
+        self.root = root or self._root_of_ledger()
+
+    def plan(self) -> Plan:
+        """Reads the whole store, and says which shards must be made anew."""
+        present, known = shard_numbers(self.place), self._remembered()
+        classes = len(self.about["class_names"])
+        damaged = known.keys() - set(present)
+        for number in present:
+            if check_shard(self.place.url, number, self.spec, classes, True).problems:
+                damaged.add(number)
+        plan, owner = Plan(), dict[str, int]()
+        for number in sorted({*present, *damaged}):
+            entries = self._entries(number) or known.get(number, [])
+            kept = [one for one in entries if owner.setdefault(one.id, number) == number]
+            if not entries:
+                plan.lost.append(
+                    f"{shard_name(number)}: neither its table nor the ledger says which videos it "
+                    "held; remove it and run the same `mme flows` command again"
+                )
+            elif not kept:
+                plan.remove.append(number)
+            elif number in damaged or len(kept) < len(entries):
+                plan.remake[number] = kept
+        return plan
+
+    def remake(self, number: int, entries: list[Entry], isolated: Isolated) -> str:
+        """Makes a shard anew; returns why it could not be done, "" where it was."""
+        items = tuple(VideoItem(e.id, join(self.root, e.path), e.label) for e in entries)
+        with tempfile.TemporaryDirectory(prefix="mme-repair-") as scratch:
+            about = self.about
+            open_or_create_store(
+                scratch, self.spec, about["dataset"], about["split"], about["class_names"]
+            )
+            job = ShardJob(number, items, self.spec, scratch, self.root, self.timeout)
+            outcomes = isolated.write(job, lambda _: None).outcomes
+            failed = _newly_failed(entries, outcomes)
+            if failed and self.place.exists(shard_name(number)):
+                return f"{shard_name(number)} stays as it is: {failed.path}: {failed.reason}"
+            self._replace(number, open_place(scratch))
+        return ""
+
+    def _replace(self, number: int, scratch: Place) -> None:
+        """Copies the new shard beside the damaged one, and then puts it in its place."""
+        name = shard_name(number)
+        begun = self.place.begin(name)
+        try:
+            for file in sorted(scratch.files(name), key=lambda file: file == MARKER):
+                self.place.write(f"{begun}/{file}", scratch.read(f"{name}/{file}"))
+        except BaseException:
+            self.place.discard(begun)
+            raise
+        if begun != name:
+            self.place.remove(name)
+        self.place.commit(begun, name, MARKER)
+
+    def finish(self) -> Ledger:
+        """Writes the index and the ledger anew."""
+        self.place.remove(INDEX)
+        load_table(self.place, self.spec.hash)
+        ledger = Ledger.load(self.place, self.spec.hash, self.root)
+        ledger.save()
+        return ledger
+
+    def _entries(self, number: int) -> list[Entry]:
+        """The videos of a shard by its own table; none where that is damaged or gone."""
+        try:
+            table = read_attributes(self.place, number)
+            if table is None or table["spec_hash"] != self.spec.hash:
+                return []
+            stored = [Entry(r["id"], r["path"], r["label"], True) for r in table["videos"]]
+            return stored + [
+                Entry(r["id"], r["path"], r["label"], False) for r in table["quarantined"]
+            ]
+        except (StoreError, KeyError, TypeError):
+            return []
+
+    def _remembered(self) -> dict[int, list[Entry]]:
+        """The videos of each shard by the ledger; by the index where the ledger has no row."""
+        known: dict[int, list[Entry]] = {}
+        for row in self.rows:
+            path = relative(row.path, self.root)
+            entry = Entry(row.id, path, row.label, row.status == OK)
+            known.setdefault(row.shard, []).append(entry)
+        _, cached = read_cache(self.place)
+        by_index: dict[int, list[Entry]] = {}
+        for row in cached:
+            entry = Entry(row["id"], row["path"], row["label"], True)
+            by_index.setdefault(row["shard"], []).append(entry)
+        return by_index | known
+
+    def _root_of_ledger(self) -> str:
+        """The folder that the ledger's paths have before the paths in the shards.
+
+        Where no shard is left, a path that ends in the video's id tells as much.
+        """
+        paths = {row.id: row.path for row in self.rows}
+        for name, path in [*self._stored_paths(), *zip(paths, paths)]:
+            full = paths.get(name, "")
+            if full.endswith(f"/{path}"):
+                return full.removesuffix(f"/{path}")
+        return ""
+
+    def _stored_paths(self) -> Iterator[tuple[str, str]]:
+        _, cached = read_cache(self.place)
+        yield from zip(cached["id"], cached["path"])
+        for number in shard_numbers(self.place):
+            yield from ((entry.id, entry.path) for entry in self._entries(number))
+
+
+def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outcome | None:
+    """A video that the damaged shard had stored, and that could not be stored again."""
+    stored = {entry.id for entry in entries if entry.stored}
+    failed = (row for row in outcomes if row.status == QUARANTINED and row.id in stored)
+    return next(failed, None)
+
+
+def parser() -> argparse.ArgumentParser:
+    description, _, epilog = __doc__.partition("\n\n")
+    made = argparse.ArgumentParser(
+        "mme repair",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("store", help="path or fsspec URL")
+    made.add_argument("--root", metavar="DIR", help="where the videos are now")
+    limit_help = f"wall clock a video may take, seconds (default: {TIMEOUT_S})"
+    made.add_argument("--timeout", type=seconds, default=TIMEOUT_S, metavar="S", help=limit_help)
+    made.add_argument("--dry-run", action="store_true", help="say what would be done")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; exit status 1 where a shard could not be made anew."""
+    arguments = parser().parse_args(argv)
+    place = open_place(arguments.store)
+    read_store_file(place)  # before the lock: it must be a store
+    with StoreLock(place):
+        repair = Repair(place, arguments.root, arguments.timeout)
+        if not arguments.dry_run:
+            remove_leftovers(place.url)
+        plan = repair.plan()
+        for number in plan.remove:
+            print(f"{shard_name(number)}: other shards hold all of its videos: remove it")
+        for number, entries in plan.remake.items():
+            print(f"{shard_name(number)}: make it anew from {len(entries)} videos")
+        if arguments.dry_run:
+            print(*plan.lost, sep="\n")
+            return 1 if plan.lost else 0
+        lost = [*plan.lost, *_carry_out(repair, plan)]
+        ledger = repair.finish()
+    done = len(plan.remake) + len(plan.lost) - len(lost)
+    print(f"{place.url}: {done} shards made anew, {len(plan.remove)} removed; ", end="")
+    print(f"{len(ledger)} videos in the ledger")
+    for line in lost:
+        print(f"mme repair: {line}")
+    return 1 if lost else 0
+
+
+def _carry_out(repair: Repair, plan: Plan) -> list[str]:
+    """Removes and remakes; a line for each shard that could not be made anew."""
+    for number in plan.remove:
+        repair.place.remove(shard_name(number))
+    with Isolated() as isolated:
+        tried = [repair.remake(number, made, isolated) for number, made in plan.remake.items()]
+    return [reason for reason in tried if reason]
