@@ -19,6 +19,7 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import join, relative
+from mme_core.processes import plugin_path
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import INDEX, shard_name
 from mme_core.store.table import load_table, read_attributes, read_cache, shard_numbers
@@ -28,7 +29,7 @@ from preprocess.arguments import seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
 from preprocess.ledger import Ledger, read_rows
-from preprocess.lock import StoreLock
+from preprocess.lock import StoreLock, check_owner
 from preprocess.verify_shard import check_shard
 
 TIMEOUT_S = 1800
@@ -59,10 +60,10 @@ class Plan:
 
 
 class Repair:
-    """One repair of the store at `place`. The store's lock is held by the caller."""
+    """One repair of the store at `place`; `token` is that of the lock that the caller holds."""
 
-    def __init__(self, place: Place, root: str | None, timeout: float) -> None:
-        self.place, self.timeout = place, timeout
+    def __init__(self, place: Place, token: str, root: str | None, timeout: float) -> None:
+        self.place, self.token, self.timeout = place, token, timeout
         self.about = read_store_file(place)
         self.spec: TargetSpec = self.about["spec"]
         self.rows = list(read_rows(place))
@@ -117,6 +118,7 @@ class Repair:
         except BaseException:
             self.place.discard(begun)
             raise
+        check_owner(self.place, self.token)
         if begun != name:
             self.place.remove(name)
         self.place.commit(begun, name, MARKER)
@@ -203,8 +205,8 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     place = open_place(arguments.store)
     read_store_file(place)  # before the lock: it must be a store
-    with StoreLock(place):
-        repair = Repair(place, arguments.root, arguments.timeout)
+    with StoreLock(place) as lock:
+        repair = Repair(place, lock.token, arguments.root, arguments.timeout)
         if not arguments.dry_run:
             remove_leftovers(place.url)
         plan = repair.plan()
@@ -229,6 +231,6 @@ def _carry_out(repair: Repair, plan: Plan) -> list[str]:
     """Removes and remakes; a line for each shard that could not be made anew."""
     for number in plan.remove:
         repair.place.remove(shard_name(number))
-    with Isolated() as isolated:
+    with Isolated(plugin_path()) as isolated:
         tried = [repair.remake(number, made, isolated) for number, made in plan.remake.items()]
     return [reason for reason in tried if reason]
