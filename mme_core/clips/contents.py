@@ -34,7 +34,7 @@ from mme_core.clips.trajectories import (
 )
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.targets import EPSILON, MOMENTS
+from mme_core.targets import EPSILON, MOMENTS, normalise
 
 NORMS = ("patch", "step", "length", "none")
 MERGES = ("none", "mean", "max")
@@ -147,20 +147,6 @@ def shuffle_frames(frames: Tensor, generator: torch.Generator | None = None) -> 
     return frames[torch.arange(b, device=frames.device)[:, None], order]
 
 
-def standardise(values: Tensor, dims: tuple[int, ...], floor: float = 0.0) -> Tensor:
-    """(values − mean) / (deviation + 1e-6) over `dims` (population), as mme_core.targets.normalise.
-
-    The deviation is at least `floor`.
-    """
-    first = values
-    for dim in dims:
-        first = first.narrow(dim, 0, 1)
-    shifted = values - first  # equal numbers become exactly 0, and so does their deviation
-    centred = shifted - shifted.mean(dims, keepdim=True)
-    deviation = centred.square().mean(dims, keepdim=True).sqrt()
-    return centred / (deviation.clamp_min(floor) + EPSILON)
-
-
 # The contents: (batch, raw trajectories, spec, settings) -> target and validity [B, n, h, w, D]
 
 
@@ -170,9 +156,9 @@ def _position(
     """Where the points go (the paper's position changes)."""
     displacement = raw.displacement
     if settings.norm == "patch":
-        target = standardise(displacement, (-3, -2, -1), settings.floor)
+        target = normalise(displacement, (-3, -2, -1), settings.floor)
     elif settings.norm == "step":
-        target = standardise(displacement, (-3,), settings.floor)
+        target = normalise(displacement, (-3,), settings.floor)
     elif settings.norm == "length":
         length = travelled(displacement)[..., None, None]
         target = displacement / (length.clamp_min(settings.floor) + EPSILON)
@@ -185,7 +171,7 @@ def _shape(
     batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
 ) -> tuple[Tensor, Tensor]:
     """HOG along the trajectories (the paper's shape changes)."""
-    target = raw.hog if settings.norm == "none" else standardise(raw.hog, (-3, -2, -1))
+    target = raw.hog if settings.norm == "none" else normalise(raw.hog, (-3, -2, -1))
     return target.flatten(-3), _of_points(raw.valid, target).flatten(-3)
 
 
@@ -198,7 +184,7 @@ def _pixel(
     p = spec.patch
     grid = frames.reshape(b, t // TUBELET, TUBELET, height // p, p, width // p, p, c)
     patches = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
-    target = standardise(patches, (-2,)).flatten(-2)
+    target = normalise(patches, (-2,)).flatten(-2)
     return target, _always(target)
 
 
@@ -212,7 +198,7 @@ def _hog(
     grid = cells.reshape(b, n, rows // m, m, columns // m, m, bins)
     target = grid.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5)
     if settings.norm != "none":
-        target = standardise(target, (-2, -1))
+        target = normalise(target, (-2, -1))
     return target.flatten(-2), _always(target)
 
 

@@ -20,10 +20,10 @@ import zarr
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from mme_core.coding import round_moments
 from mme_core.io.place import Place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FORMAT, ArrayLayout, layouts, shard_name
+from mme_core.targets import round_moments
 
 if TYPE_CHECKING:
     from mme_core.extract.video_targets import TubeletTargets

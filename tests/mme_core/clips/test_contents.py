@@ -13,7 +13,6 @@ from mme_core.clips.contents import (
     content_weights,
     luma,
     shuffle_frames,
-    standardise,
     stored_to_raw,
 )
 from mme_core.errors import UsageError
@@ -167,7 +166,7 @@ def test_floor_keeps_static_patches_small_and_leaves_moving_ones():
 
 def test_a_group_of_equal_numbers_is_exactly_zero():
     values = torch.full((3, 4, 6, 2), 5.1)
-    assert standardise(values, (-3, -2, -1)).abs().max() == 0
+    assert targets.normalise(values, (-3, -2, -1)).abs().max() == 0
 
 
 def camera_batch(flip):

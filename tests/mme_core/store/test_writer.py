@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from made_up_targets import SPEC, make_store, raw, row, tubelets, write_shard
 
 from mme_core import targets
-from mme_core.coding import round_moments
 from mme_core.store import layout
 from mme_core.store.layout import shard_name
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.store.writer import ShardWriter, leftovers, remove_leftovers
+from mme_core.targets import round_moments
 
 HELPERS = Path(made_up_targets.__file__).parent
 
@@ -168,7 +168,7 @@ def test_a_killed_writer_leaves_nothing_to_read_and_what_it_left_can_be_removed(
     url = make_store(tmp_path / "store", [{"a": 2}])
     script = f"""
         import os, signal
-        from targets_made_up import SPEC, row, tubelets
+        from made_up_targets import SPEC, row, tubelets
         from mme_core import layout
         from mme_core.store.writer import ShardWriter
         layout.FILE_TUBELETS = 8
