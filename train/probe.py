@@ -29,7 +29,7 @@ from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.recipes import loading
 from train.recipes.pretraining import ModelConfig
-from train.recipes.scoring import ProbeConfig, architecture, check_heads, check_probe
+from train.recipes.scoring import ProbeConfig, architecture, check_heads
 from train.scoring.evaluation import trained_data
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
 from train.scoring.prober import Prober
@@ -39,7 +39,6 @@ PATIENCE = timedelta(days=1)  # the main process trains the probes while the oth
 
 def main(argv: list[str]) -> int:
     config = loading.load(ProbeConfig, argv, "mme probe", __doc__)
-    check_probe(config)
     folder.check_command(config)
     ranks = connect(config.device, PATIENCE)
     try:

@@ -62,17 +62,17 @@ class TargetSettings:
 
     def __post_init__(self) -> None:
         for key, value, choices in (
-            ("norm.kind", self.norm, NORMS),
-            ("target.merge", self.merge, MERGES),
+            ("norm", self.norm, NORMS),
+            ("merge", self.merge, MERGES),
         ):
             if value not in choices:
                 raise UsageError(f"{key}={value} is not one of {', '.join(choices)}")
         if not self.floor >= 0:
-            raise UsageError(f"norm.floor={self.floor} must not be negative")
+            raise UsageError(f"floor={self.floor} must not be negative")
         if self.norm == "step" and self.merge != "none":
             raise UsageError(
-                "norm.kind=step compares a patch's points, and target.merge leaves one: "
-                "choose another norm.kind"
+                f"norm=step compares a patch's points, and merge={self.merge} leaves one: choose "
+                "another norm=…"
             )
 
 
@@ -93,27 +93,32 @@ def build_targets(
 
 
 def content_weights(contents: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """{content: factor} of a recipe's `loss.contents` and `loss.weights` (1 where not said).
+    """{content: factor} of the names `contents`, by `weights` (1 where not said).
 
     `trajectory` stands for position and shape. Raises UsageError for an unknown or repeated name.
     """
     known = [*GROUPS, *CONTENTS]
-    for name in [*contents, *weights]:
-        if name not in known:
-            raise UsageError(f"loss: '{name}' is not a content; they are {', '.join(known)}")
+    for argument, named in (("contents", list(contents)), ("weights", dict(weights))):
+        for name in named:
+            if name not in known:
+                raise UsageError(
+                    f"{argument}={named}: '{name}' is not a content; they are {', '.join(known)}"
+                )
     result: dict[str, float] = {}
     for group in contents:
         for name in GROUPS.get(group, (group,)):
             if name in result:
-                raise UsageError(f"loss.contents names {name} twice")
+                raise UsageError(f"contents={list(contents)} names {name} twice")
             result[name] = float(weights.get(name, weights.get(group, 1.0)))
     for name, weight in weights.items():
         if name not in contents and name not in result:
-            raise UsageError(f"loss.weights.{name}: add {name} to loss.contents")
+            raise UsageError(
+                f"weights={dict(weights)} names {name}, which contents={list(contents)} lacks"
+            )
         if not weight >= 0:
-            raise UsageError(f"loss.weights.{name}={weight} must not be negative")
+            raise UsageError(f"weights={dict(weights)}: the weight of {name} must not be negative")
     if not result:
-        raise UsageError("loss.contents is empty")
+        raise UsageError("contents=[] must name at least one")
     return result
 
 
@@ -126,11 +131,11 @@ def content_sizes(
     """
     if settings.length is not None and not 1 <= settings.length <= spec.length:
         raise UsageError(
-            f"target.length={settings.length}: the store's trajectories have {spec.length} steps"
+            f"length={settings.length}: the store's trajectories have {spec.length} steps"
         )
     if settings.camera and spec.camera == "none":
         raise UsageError(
-            "norm.camera: the store holds no camera motion; make it with spec.camera=homography"
+            "camera=True, but the store holds no camera motion: make it with spec.camera=homography"
         )
     built = build_targets(_one_patch(spec), spec, settings, contents)
     return {name: target.shape[-1] for name, (target, _) in built.items()}

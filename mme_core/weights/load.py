@@ -164,15 +164,15 @@ def build_from(weights: Weights) -> Classifier:
     """The classifier that a fine-tuned file holds. Raises UsageError where it has no head."""
     if weights.num_classes is None:
         raise UsageError(
-            f"{weights.path} has no classification head: it is a pre-trained encoder; fine-tune it "
-            "with `mme finetune` first"
+            f"{weights.path} has no classification head: it is a pre-trained encoder, to be "
+            "fine-tuned first"
         )
     model = build_classifier(weights.size, weights.num_classes, **clip_arguments(weights))
     report = load_weights(model, weights)
     if report.missing:
         raise UsageError(
             f"{weights.path}: not a whole classifier of this kind, it lacks "
-            f"{_shorten(report.missing)}; fine-tune it with `mme finetune` first"
+            f"{_shorten(report.missing)}; fine-tune it first"
         )
     return model.eval()
 
@@ -197,8 +197,8 @@ def interpolate_positions(
     n, h, w = old
     if table.shape[1] != n * h * w:
         raise UsageError(
-            f"{path}: {table.shape[1]} positions, but {n}×{h}×{w} tokens were expected; say "
-            "--frames and --image-size of the clip that the weights were made for"
+            f"{path}: {table.shape[1]} positions, but {n}×{h}×{w} tokens were expected; give "
+            "frames=… and image_size=… of the clip that the weights were made for"
         )
     if old == new:
         return table
@@ -225,13 +225,13 @@ def _check_shapes(
             )
         raise UsageError(
             f"{weights.path}: weights of another size: {name} is {list(tensor.shape)} there and "
-            f"{list(own[name].shape)} in the model; set model.size={weights.size} "
-            f"model.patch={weights.patch}"
+            f"{list(own[name].shape)} in the model; build it with size={weights.size} "
+            f"patch={weights.patch}"
         )
     if (blocks := _blocks(own)) != weights.depth:
         raise UsageError(
             f"{weights.path}: weights of another size: {weights.depth} blocks, the model {blocks}; "
-            f"set model.depth={weights.depth}"
+            f"build it with depth={weights.depth}"
         )
 
 

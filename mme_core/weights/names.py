@@ -91,7 +91,9 @@ def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 def to_hf(state: Mapping[str, Tensor]) -> State:
     """Names of VideoMAEForVideoClassification, or of VideoMAEModel where there is no head.
 
-    q_bias and v_bias are what transformers 4 stores; transformers 5 reads them too.
+    The biases of attention stand under both of the names that transformers has had: q_bias and
+    v_bias (up to 5.5, and from 5.15 on), query.bias, key.bias and value.bias (5.6 to 5.14). A
+    version reads those it knows and ignores the others.
     """
     classifier = "head.weight" in state
     renamed = {}
@@ -105,14 +107,14 @@ def to_hf(state: Mapping[str, Tensor]) -> State:
         elif block:
             prefix = f"videomae.encoder.layer.{block[1]}.attention.attention"
             q, k, v = tensor.chunk(3)
+            for part, value in zip(("query", "key", "value"), (q, k, v)):
+                renamed[f"{prefix}.{part}.{leaf}"] = value
             if leaf == "bias":
                 renamed[f"{prefix}.q_bias"], renamed[f"{prefix}.v_bias"] = q, v
-            else:
-                for part, value in zip(("query", "key", "value"), (q, k, v)):
-                    renamed[f"{prefix}.{part}.weight"] = value
     if not classifier:
         renamed = {name.removeprefix("videomae."): tensor for name, tensor in renamed.items()}
-    return {name: tensor.contiguous() for name, tensor in renamed.items()}
+    # safetensors writes no two names of one memory
+    return {name: tensor.clone().contiguous() for name, tensor in renamed.items()}
 
 
 def _attention_name(name: str) -> str:
