@@ -1,7 +1,8 @@
 """Names of the same weights in three families of files; pure functions on state dictionaries.
 
-`mme`       mme_core.model: encoder.*, fc_norm.*, head.*, one bias for q, k and v
-`videomae`  the checkpoints of VideoMAE and of MME's authors: q_bias and v_bias, no bias on k
+`mme`       mme_core.model: encoder.*, decoders.*, fc_norm.*, head.*, one bias for q, k and v
+`videomae`  the checkpoints of VideoMAE, of MME's authors and of mmaction2: q_bias and v_bias, no
+            bias on k
 `hf`        transformers' VideoMAE: q, k and v apart
 
 A bias on k adds the same number to all scores of a query and cancels in the softmax, so it is zero
@@ -32,7 +33,14 @@ _HF_REST = {
     "fc_norm": "fc_norm",
     "head": "classifier",
 }
-_OURS = ("encoder.", "fc_norm.", "head.")
+_OURS = ("encoder.", "decoders.", "fc_norm.", "head.")
+# mmaction2's VideoMAE differs from VideoMAE's own files in these parts of names
+_MMACTION2 = {
+    "patch_embed.projection.": "patch_embed.proj.",
+    ".mlp.layers.0.0.": ".mlp.fc1.",
+    ".mlp.layers.1.": ".mlp.fc2.",
+    "cls_head.fc_cls.": "head.",
+}
 _OFFICIAL_ENCODER = ("patch_embed.", "blocks.", "norm.", "pos_embed")
 
 
@@ -41,9 +49,14 @@ def is_hf(names: Mapping[str, Tensor]) -> bool:
 
 
 def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Ours and the names that have no place here, such as a decoder's; also takes our own files."""
+    """Ours and the names that have no place here, such as a decoder's; also takes our own files.
+
+    Raises KeyError with the name of a tensor that is missing.
+    """
     renamed, ignored = {}, []
     for name, tensor in state.items():
+        for theirs, ours in _MMACTION2.items():
+            name = name.replace(theirs, ours)
         if name.startswith(_OURS):
             renamed[name] = tensor
         elif name.startswith(_OFFICIAL_ENCODER):
@@ -58,7 +71,10 @@ def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 
 
 def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Ours and the names that have no place here, from any of transformers' VideoMAE models."""
+    """Ours and the names that have no place here, from any of transformers' VideoMAE models.
+
+    Raises KeyError with the name of a tensor that is missing.
+    """
     names = {theirs: ours for ours, theirs in _HF_REST.items()}
     parts = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
     renamed, ignored, attention = {}, [], {}

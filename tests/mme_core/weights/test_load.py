@@ -250,7 +250,7 @@ def test_garbage_is_not_a_checkpoint(tmp_path):
 
 def test_weights_of_another_size_are_refused(tmp_path):
     weights = read_weights(save(tmp_path / "o.pth", official(depth=2).state_dict()), **CLIP)
-    with pytest.raises(UsageError, match=r"weights of another size.*set model\.size=tiny"):
+    with pytest.raises(UsageError, match=r"weights of another size.*build it with size=tiny"):
         load_weights(build_classifier("small", 7, depth=2, **CLIP), weights)
     with pytest.raises(UsageError, match="2 blocks, the model 3"):
         load_weights(build_classifier("tiny", 7, depth=3, **CLIP), weights)
