@@ -77,6 +77,24 @@ def test_transformers_loads_a_pretrained_encoder(pretrained, tmp_path):
     torch.testing.assert_close(tokens, model.encode(clips()), atol=1e-4, rtol=0)
 
 
+def test_attention_biases_stand_under_both_names(classifier, tmp_path):
+    from safetensors.torch import load_file
+
+    path, model = classifier
+    main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")])
+    state = load_file(tmp_path / "hf" / "model.safetensors")
+    prefix = "videomae.encoder.layer.1.attention.attention"
+    q, k, v = model.encoder.blocks[1].attn.qkv.bias.chunk(3)
+    for name, bias in {
+        "q_bias": q,
+        "query.bias": q,
+        "key.bias": k,
+        "v_bias": v,
+        "value.bias": v,
+    }.items():
+        assert torch.equal(state[f"{prefix}.{name}"], bias), name
+
+
 READ_LOGITS = """
 import sys, torch
 from transformers import VideoMAEForVideoClassification

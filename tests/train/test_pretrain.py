@@ -230,7 +230,7 @@ def refused(store, out, *words):
         ("target.length=0", UsageError, "target.length=0"),
         ("model.patch=8", StoreError, "spec.patch=16 does not fit"),
         ("model.image_size=80", UsageError, "model.image_size=80"),
-        ("model.image_size=0", UsageError, "model.image_size=0 must be a multiple"),
+        ("model.image_size=0", UsageError, "model.image_size=0 must be at least 1"),
         ("model.frames=7", UsageError, "model.frames=7 must be"),
         ("model.frames=64", MMEError, "model.frames=64"),
         ("data.batch_size=8", UsageError, "6 videos do not fill one step.*lower data.batch_size"),
