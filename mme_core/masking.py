@@ -141,4 +141,5 @@ def _random_box(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, s
         min(max(round(math.sqrt(area / aspect)), 1), w),
     )
     starts = [int(rng.integers(0, whole - part + 1)) for whole, part in zip(shape, size)]
-    return tuple(slice(start, start + part) for start, part in zip(starts, size))
+    time, rows, columns = (slice(start, start + part) for start, part in zip(starts, size))
+    return time, rows, columns

@@ -10,7 +10,7 @@ Shapes: `...` is any leading shape, usually [n, hp, wp]. K points, L steps, B HO
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -86,13 +86,13 @@ def encode(
     return position, shape, moments
 
 
-def decode_displacement(position: np.ndarray, moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
-    """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6]."""
+def decode_displacement(position: Values, moments: Values, spec: TargetSpec) -> Values:
+    """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6], arrays or tensors."""
     mean, deviation = moments[..., None, None, 0:2], moments[..., None, None, 2:4]
     return _dequantise(position, mean, deviation, position_scale(spec))
 
 
-def decode_hog(shape: np.ndarray, moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
+def decode_hog(shape: Values, moments: Values, spec: TargetSpec) -> Values:
     """Summed gradient magnitudes, float32 [..., K, L, B], from codes and moments [..., 6]."""
     mean, deviation = moments[..., None, None, 4:5], moments[..., None, None, 5:6]
     return _dequantise(shape, mean, deviation, shape_scale(spec))
@@ -133,9 +133,8 @@ def _quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.nd
     return np.rint(codes, out=codes).astype(np.int8)
 
 
-def _dequantise(
-    codes: np.ndarray, mean: np.ndarray, deviation: np.ndarray, scale: float
-) -> np.ndarray:
+def _dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:
+    """For arrays and tensors alike."""
     return codes * ((deviation + np.float32(EPSILON)) / np.float32(scale)) + mean
 
 

@@ -53,7 +53,8 @@ def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 
     Raises KeyError with the name of a tensor that is missing.
     """
-    renamed, ignored = {}, []
+    renamed: State = {}
+    ignored: list[str] = []
     for name, tensor in state.items():
         for theirs, ours in _MMACTION2.items():
             name = name.replace(theirs, ours)
@@ -77,7 +78,9 @@ def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     """
     names = {theirs: ours for ours, theirs in _HF_REST.items()}
     parts = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
-    renamed, ignored, attention = {}, [], {}
+    renamed: State = {}
+    ignored: list[str] = []
+    attention: dict[int, State] = {}
     for name, tensor in state.items():
         full = (
             name if name.startswith(("videomae.", "fc_norm", "classifier")) else f"videomae.{name}"

@@ -15,7 +15,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -78,7 +78,7 @@ def merge(
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
-    values = OmegaConf.to_object(config)
+    values = cast(Config, OmegaConf.to_object(config))
     check_limits(values, raw)
     return values
 
@@ -128,7 +128,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for item in dataclasses.fields(OmegaConf.get_type(config)):
+    for item in dataclasses.fields(cast(type, OmegaConf.get_type(config))):
         yield f"{prefix}{item.name}"
         kind = OmegaConf.get_type(config, item.name)
         if dataclasses.is_dataclass(kind):
@@ -168,7 +168,7 @@ def read_yaml(name: str) -> dict[str, Any]:
         raise UsageError(f"--config {name}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name}: a recipe is a mapping of keys to values")
-    return values
+    return cast(dict[str, Any], values)
 
 
 def _read_words(words: Sequence[str]) -> dict[str, Any]:
@@ -185,4 +185,4 @@ def _read_words(words: Sequence[str]) -> dict[str, Any]:
                 f"'{word}' cannot be read ({str(error).splitlines()[0]}); put quotes around a word "
                 "that has spaces, such as 'key=[1, 2]'"
             ) from error
-    return OmegaConf.to_container(values)
+    return cast(dict[str, Any], OmegaConf.to_container(values))
