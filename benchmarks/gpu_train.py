@@ -84,10 +84,12 @@ def main() -> None:
 
 def make_objective(args: argparse.Namespace, spec: TargetSpec, device: torch.device) -> Objective:
     side = args.image_size // spec.patch
+    settings, weights = TargetSettings(), content_weights(["trajectory"], {})
     return Objective(
         spec=spec,
-        settings=TargetSettings(),
-        weights=content_weights(["trajectory"], {}),
+        settings=settings,
+        weights=weights,
+        sizes=content_sizes(list(weights), spec, settings),
         hidden=hidden_count((args.frames // TUBELET, side, side), RATIO),
         mask_invalid=True,
         shuffle=False,

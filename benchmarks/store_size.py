@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from numcodecs import blosc, zstd
 
-from mme_core.coding import round_moments
 from mme_core.datasets import load_manifest
 from mme_core.extract.video_targets import TubeletTargets, stream_tubelets
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, layouts
 from mme_core.store.writer import ShardWriter
+from mme_core.targets import round_moments
 
 CLIP = 8
 

@@ -26,11 +26,11 @@ def hidden_per_tubelet(shape: Shape, ratio: float) -> int:
     """
     _, h, w = shape
     if not 0 <= ratio <= 1:
-        raise UsageError(f"mask.ratio={ratio} must be between 0 and 1")
+        raise UsageError(f"ratio={ratio} must be between 0 and 1")
     hidden = round(ratio * h * w)
     if not 0 < hidden < h * w:
         raise UsageError(
-            f"mask.ratio={ratio} hides {hidden} of {h * w} patches; at least one must be hidden "
+            f"ratio={ratio} hides {hidden} of {h * w} patches; at least one must be hidden "
             "and one visible"
         )
     return hidden
@@ -116,11 +116,11 @@ def make_mask(
     Raises UsageError for an unknown kind, a ratio out of range, or a missing motion map.
     """
     if kind not in MASKS:
-        raise UsageError(f"mask.kind={kind} is not one of {', '.join(MASKS)}")
+        raise UsageError(f"kind={kind} is not one of {', '.join(MASKS)}")
     if kind != "motion":
         return MASKS[kind](shape, ratio, rng)
     if motion_hw is None:
-        raise UsageError("mask.kind=motion needs the motion of the clip's patches")
+        raise UsageError("kind=motion needs motion_hw, the motion of the clip's patches")
     return motion_tube_mask(shape, ratio, rng, motion_hw)
 
 
@@ -141,4 +141,5 @@ def _random_box(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, s
         min(max(round(math.sqrt(area / aspect)), 1), w),
     )
     starts = [int(rng.integers(0, whole - part + 1)) for whole, part in zip(shape, size)]
-    return tuple(slice(start, start + part) for start, part in zip(starts, size))
+    time, rows, columns = (slice(start, start + part) for start, part in zip(starts, size))
+    return time, rows, columns

@@ -23,6 +23,8 @@ SIZES = {  # width, depth, heads
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
 }
+DECODERS = ("joint", "separate")  # one for all contents, or one for each
+HEAD_LAYERS = (1, 2)
 HEAD_HIDDEN = 512  # width of a two-layer head (the authors' released script)
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -93,11 +95,11 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         if size not in SIZES:
-            raise UsageError(f"model.size={size} is not one of {', '.join(SIZES)}")
+            raise UsageError(f"size={size} is not one of {', '.join(SIZES)}")
         if frames < TUBELET or frames % TUBELET:
-            raise UsageError(f"model.frames={frames} must be even: a tubelet is {TUBELET} frames")
+            raise UsageError(f"frames={frames} must be even: a tubelet is {TUBELET} frames")
         if image_size < patch or image_size % patch:
-            raise UsageError(f"model.image_size={image_size} must be a multiple of {patch}")
+            raise UsageError(f"image_size={image_size} must be a multiple of patch={patch}")
         width, full_depth, heads = SIZES[size]
         side = image_size // patch
         self.width = width
@@ -255,15 +257,19 @@ def build_pretraining_model(
     Raises UsageError for a value out of range.
     """
     heads = {"position": 48, "shape": 216} if heads is None else heads
-    if head_layers not in (1, 2):
-        raise UsageError(f"decoder.head_layers={head_layers} must be 1 or 2")
+    if head_layers not in HEAD_LAYERS:
+        raise UsageError(
+            f"head_layers={head_layers} is not one of {', '.join(map(str, HEAD_LAYERS))}"
+        )
     if decoder_width % decoder_heads:
         raise UsageError(
-            f"decoder.width={decoder_width} must be a multiple of decoder.heads={decoder_heads}"
+            f"decoder_width={decoder_width} must be a multiple of decoder_heads={decoder_heads}"
         )
-    groups = {"joint": {"joint": heads}, "separate": {name: {name: heads[name]} for name in heads}}
-    if decoder not in groups:
-        raise UsageError(f"decoder.kind={decoder} is not one of {', '.join(groups)}")
+    if decoder not in DECODERS:
+        raise UsageError(f"decoder={decoder} is not one of {', '.join(DECODERS)}")
+    groups = (
+        {"joint": heads} if decoder == "joint" else {name: {name: heads[name]} for name in heads}
+    )
     encoder = Encoder(size, frames=frames, image_size=image_size, patch=patch, depth=depth)
     build_decoder = partial(
         Decoder,
@@ -274,7 +280,7 @@ def build_pretraining_model(
         heads=decoder_heads,
         head_layers=head_layers,
     )
-    decoders = {name: build_decoder(outputs=outputs) for name, outputs in groups[decoder].items()}
+    decoders = {name: build_decoder(outputs=outputs) for name, outputs in groups.items()}
     model = PretrainingModel(encoder, decoders)
     for module in model.modules():
         if isinstance(module, nn.Linear):

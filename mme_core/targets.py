@@ -10,15 +10,22 @@ Shapes: `...` is any leading shape, usually [n, hp, wp]. K points, L steps, B HO
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from mme_core.spec import TargetSpec
 
+if TYPE_CHECKING:  # stage 1 runs without torch
+    from torch import Tensor
+
+Values = TypeVar("Values", np.ndarray, "Tensor")
+
 EPSILON = 1e-6  # added to a deviation before dividing by it
 MOMENTS = 6  # mean x, mean y, sd x, sd y (canvas pixels), shape mean, shape sd
 
 _INT8_MAX = 127
+_MOMENTS_ERROR = 1 / 32  # rounding error of the moments, as a share of the quantiser's step
 
 
 def position_scale(spec: TargetSpec) -> float:
@@ -31,25 +38,35 @@ def shape_scale(spec: TargetSpec) -> float:
     return _INT8_MAX / math.sqrt(max(spec.points * spec.length * spec.hog_bins - 1, 1))
 
 
-def _centre(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """values − mean, and mean and population deviation over `axes` (kept as 1): all float32.
+def normalise(values: Values, axes: tuple[int, ...] = (-3, -2, -1), floor: float = 0.0) -> Values:
+    """(values − mean) / (deviation + 1e-6) over `axes`, population deviation, same shape and type.
 
-    Summed in float64, so that equal numbers have exactly their own mean and no deviation.
+    Takes float32 arrays and tensors. By default one mean and deviation over all the numbers of a
+    patch, displacement [..., K, L, 2] or hog [..., K, L, B]: the paper's target (Table 7b). The
+    deviation is at least `floor`.
     """
-    mean = values.mean(axes, dtype=np.float64, keepdims=True).astype(np.float32)
-    centred = values - mean
-    variance = np.square(centred).mean(axes, dtype=np.float64, keepdims=True)
-    return centred, mean, np.sqrt(variance).astype(np.float32)
+    centred, _, deviation = mean_and_deviation(values, axes)
+    return centred / (deviation.clip(min=floor) + EPSILON)
 
 
-def normalise(values: np.ndarray) -> np.ndarray:
-    """(values − mean) / (deviation + 1e-6) of each patch, float32: the paper's target (Table 7b).
+def mean_and_deviation(values: Values, axes: tuple[int, ...]) -> tuple[Values, Values, Values]:
+    """(values − mean, mean, deviation) of float32 arrays or tensors over `axes`, kept as 1.
 
-    values: displacement [..., K, L, 2] or hog [..., K, L, B]; one mean and deviation over all the
-    numbers of a patch.
+    Equal numbers have exactly their own mean and no deviation. For that, arrays are summed in
+    float64, and tensors as differences from the first number: a device may lack float64.
     """
-    centred, _, deviation = _centre(values, (-3, -2, -1))
-    return centred / (deviation + np.float32(EPSILON))
+    if isinstance(values, np.ndarray):
+        mean = values.mean(axes, dtype=np.float64, keepdims=True).astype(np.float32)
+        centred = values - mean
+        variance = np.square(centred).mean(axes, dtype=np.float64, keepdims=True)
+        return centred, mean, np.sqrt(variance).astype(np.float32)
+    first = values
+    for axis in axes:
+        first = first.narrow(axis, 0, 1)
+    shifted = values - first
+    mean = shifted.mean(axes, keepdim=True)
+    centred = shifted - mean
+    return centred, first + mean, centred.square().mean(axes, keepdim=True).sqrt()
 
 
 def encode(
@@ -59,8 +76,8 @@ def encode(
 
     Returns position int8 [..., K, L, 2], shape int8 [..., K, L, B], moments float32 [..., 6].
     """
-    centred_xy, mean_xy, sd_xy = _centre(displacement, (-3, -2))
-    centred_hog, mean_hog, sd_hog = _centre(hog, (-3, -2, -1))
+    centred_xy, mean_xy, sd_xy = mean_and_deviation(displacement, (-3, -2))
+    centred_hog, mean_hog, sd_hog = mean_and_deviation(hog, (-3, -2, -1))
     position = _quantise(centred_xy, sd_xy, position_scale(spec))
     shape = _quantise(centred_hog, sd_hog, shape_scale(spec))
     moments = np.concatenate(
@@ -69,16 +86,35 @@ def encode(
     return position, shape, moments
 
 
-def decode_displacement(position: np.ndarray, moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
-    """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6]."""
+def decode_displacement(position: Values, moments: Values, spec: TargetSpec) -> Values:
+    """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6], arrays or tensors."""
     mean, deviation = moments[..., None, None, 0:2], moments[..., None, None, 2:4]
     return _dequantise(position, mean, deviation, position_scale(spec))
 
 
-def decode_hog(shape: np.ndarray, moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
+def decode_hog(shape: Values, moments: Values, spec: TargetSpec) -> Values:
     """Summed gradient magnitudes, float32 [..., K, L, B], from codes and moments [..., 6]."""
     mean, deviation = moments[..., None, None, 4:5], moments[..., None, None, 5:6]
     return _dequantise(shape, mean, deviation, shape_scale(spec))
+
+
+def round_moments(moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
+    """Moments [..., 6] with as many bits as matter, float32; zstd compresses the zero bits.
+
+    A value is decoded as z · (sd + ε) + mean, where z is a multiple of the step 1 / scale. A mean
+    may therefore be off by a share of step · (sd + ε), and a deviation, which is multiplied by up
+    to 127 steps, by a 127th of that. Each number is rounded to a multiple of the largest power of
+    two below its permitted error.
+    """
+    rounded = np.empty_like(moments, dtype=np.float32)
+    scales = (position_scale(spec), position_scale(spec), shape_scale(spec))
+    for (mean, deviation), scale in zip(((0, 2), (1, 3), (4, 5)), scales):
+        sd = moments[..., deviation].astype(np.float64)
+        grain = _power_of_two((sd + EPSILON) * _MOMENTS_ERROR * 2 / scale)
+        rounded[..., mean] = np.rint(moments[..., mean] / grain) * grain
+        grain = _power_of_two((sd + EPSILON) * _MOMENTS_ERROR * 2 / _INT8_MAX)
+        rounded[..., deviation] = np.rint(sd / grain) * grain
+    return rounded
 
 
 def pack_valid(valid: np.ndarray) -> np.ndarray:
@@ -97,7 +133,11 @@ def _quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.nd
     return np.rint(codes, out=codes).astype(np.int8)
 
 
-def _dequantise(
-    codes: np.ndarray, mean: np.ndarray, deviation: np.ndarray, scale: float
-) -> np.ndarray:
+def _dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:
+    """For arrays and tensors alike."""
     return codes * ((deviation + np.float32(EPSILON)) / np.float32(scale)) + mean
+
+
+def _power_of_two(values: np.ndarray) -> np.ndarray:
+    """The largest powers of two that are not above the values."""
+    return np.exp2(np.floor(np.log2(values)))

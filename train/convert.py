@@ -2,8 +2,9 @@
 
     mme convert checkpoint.pth -o weights.safetensors
 
-Reads VideoMAE's and MME's checkpoints (pre-training and fine-tuned, DeepSpeed's too), transformers'
-VideoMAE folders, and this package's own. The result serves as `init=` and `--weights` everywhere.
+Reads VideoMAE's and MME's checkpoints (pre-training and fine-tuned, DeepSpeed's too), mmaction2's
+VideoMAE, transformers' VideoMAE folders, and this package's own, without their decoders. The result
+serves as `init=` and `--weights` everywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mme_core.model import build_classifier
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.engine.folder import check_suffix
+from train.recipes.keys import named
 
 
 def check(weights: Weights) -> LoadReport:
@@ -29,7 +31,7 @@ def convert(source: Path, target: Path, frames: int = 16, image_size: int = 224)
     report = check(weights)
     save_weights(
         target,
-        weights.tensors,
+        {n: t for n, t in weights.tensors.items() if not n.startswith("decoders.")},
         frames=weights.frames,
         image_size=weights.image_size,
         class_names=weights.class_names,
@@ -50,5 +52,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
-    print(convert(arguments.source, arguments.output, arguments.frames, arguments.image_size))
+    with named(frames="--frames", image_size="--image-size"):
+        print(convert(arguments.source, arguments.output, arguments.frames, arguments.image_size))
     return 0

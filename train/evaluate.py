@@ -12,14 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mme_core.errors import UsageError
-from mme_core.weights.load import build_from, read_weights
-from train.data.labelled import ViewPlan
-from train.data.sources import check_labels, frame_stride, open_source, relabel
+from train.data.sources import check_labels, open_source, relabel
 from train.engine import folder
 from train.engine.distributed import autocast_dtype, connect, disconnect
 from train.recipes import loading
 from train.recipes.scoring import EvaluateConfig
-from train.scoring.evaluation import evaluate, trained_data, write_evaluation
+from train.recipes.weights import architecture, read_classifier
+from train.scoring.evaluation import evaluate, view_plan, write_evaluation
 
 
 def main(argv: list[str]) -> int:
@@ -27,8 +26,7 @@ def main(argv: list[str]) -> int:
     folder.check_command(config)
     ranks = connect(config.device)
     try:
-        weights = read_weights(config.init)
-        model = build_from(weights).to(ranks.device)
+        model, weights = read_classifier(config.init)
         root = config.data.val_root or config.data.root
         source = open_source(config.data, config.val_store, root=root, split=config.data.val_split)
         check_labels(source, "test")
@@ -39,22 +37,13 @@ def main(argv: list[str]) -> int:
                 f"{config.init} has {weights.num_classes} classes, the videos have "
                 f"{len(source.class_names)}"
             )
-        sampling, stride = trained_data(weights.recipe, config.data)
-        plan = ViewPlan(
-            sampling=sampling,
-            stride=frame_stride(stride, source),
-            frames=weights.frames,
-            size=weights.image_size,
-            clips=config.eval.clips,
-            crops=config.eval.crops,
-            still=config.data.still,
+        plan = view_plan(
+            source, config.data, config.eval, architecture(weights), recipe=weights.recipe
         )
         if ranks.main:
-            folder.write_config(
-                config
-            )  # before the work, so that a folder nobody may write is found
+            folder.write_config(config)  # before the work: is the folder writable?
         result = evaluate(
-            model,
+            model.to(ranks.device),
             source,
             plan,
             ranks,

@@ -24,6 +24,7 @@ from mme_core.weights.load import Weights, build_from, read_weights
 from mme_core.weights.names import to_hf
 from mme_core.weights.save import save_weights, writing
 from train.engine.folder import check_suffix
+from train.recipes.keys import named
 
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 
@@ -162,6 +163,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--frames", type=int, default=16, help="of the clip, if not in the file")
     parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
     arguments = parser.parse_args(argv)
-    weights = read_weights(arguments.weights, arguments.frames, arguments.image_size)
-    print(TARGETS[arguments.to](weights, arguments.output))
+    with named(frames="--frames", image_size="--image-size"):
+        weights = read_weights(arguments.weights, arguments.frames, arguments.image_size)
+        print(TARGETS[arguments.to](weights, arguments.output))
     return 0

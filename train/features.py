@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import zarr
 
-from mme_core.encoder import encoder_from, random_encoder
 from mme_core.errors import UsageError
-from mme_core.weights.load import read_weights
-from train.data.labelled import ViewPlan
-from train.data.sources import Source, frame_stride, open_source
+from train.data.sources import Source, open_source
 from train.engine.distributed import autocast_dtype, connect, disconnect
 from train.recipes import loading
-from train.recipes.scoring import FeaturesConfig, architecture
-from train.scoring.evaluation import trained_data
+from train.recipes.scoring import FeaturesConfig
+from train.recipes.weights import read_encoder
+from train.scoring.evaluation import view_plan
 from train.scoring.features import Features, extract_features
 
 SUFFIXES = (".zarr", ".npz")
@@ -84,29 +81,14 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
     ranks = connect(config.device)
     try:
-        recipe = {}
-        if config.init == "none":
-            model = config.model
-            backbone = random_encoder(config.seed, **asdict(model))
-        else:
-            weights = read_weights(config.init)
-            recipe = weights.recipe
-            model, backbone = architecture(weights), encoder_from(weights)
+        encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
-        sampling, stride = trained_data(recipe, config.data)
+        plan = view_plan(source, config.data, config.view, model, recipe=recipe)
         aside = claim(out) if ranks.main else None
         features = extract_features(
-            backbone.to(ranks.device),
+            encoder.to(ranks.device),
             source,
-            ViewPlan(
-                sampling=sampling,
-                stride=frame_stride(stride, source),
-                frames=model.frames,
-                size=model.image_size,
-                clips=config.view.clips,
-                crops=config.view.crops,
-                still=config.data.still,
-            ),
+            plan,
             ranks,
             batch=config.view.batch,
             workers=config.data.workers,

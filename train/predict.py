@@ -15,14 +15,15 @@ from mme_core.clips.views import test_views, to_model_input
 from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import Classifier
-from mme_core.weights.load import Weights, build_from, read_weights
+from mme_core.weights.load import Weights
 from mme_core.weights.save import writing
-from train.data.labelled import ViewPlan
-from train.data.sources import FileSource, frame_stride
+from train.data.sources import FileSource
 from train.engine.distributed import connect
 from train.engine.folder import check_suffix
-from train.recipes.classification import LabelledDataConfig
-from train.scoring.evaluation import trained_data
+from train.recipes.classification import LabelledDataConfig, ViewConfig
+from train.recipes.pretraining import DEVICES
+from train.recipes.weights import architecture, read_classifier
+from train.scoring.evaluation import view_plan
 from train.scoring.metrics import TOP, rank, shorten
 
 SHOWN = 8  # frames of the picture
@@ -36,14 +37,12 @@ def predict(
     Raises VideoError where it cannot be read.
     """
     source = FileSource([VideoItem(video.name, str(video))], weights.class_names or ())
-    sampling, stride = trained_data(weights.recipe, LabelledDataConfig())
-    plan = ViewPlan(
-        sampling=sampling,
-        stride=frame_stride(stride, source),
-        frames=weights.frames,
-        size=weights.image_size,
-        clips=clips,
-        crops=crops,
+    plan = view_plan(
+        source,
+        LabelledDataConfig(),
+        ViewConfig(clips=clips, crops=crops),
+        architecture(weights),
+        recipe=weights.recipe,
     )
     frames = source.read(0, plan.indices)
     views = torch.from_numpy(test_views(list(frames), plan.size, plan.crops))
@@ -100,13 +99,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, help="picture.png, or a folder for several")
     parser.add_argument("--clips", type=int, default=5)
     parser.add_argument("--crops", type=int, default=3)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
     arguments = parser.parse_args(argv)
     if arguments.clips < 1 or arguments.crops < 1:
         raise UsageError("--clips and --crops must be at least 1")
     outputs = pictures(arguments.videos, arguments.output)
-    weights = read_weights(arguments.weights)
-    model = build_from(weights).to(connect(arguments.device).device)
+    model, weights = read_classifier(arguments.weights)
+    model = model.to(connect(arguments.device).device)
     names = weights.class_names or [str(number) for number in range(weights.num_classes)]
     failed = []
     for video, picture in zip(arguments.videos, outputs):

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mme_core.clips.contents import content_sizes
 from mme_core.clips.dataset import collate
 from mme_core.errors import MMEError
 from mme_core.store import TargetStore
@@ -92,7 +91,7 @@ class Pretraining:
         dtype = autocast_dtype(config.precision, ranks.device)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
         self.contents = list(self.objective.weights)
-        sizes = content_sizes(self.contents, self.store.spec, self.objective.settings)
+        sizes = self.objective.sizes
         self.sampler = ClipSampler(
             len(clips),
             folder.videos_per_batch(data),

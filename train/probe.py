@@ -21,16 +21,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mme_core.encoder import VideoEncoder, encoder_from, random_encoder
-from mme_core.weights.load import read_weights
-from train.data.labelled import ViewPlan
-from train.data.sources import Source, Sources, frame_stride, open_sources
+from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.recipes import loading
-from train.recipes.pretraining import ModelConfig
-from train.recipes.scoring import ProbeConfig, architecture, check_heads, check_probe
-from train.scoring.evaluation import trained_data
+from train.recipes.scoring import ProbeConfig, check_heads
+from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
+from train.scoring.evaluation import view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
 from train.scoring.prober import Prober
 
@@ -39,7 +36,6 @@ PATIENCE = timedelta(days=1)  # the main process trains the probes while the oth
 
 def main(argv: list[str]) -> int:
     config = loading.load(ProbeConfig, argv, "mme probe", __doc__)
-    check_probe(config)
     folder.check_command(config)
     ranks = connect(config.device, PATIENCE)
     try:
@@ -57,21 +53,18 @@ def main(argv: list[str]) -> int:
 
 def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, Any]:
     """Every probe on every kind of weights and of clips: rows of a table, and what was used."""
-    encoders: dict[str, VideoEncoder] = {}
-    model, recipe = config.model, {}
-    if config.init != "none":
-        weights = read_weights(config.init)
-        model, recipe = architecture(weights), weights.recipe
-        encoders[config.init] = encoder_from(weights)
-    if config.init == "none" or config.baselines:
-        encoders["random weights"] = random_encoder(config.seed, **dataclasses.asdict(model))
-    check_heads(config, model)
+    given = read_encoder(config.init, config.model, config.seed)
+    initials = {"random weights" if config.init == RANDOM else config.init: given}
+    if config.baselines and config.init != RANDOM:
+        random = read_encoder(RANDOM, given.model, config.seed)
+        initials["random weights"] = random._replace(recipe=given.recipe)
+    check_heads(config, given.model)
     if ranks.main:
-        folder.write_config(config)  # before the work, so that a folder nobody may write is found
+        folder.write_config(config)  # before the work: is the folder writable?
     rows, coverage = [], {}
-    for name, encoder in encoders.items():
+    for name, initial in initials.items():
         for still in (False, True) if config.baselines else (config.data.still,):
-            pair = _frozen_pair(config, model, recipe, sources, encoder, still, ranks)
+            pair = _frozen_pair(config, sources, initial, still, ranks)
             if not ranks.main:
                 continue
             train, val = pair
@@ -92,24 +85,21 @@ def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, 
 
 def _frozen_pair(
     config: ProbeConfig,
-    model: ModelConfig,
-    recipe: dict[str, Any],
     sources: Sources,
-    encoder: VideoEncoder,
+    initial: InitialEncoder,
     still: bool,
     ranks: Ranks,
 ) -> tuple[FrozenSet, FrozenSet]:
-    sampling, stride = trained_data(recipe, config.data)
-    stride = sources.train.stride if stride is None else stride
+    encoder, model, recipe = initial
 
     def one(source: Source, name: str) -> FrozenSet:
-        plan = ViewPlan(
-            sampling=sampling,
-            stride=frame_stride(stride, source),
-            frames=model.frames,
-            size=model.image_size,
-            clips=config.view.clips,
-            crops=config.view.crops,
+        plan = view_plan(
+            source,
+            config.data,
+            config.view,
+            model,
+            recipe=recipe,
+            stride=sources.train.stride,
             still=still,
         )
         tokens = TokenFile(Path(config.out) / f".tokens-{name}.bin", encoder)

@@ -34,7 +34,7 @@ from mme_core.clips.trajectories import (
 )
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.targets import EPSILON, MOMENTS
+from mme_core.targets import EPSILON, MOMENTS, normalise
 
 NORMS = ("patch", "step", "length", "none")
 MERGES = ("none", "mean", "max")
@@ -62,17 +62,17 @@ class TargetSettings:
 
     def __post_init__(self) -> None:
         for key, value, choices in (
-            ("norm.kind", self.norm, NORMS),
-            ("target.merge", self.merge, MERGES),
+            ("norm", self.norm, NORMS),
+            ("merge", self.merge, MERGES),
         ):
             if value not in choices:
                 raise UsageError(f"{key}={value} is not one of {', '.join(choices)}")
         if not self.floor >= 0:
-            raise UsageError(f"norm.floor={self.floor} must not be negative")
+            raise UsageError(f"floor={self.floor} must not be negative")
         if self.norm == "step" and self.merge != "none":
             raise UsageError(
-                "norm.kind=step compares a patch's points, and target.merge leaves one: "
-                "choose another norm.kind"
+                f"norm=step compares a patch's points, and merge={self.merge} leaves one: choose "
+                "another norm=…"
             )
 
 
@@ -93,27 +93,32 @@ def build_targets(
 
 
 def content_weights(contents: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """{content: factor} of a recipe's `loss.contents` and `loss.weights` (1 where not said).
+    """{content: factor} of the names `contents`, by `weights` (1 where not said).
 
     `trajectory` stands for position and shape. Raises UsageError for an unknown or repeated name.
     """
     known = [*GROUPS, *CONTENTS]
-    for name in [*contents, *weights]:
-        if name not in known:
-            raise UsageError(f"loss: '{name}' is not a content; they are {', '.join(known)}")
+    for argument, named in (("contents", list(contents)), ("weights", dict(weights))):
+        for name in named:
+            if name not in known:
+                raise UsageError(
+                    f"{argument}={named}: '{name}' is not a content; they are {', '.join(known)}"
+                )
     result: dict[str, float] = {}
     for group in contents:
         for name in GROUPS.get(group, (group,)):
             if name in result:
-                raise UsageError(f"loss.contents names {name} twice")
+                raise UsageError(f"contents={list(contents)} names {name} twice")
             result[name] = float(weights.get(name, weights.get(group, 1.0)))
     for name, weight in weights.items():
         if name not in contents and name not in result:
-            raise UsageError(f"loss.weights.{name}: add {name} to loss.contents")
+            raise UsageError(
+                f"weights={dict(weights)} names {name}, which contents={list(contents)} lacks"
+            )
         if not weight >= 0:
-            raise UsageError(f"loss.weights.{name}={weight} must not be negative")
+            raise UsageError(f"weights={dict(weights)}: the weight of {name} must not be negative")
     if not result:
-        raise UsageError("loss.contents is empty")
+        raise UsageError("contents=[] must name at least one")
     return result
 
 
@@ -126,11 +131,11 @@ def content_sizes(
     """
     if settings.length is not None and not 1 <= settings.length <= spec.length:
         raise UsageError(
-            f"target.length={settings.length}: the store's trajectories have {spec.length} steps"
+            f"length={settings.length}: the store's trajectories have {spec.length} steps"
         )
     if settings.camera and spec.camera == "none":
         raise UsageError(
-            "norm.camera: the store holds no camera motion; make it with spec.camera=homography"
+            "camera=True, but the store holds no camera motion: make it with spec.camera=homography"
         )
     built = build_targets(_one_patch(spec), spec, settings, contents)
     return {name: target.shape[-1] for name, (target, _) in built.items()}
@@ -147,20 +152,6 @@ def shuffle_frames(frames: Tensor, generator: torch.Generator | None = None) -> 
     return frames[torch.arange(b, device=frames.device)[:, None], order]
 
 
-def standardise(values: Tensor, dims: tuple[int, ...], floor: float = 0.0) -> Tensor:
-    """(values − mean) / (deviation + 1e-6) over `dims` (population), as mme_core.targets.normalise.
-
-    The deviation is at least `floor`.
-    """
-    first = values
-    for dim in dims:
-        first = first.narrow(dim, 0, 1)
-    shifted = values - first  # equal numbers become exactly 0, and so does their deviation
-    centred = shifted - shifted.mean(dims, keepdim=True)
-    deviation = centred.square().mean(dims, keepdim=True).sqrt()
-    return centred / (deviation.clamp_min(floor) + EPSILON)
-
-
 # The contents: (batch, raw trajectories, spec, settings) -> target and validity [B, n, h, w, D]
 
 
@@ -170,9 +161,9 @@ def _position(
     """Where the points go (the paper's position changes)."""
     displacement = raw.displacement
     if settings.norm == "patch":
-        target = standardise(displacement, (-3, -2, -1), settings.floor)
+        target = normalise(displacement, (-3, -2, -1), settings.floor)
     elif settings.norm == "step":
-        target = standardise(displacement, (-3,), settings.floor)
+        target = normalise(displacement, (-3,), settings.floor)
     elif settings.norm == "length":
         length = travelled(displacement)[..., None, None]
         target = displacement / (length.clamp_min(settings.floor) + EPSILON)
@@ -185,7 +176,7 @@ def _shape(
     batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
 ) -> tuple[Tensor, Tensor]:
     """HOG along the trajectories (the paper's shape changes)."""
-    target = raw.hog if settings.norm == "none" else standardise(raw.hog, (-3, -2, -1))
+    target = raw.hog if settings.norm == "none" else normalise(raw.hog, (-3, -2, -1))
     return target.flatten(-3), _of_points(raw.valid, target).flatten(-3)
 
 
@@ -198,7 +189,7 @@ def _pixel(
     p = spec.patch
     grid = frames.reshape(b, t // TUBELET, TUBELET, height // p, p, width // p, p, c)
     patches = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
-    target = standardise(patches, (-2,)).flatten(-2)
+    target = normalise(patches, (-2,)).flatten(-2)
     return target, _always(target)
 
 
@@ -212,7 +203,7 @@ def _hog(
     grid = cells.reshape(b, n, rows // m, m, columns // m, m, bins)
     target = grid.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5)
     if settings.norm != "none":
-        target = standardise(target, (-2, -1))
+        target = normalise(target, (-2, -1))
     return target.flatten(-2), _always(target)
 
 

@@ -1,4 +1,4 @@
-"""Can a store serve these arguments? Each check raises UsageError and names the recipe's key."""
+"""Can a store serve these arguments of a ClipDataset? Each check raises UsageError naming one."""
 
 from __future__ import annotations
 
@@ -14,45 +14,48 @@ from mme_core.masking import MASKS, hidden_per_tubelet
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 
+SOURCES = ("store", "video")  # where the frames of a clip come from
+CROPS = ("random", "center")
+
 
 def check_sizes(frames: int, image_size: int, patch: int) -> None:
     if frames < TUBELET or frames % TUBELET:
         raise UsageError(
-            f"model.frames={frames} must be an even number, at least {TUBELET}: a tubelet has "
+            f"frames={frames} must be an even number, at least {TUBELET}: a tubelet has "
             f"{TUBELET} frames"
         )
     if image_size < patch or image_size % patch:
         raise UsageError(
-            f"model.image_size={image_size} must be a multiple of the store's spec.patch={patch}"
+            f"image_size={image_size} must be a multiple of the store's spec.patch={patch}"
         )
 
 
 def check_choices(crops: int, crop: str, zoom: Sequence[int]) -> None:
-    if crop not in ("random", "center"):
-        raise UsageError(f"data.crop={crop} is not one of random, center")
+    if crop not in CROPS:
+        raise UsageError(f"crop={crop} is not one of {', '.join(CROPS)}")
     if crops < 1:
-        raise UsageError(f"data.crops={crops} must be at least 1")
+        raise UsageError(f"crops={crops} must be at least 1")
     if zoom and not (len(zoom) == 2 and 1 <= zoom[0] <= zoom[1]):
         raise UsageError(
-            f"data.zoom={list(zoom)} must be the smallest and the largest side of a crop in "
+            f"zoom={list(zoom)} must be the smallest and the largest side of a crop in "
             "patches, such as [10, 16]"
         )
 
 
 def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
     if kind not in MASKS:
-        raise UsageError(f"mask.kind={kind} is not one of {', '.join(MASKS)}")
+        raise UsageError(f"mask={kind} is not one of {', '.join(MASKS)}")
     hidden_per_tubelet(shape, ratio)
 
 
 def check_frames(store: TargetStore, source: str, root: str) -> None:
     """Are there frames to read, in the store or in the folder of the videos?"""
-    if source not in ("store", "video"):
-        raise UsageError(f"data.frames={source} is not one of store, video")
+    if source not in SOURCES:
+        raise UsageError(f"source={source} is not one of {', '.join(SOURCES)}")
     if source == "store" and store.spec.frames == "none":
         raise UsageError(
-            f"{store.url} holds no frames (spec.frames=none): use data.frames=video with "
-            "data.root=… (the folder of its videos), or make it with spec.frames=jpeg"
+            f"{store.url} holds no frames (spec.frames=none): use source=video with "
+            "root=… (the folder of its videos), or make it with spec.frames=jpeg"
         )
     if source == "video":
         path = join(root, store.videos[0]["path"])
@@ -60,7 +63,7 @@ def check_frames(store: TargetStore, source: str, root: str) -> None:
         folder, _, name = file.rpartition("/")
         if not open_place(folder or ".").is_file(name):
             raise UsageError(
-                f"{file}: no such file; set data.root to the folder of the videos of {store.url}"
+                f"{file}: no such file; set root=… to the folder of the videos of {store.url}"
             )
 
 
@@ -74,17 +77,17 @@ def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Seq
     if short[video] >= smallest:
         if zoom and zoom[1] > short.max():
             raise UsageError(
-                f"data.zoom={list(zoom)}: no canvas in {store.url} has room for {zoom[1]} patches "
+                f"zoom={list(zoom)}: no canvas in {store.url} has room for {zoom[1]} patches "
                 f"(spec.short_side={spec.short_side}): use at most {short.max()}"
             )
         return
     row = table[video]
-    key = f"data.zoom={list(zoom)}" if zoom else f"model.image_size={image_size}"
+    asked = f"zoom={list(zoom)}" if zoom else f"image_size={image_size}"
     raise UsageError(
-        f"{key} needs {smallest}×{smallest} patches, and the canvas of {row['id']} has "
+        f"{asked} needs {smallest}×{smallest} patches, and the canvas of {row['id']} has "
         f"{row['hp']}×{row['wp']} (spec.short_side={spec.short_side}, "
         f"spec.long_side={spec.long_side} in {store.url}): use at most "
-        f"{'side ' if zoom else 'model.image_size='}"
+        f"{'side ' if zoom else 'image_size='}"
         f"{short[video] if zoom else short[video] * spec.patch}, or a store of larger canvases"
     )
 
@@ -95,7 +98,7 @@ def check_lengths(store: TargetStore, frames: int) -> None:
     longest = int(store.videos["count"].max())
     if longest < needed:
         raise UsageError(
-            f"model.frames={frames} takes {needed} tubelets of the time line, and the longest of "
-            f"the {len(store.videos)} videos in {store.url} has {longest}: lower model.frames, or "
+            f"frames={frames} takes {needed} tubelets of the time line, and the longest of "
+            f"the {len(store.videos)} videos in {store.url} has {longest}: use fewer frames, or "
             "make the store with a smaller spec.stride"
         )

@@ -30,7 +30,7 @@ def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Traje
     """De-quantises and flips. With `camera`, displacement is the residual Δp − (H(p) − p)."""
     if "displacement" in batch:
         displacement, hog = batch["displacement"], batch["hog"]
-    else:  # the decoders are arithmetic, and do for tensors what they do for arrays
+    else:
         displacement = decode_displacement(batch["position"], batch["moments"], spec)
         hog = decode_hog(batch["shape"], batch["moments"], spec)
     if camera:

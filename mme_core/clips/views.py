@@ -86,7 +86,8 @@ def short_side_size(height: int, width: int, side: int) -> tuple[int, int]:
 
 def resize_short_side(frames: np.ndarray, side: int) -> np.ndarray:
     """uint8 [T, H, W, 3] with the shorter side at `side` pixels, bilinear."""
-    height, width = short_side_size(*frames.shape[1:3], side)
+    _, height, width, _ = frames.shape
+    height, width = short_side_size(height, width, side)
     return resize(frames, height, width)
 
 
@@ -117,7 +118,8 @@ def test_views(clips_VTHW3: list[np.ndarray], side: int, crops: int) -> np.ndarr
     views = []
     for clip in clips_VTHW3:
         resized = resize_short_side(clip, side)
-        for top, left in test_crops(*resized.shape[1:3], side, crops):
+        _, height, width, _ = resized.shape
+        for top, left in test_crops(height, width, side, crops):
             views.append(resized[:, top : top + side, left : left + side])
     return np.stack(views)
 

@@ -14,11 +14,11 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
-from mme_core.coding import round_moments
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FORMAT, ArrayLayout, layouts, shard_name
 from mme_core.store.seal import blank, seal
+from mme_core.targets import round_moments
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer

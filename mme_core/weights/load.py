@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,21 +14,24 @@ from mme_core.errors import UsageError
 from mme_core.model import SIZES, Classifier, build_classifier, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.weights import names
-from mme_core.weights.run_folder import checkpoints
+from mme_core.weights.files import find_file, read_file
 
-_NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning
-_PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of wrappers; any number, in any order
-_PICKLE = b"\x80"  # first byte of a file in torch's format before 1.6; later ones are zip files
-_HF_FILES = ("model.safetensors", "pytorch_model.bin")
+# beginnings of names that tell files which are not read
+_FOREIGN = {
+    "pos_embed_spatial": "a checkpoint of MAE-ST (learned positions, a class token)",
+    "predictor.": "a checkpoint of V-JEPA",
+}
+_LARGER = {1280: "ViT-H", 1408: "ViT-g of VideoMAE V2"}
 
 
 @dataclass(frozen=True)
 class Weights:
     """Weights under the names of `mme_core.model`, and what is known of their origin.
 
+    tensors              encoder.*, fc_norm.*, head.*, and decoders.* of our own pre-training
     frames, image_size   the clip they were made for, where positions are not in the file (official
                          checkpoints: 16 frames of 224 pixels)
-    ignored              names in the file that neither encoder nor classifier has
+    ignored              names in the file that no model of ours has
     class_names          of the head, where known
     recipe               the run's configuration, where one of our runs wrote the file, else {}
     """
@@ -53,7 +50,7 @@ class Weights:
 
     @property
     def depth(self) -> int:
-        return len({name.split(".")[2] for name in self.tensors if ".blocks." in name})
+        return _blocks(self.tensors)
 
     @property
     def size(self) -> str:
@@ -63,7 +60,8 @@ class Weights:
             if w == width:
                 return name
         known = ", ".join(f"{name} {w}" for name, (w, _, _) in SIZES.items())
-        raise UsageError(f"{self.path}: width {width} is none of the model's sizes ({known})")
+        what = f" ({_LARGER[width]})" if width in _LARGER else ""
+        raise UsageError(f"{self.path}: width {width}{what} is none of the model's sizes ({known})")
 
     @property
     def num_classes(self) -> int | None:
@@ -103,17 +101,8 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
     UsageError for files that are missing, unreadable, unsafe to load or hold no encoder.
     """
     path = Path(path)
-    file = _weight_file(path)
-    top, meta = _read_safetensors(file) if file.suffix == ".safetensors" else (_unpickle(file), {})
-    meta |= _hf_config(file)
-    state = _strip(_unnest(top, file))
-    convert = names.from_hf if names.is_hf(state) else names.from_videomae
-    tensors, ignored = convert(state)
-    if not any(name.startswith("encoder.patch_embed.") for name in tensors):
-        raise UsageError(
-            f"{path}: no encoder in it (no patch embedding under any known name); its first names "
-            f"are {_shorten(list(state))}"
-        )
+    top, state, meta = read_file(find_file(path))
+    tensors, ignored = _rename(state, path)
     recipe = meta.get("recipe") or {}
     config = top.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("model"), Mapping):
@@ -130,14 +119,48 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
     )
 
 
+def _rename(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Our names, and the names without a place here. Raises UsageError for other models' files."""
+    convert = names.from_hf if names.is_hf(state) else names.from_videomae
+    for name, what in _FOREIGN.items():
+        if any(theirs.startswith(name) for theirs in state):
+            raise UsageError(f"{path}: {what}, which is not read")
+    try:
+        tensors, ignored = convert(state)
+    except KeyError as error:
+        raise UsageError(f"{path}: not a whole model, it lacks {error.args[0]}") from error
+    embedding = tensors.get("encoder.patch_embed.proj.weight")
+    if embedding is None:
+        raise UsageError(
+            f"{path}: no encoder in it (no patch embedding under any known name); its first names "
+            f"are {_shorten(list(state))}"
+        )
+    if embedding.ndim != 5:
+        raise UsageError(
+            f"{path}: a model of images (its patch embedding is {list(embedding.shape)}), and the "
+            "models here take clips: use weights that were trained on videos, such as VideoMAE's"
+        )
+    return tensors, ignored
+
+
 def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> LoadReport:
-    """Copies what fits by name; positions are interpolated where the model's clip differs.
+    """Fills any model of ours by name; positions are interpolated where the model's clip differs.
 
     head: take the classification head as well; a head of another class count is then an error.
+    The decoders of a pre-training model are filled where all of the file's fit it, else not at all.
     Raises UsageError for weights of another size, and when the encoder got nothing.
     """
     own = model.state_dict()
     tensors = {n: t for n, t in weights.tensors.items() if head or not n.startswith("head.")}
+    tables = {
+        n: t for n, t in own.items() if n.startswith("decoders.") and n.endswith(".pos_embed")
+    }
+    tensors |= {name: table for name, table in tables.items() if name in tensors}  # never learned
+    decoders = {n: t for n, t in tensors.items() if n.startswith("decoders.")}
+    unused = []
+    if not _fits(decoders, own):
+        unused = list(decoders)
+        tensors = {n: t for n, t in tensors.items() if n not in decoders}
     interpolated = False
     if "encoder.pos_embed" in own:
         table = tensors.get("encoder.pos_embed")
@@ -148,8 +171,8 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
         interpolated = moved is not table
         tensors["encoder.pos_embed"] = moved
     shared = {name: tensor for name, tensor in tensors.items() if name in own}
-    missing = [name for name in own if name not in shared]
-    unexpected = [name for name in tensors if name not in own] + weights.ignored
+    missing = [name for name in own if name not in shared and name not in tables]
+    unexpected = [name for name in tensors if name not in own] + unused + weights.ignored
     if not any(n.startswith("encoder.") and n != "encoder.pos_embed" for n in shared):
         raise UsageError(
             f"{weights.path}: the encoder got nothing from it; its names begin with "
@@ -164,15 +187,15 @@ def build_from(weights: Weights) -> Classifier:
     """The classifier that a fine-tuned file holds. Raises UsageError where it has no head."""
     if weights.num_classes is None:
         raise UsageError(
-            f"{weights.path} has no classification head: it is a pre-trained encoder; fine-tune it "
-            "with `mme finetune` first"
+            f"{weights.path} has no classification head: it is a pre-trained encoder, to be "
+            "fine-tuned first"
         )
     model = build_classifier(weights.size, weights.num_classes, **clip_arguments(weights))
     report = load_weights(model, weights)
     if report.missing:
         raise UsageError(
             f"{weights.path}: not a whole classifier of this kind, it lacks "
-            f"{_shorten(report.missing)}; fine-tune it with `mme finetune` first"
+            f"{_shorten(report.missing)}; fine-tune it first"
         )
     return model.eval()
 
@@ -197,8 +220,8 @@ def interpolate_positions(
     n, h, w = old
     if table.shape[1] != n * h * w:
         raise UsageError(
-            f"{path}: {table.shape[1]} positions, but {n}×{h}×{w} tokens were expected; say "
-            "--frames and --image-size of the clip that the weights were made for"
+            f"{path}: {table.shape[1]} positions, but {n}×{h}×{w} tokens were expected; give "
+            "frames=… and image_size=… of the clip that the weights were made for"
         )
     if old == new:
         return table
@@ -213,6 +236,12 @@ def interpolate_positions(
     return field.permute(0, 2, 3, 1).reshape(1, -1, width).contiguous()
 
 
+def _fits(decoders: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    """Whether these are all of the model's decoders, of the same shapes."""
+    shapes = {name: tensor.shape for name, tensor in own.items() if name.startswith("decoders.")}
+    return {name: tensor.shape for name, tensor in decoders.items()} == shapes
+
+
 def _check_shapes(
     shared: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights
 ) -> None:
@@ -225,106 +254,18 @@ def _check_shapes(
             )
         raise UsageError(
             f"{weights.path}: weights of another size: {name} is {list(tensor.shape)} there and "
-            f"{list(own[name].shape)} in the model; set model.size={weights.size} "
-            f"model.patch={weights.patch}"
+            f"{list(own[name].shape)} in the model; build it with size={weights.size} "
+            f"patch={weights.patch}"
         )
     if (blocks := _blocks(own)) != weights.depth:
         raise UsageError(
             f"{weights.path}: weights of another size: {weights.depth} blocks, the model {blocks}; "
-            f"set model.depth={weights.depth}"
+            f"build it with depth={weights.depth}"
         )
 
 
 def _blocks(state: Mapping[str, Tensor]) -> int:
     return len({n.split(".")[2] for n in state if n.startswith("encoder.blocks.")})
-
-
-def _weight_file(path: Path) -> Path:
-    if not path.is_dir():
-        if not path.exists():
-            raise UsageError(f"{path}: no such file of weights")
-        return path
-    for name in _HF_FILES:
-        if (path / name).exists():
-            return path / name
-    if written := checkpoints(path):
-        return written[0]
-    raise UsageError(f"{path}: a folder without {', '.join(_HF_FILES)} or the checkpoints of a run")
-
-
-def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            meta = opened.metadata() or {}
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UsageError(f"{file}: not a safetensors file: {error}") from error
-    return state, json.loads(meta.get("mme", "{}"))
-
-
-def _unpickle(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        old_format = opened.read(1) == _PICKLE
-    if not old_format and not zipfile.is_zipfile(file):
-        raise UsageError(f"{file}: not a checkpoint, or cut off while it was copied")
-    try:
-        # VideoMAE stores its command line beside the weights; a Namespace holds data only.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            top = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{file}: refused, it holds Python objects that could run code when loaded. If you "
-            "trust its source, keep only its tensors and try again with the result:\n  python -c "
-            f"\"import torch; c = torch.load('{file}', map_location='cpu', weights_only=False); "
-            "torch.save({'model': c.get('model', c.get('module', c))}, 'tensors.pth')\""
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise UsageError(f"{file}: not a checkpoint: {str(error).partition(chr(10))[0]}") from error
-    if not isinstance(top, Mapping):
-        raise UsageError(f"{file}: a {type(top).__name__}, not a dictionary of tensors")
-    return dict(top)
-
-
-def _unnest(top: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
-    state: Any = top
-    while nest := next((k for k in _NESTS if isinstance(state.get(k), Mapping)), None):
-        state = state[nest]
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise UsageError(f"{file}: no tensors in it, under {', '.join(_NESTS)} or at its top")
-    return tensors
-
-
-def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    def bare(name: str) -> str:
-        while prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
-            name = name.removeprefix(prefix)
-        return name
-
-    return {bare(name): tensor for name, tensor in state.items()}
-
-
-def _hf_config(file: Path) -> dict[str, Any]:
-    """frames, image_size and class names from the config.json of a transformers folder."""
-    path = file.with_name("config.json")
-    if file.name not in _HF_FILES or not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"{path}: not a JSON file: {error}") from error
-    width, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
-    ours = {w: h for w, _, h in SIZES.values()}.get(width, heads)
-    if heads != ours:
-        raise UsageError(
-            f"{path}: num_attention_heads={heads}, but the model of width {width} has {ours} here"
-        )
-    names = config.get("id2label") or {}
-    return {
-        "frames": config.get("num_frames", 16),
-        "image_size": config.get("image_size", 224),
-        "class_names": [names[key] for key in sorted(names, key=int)],
-    }
 
 
 def _shorten(names: list[str], most: int = 6) -> str:

@@ -1,7 +1,8 @@
 """Names of the same weights in three families of files; pure functions on state dictionaries.
 
-`mme`       mme_core.model: encoder.*, fc_norm.*, head.*, one bias for q, k and v
-`videomae`  the checkpoints of VideoMAE and of MME's authors: q_bias and v_bias, no bias on k
+`mme`       mme_core.model: encoder.*, decoders.*, fc_norm.*, head.*, one bias for q, k and v
+`videomae`  the checkpoints of VideoMAE, of MME's authors and of mmaction2: q_bias and v_bias, no
+            bias on k
 `hf`        transformers' VideoMAE: q, k and v apart
 
 A bias on k adds the same number to all scores of a query and cancels in the softmax, so it is zero
@@ -32,7 +33,14 @@ _HF_REST = {
     "fc_norm": "fc_norm",
     "head": "classifier",
 }
-_OURS = ("encoder.", "fc_norm.", "head.")
+_OURS = ("encoder.", "decoders.", "fc_norm.", "head.")
+# mmaction2's VideoMAE differs from VideoMAE's own files in these parts of names
+_MMACTION2 = {
+    "patch_embed.projection.": "patch_embed.proj.",
+    ".mlp.layers.0.0.": ".mlp.fc1.",
+    ".mlp.layers.1.": ".mlp.fc2.",
+    "cls_head.fc_cls.": "head.",
+}
 _OFFICIAL_ENCODER = ("patch_embed.", "blocks.", "norm.", "pos_embed")
 
 
@@ -41,9 +49,15 @@ def is_hf(names: Mapping[str, Tensor]) -> bool:
 
 
 def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Ours and the names that have no place here, such as a decoder's; also takes our own files."""
-    renamed, ignored = {}, []
+    """Ours and the names that have no place here, such as a decoder's; also takes our own files.
+
+    Raises KeyError with the name of a tensor that is missing.
+    """
+    renamed: State = {}
+    ignored: list[str] = []
     for name, tensor in state.items():
+        for theirs, ours in _MMACTION2.items():
+            name = name.replace(theirs, ours)
         if name.startswith(_OURS):
             renamed[name] = tensor
         elif name.startswith(_OFFICIAL_ENCODER):
@@ -58,10 +72,15 @@ def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 
 
 def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Ours and the names that have no place here, from any of transformers' VideoMAE models."""
+    """Ours and the names that have no place here, from any of transformers' VideoMAE models.
+
+    Raises KeyError with the name of a tensor that is missing.
+    """
     names = {theirs: ours for ours, theirs in _HF_REST.items()}
     parts = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
-    renamed, ignored, attention = {}, [], {}
+    renamed: State = {}
+    ignored: list[str] = []
+    attention: dict[int, State] = {}
     for name, tensor in state.items():
         full = (
             name if name.startswith(("videomae.", "fc_norm", "classifier")) else f"videomae.{name}"
@@ -91,7 +110,9 @@ def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 def to_hf(state: Mapping[str, Tensor]) -> State:
     """Names of VideoMAEForVideoClassification, or of VideoMAEModel where there is no head.
 
-    q_bias and v_bias are what transformers 4 stores; transformers 5 reads them too.
+    The biases of attention stand under both of the names that transformers has had: q_bias and
+    v_bias (up to 5.5, and from 5.15 on), query.bias, key.bias and value.bias (5.6 to 5.14). A
+    version reads those it knows and ignores the others.
     """
     classifier = "head.weight" in state
     renamed = {}
@@ -105,14 +126,14 @@ def to_hf(state: Mapping[str, Tensor]) -> State:
         elif block:
             prefix = f"videomae.encoder.layer.{block[1]}.attention.attention"
             q, k, v = tensor.chunk(3)
+            for part, value in zip(("query", "key", "value"), (q, k, v)):
+                renamed[f"{prefix}.{part}.{leaf}"] = value
             if leaf == "bias":
                 renamed[f"{prefix}.q_bias"], renamed[f"{prefix}.v_bias"] = q, v
-            else:
-                for part, value in zip(("query", "key", "value"), (q, k, v)):
-                    renamed[f"{prefix}.{part}.weight"] = value
     if not classifier:
         renamed = {name.removeprefix("videomae."): tensor for name, tensor in renamed.items()}
-    return {name: tensor.contiguous() for name, tensor in renamed.items()}
+    # safetensors writes no two names of one memory
+    return {name: tensor.clone().contiguous() for name, tensor in renamed.items()}
 
 
 def _attention_name(name: str) -> str:

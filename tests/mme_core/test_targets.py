@@ -1,5 +1,6 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,3 +56,18 @@ def test_validity_round_trip(valid):
 
 def test_bit_k_is_trajectory_k():
     assert targets.pack_valid(np.array([[False, True, False, False]])).tolist() == [2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(DISPLACEMENTS, st.sampled_from([(-3, -2, -1), (-3,)]), st.sampled_from([0.0, 0.25]))
+def test_arrays_and_tensors_are_normalised_alike(values, axes, floor):
+    array = targets.normalise(values, axes, floor)
+    tensor = targets.normalise(torch.from_numpy(values), axes, floor)
+    assert array.dtype == np.float32 and tensor.dtype == torch.float32
+    np.testing.assert_allclose(array, tensor, atol=2e-4)
+
+
+def test_a_group_of_equal_numbers_normalises_to_zero():
+    values = np.full((3, 4, 6, 2), 5.1, np.float32)
+    assert np.abs(targets.normalise(values)).max() == 0
+    assert targets.normalise(torch.from_numpy(values)).abs().max() == 0

@@ -192,7 +192,7 @@ def test_clips_from_video_files_in_a_bucket(videos, remote_videos, tmp_path):
     here, there = (ClipDataset(tmp_path, root=root, **options) for root in (videos, remote_videos))
     for name, value in here[1].items():
         assert there[1][name].equal(value), name
-    with pytest.raises(UsageError, match=r"nowhere/a/000\.mp4: no such file; set data.root"):
+    with pytest.raises(UsageError, match=r"nowhere/a/000\.mp4: no such file; set root=…"):
         ClipDataset(tmp_path, root=f"{remote_videos}/nowhere", **options)
 
 

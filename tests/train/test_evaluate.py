@@ -23,7 +23,7 @@ from train.engine import checkpoint
 from train.engine.distributed import connect
 from train.engine.runlog import read_metrics
 from train.recipes.classification import LabelledDataConfig
-from train.scoring.evaluation import score_videos
+from train.scoring.evaluation import score_videos, trained_data
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(evaluate_phases.__file__)
@@ -223,9 +223,9 @@ def test_quarantined_videos_of_a_store_are_asked_and_not_read(labelled_store, cl
 
 def test_segments_need_no_stride():
     recipe = {"data": {"sampling": "segment", "stride": 4}}
-    assert evaluate.trained_data(recipe, LabelledDataConfig()) == ("segment", None)
+    assert trained_data(recipe, LabelledDataConfig()) == ("segment", None)
     recipe["data"]["sampling"] = "dense"
-    assert evaluate.trained_data(recipe, LabelledDataConfig()) == ("dense", 4)
+    assert trained_data(recipe, LabelledDataConfig()) == ("dense", 4)
 
 
 def test_the_stride_of_training_goes_with_the_weights(labelled_store, labelled_set, tmp_path):

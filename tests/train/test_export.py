@@ -1,4 +1,8 @@
 import json
+import subprocess
+import sys
+import sysconfig
+import venv
 
 import pytest
 import torch
@@ -51,7 +55,8 @@ def test_transformers_loads_a_classifier(classifier, tmp_path, capsys):
     theirs, about = VideoMAEForVideoClassification.from_pretrained(
         tmp_path / "hf", output_loading_info=True
     )
-    assert not about["missing_keys"] and not about["unexpected_keys"]
+    assert not about["missing_keys"]
+    assert all(name.endswith("bias") for name in about["unexpected_keys"])  # of other versions
     assert [theirs.config.id2label[i] for i in range(3)] == NAMES
     logits = theirs.eval()(clips().transpose(1, 2)).logits
     torch.testing.assert_close(logits, model(clips()), atol=1e-4, rtol=0)
@@ -66,9 +71,57 @@ def test_transformers_loads_a_pretrained_encoder(pretrained, tmp_path):
     path, model = pretrained
     assert main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")]) == 0
     theirs, about = VideoMAEModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
-    assert not about["missing_keys"] and not about["unexpected_keys"]
+    assert not about["missing_keys"]
+    assert all(name.endswith("bias") for name in about["unexpected_keys"])
     tokens = theirs.eval()(clips().transpose(1, 2)).last_hidden_state
     torch.testing.assert_close(tokens, model.encode(clips()), atol=1e-4, rtol=0)
+
+
+def test_attention_biases_stand_under_both_names(classifier, tmp_path):
+    from safetensors.torch import load_file
+
+    path, model = classifier
+    main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")])
+    state = load_file(tmp_path / "hf" / "model.safetensors")
+    prefix = "videomae.encoder.layer.1.attention.attention"
+    q, k, v = model.encoder.blocks[1].attn.qkv.bias.chunk(3)
+    for name, bias in {
+        "q_bias": q,
+        "query.bias": q,
+        "key.bias": k,
+        "v_bias": v,
+        "value.bias": v,
+    }.items():
+        assert torch.equal(state[f"{prefix}.{name}"], bias), name
+
+
+READ_LOGITS = """
+import sys, torch
+from transformers import VideoMAEForVideoClassification
+model = VideoMAEForVideoClassification.from_pretrained(sys.argv[1]).eval()
+with torch.inference_mode():
+    torch.save(model(torch.load(sys.argv[2])).logits, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["4.57.1", "5.3.0", "5.9.0", "5.12.0", "5.18.0"])
+@torch.inference_mode()
+def test_every_version_of_transformers_gives_the_logits(classifier, tmp_path, version):
+    """In a clean environment, which takes torch alone from this one; needs a package index."""
+    path, model = classifier
+    main([str(path), "--to", "videomae-hf", "-o", str(tmp_path / "hf")])
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", f"transformers=={version}"], check=True)
+    number = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = tmp_path / "venv" / "lib" / number / "site-packages"
+    (site / "zz.pth").write_text(sysconfig.get_path("purelib"))  # read after the venv's own
+    torch.save(clips().transpose(1, 2), tmp_path / "clip.pt")
+    files = [str(tmp_path / name) for name in ("hf", "clip.pt", "logits.pt")]
+    subprocess.run([python, "-P", "-c", READ_LOGITS, *files], check=True)
+    logits = torch.load(tmp_path / "logits.pt")
+    torch.testing.assert_close(logits, model(clips()), atol=4e-5, rtol=0)
 
 
 @torch.inference_mode()

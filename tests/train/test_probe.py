@@ -11,8 +11,8 @@ from mme_core.encoder import random_encoder
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
-from train.scoring import prober
 from train.scoring.frozen import TokenFile
+from train.scoring.prober import draw_shots, stratified_split
 from train.scoring.probes import (
     AttentiveProbes,
     LinearProbes,
@@ -109,7 +109,7 @@ def test_accuracies_of_trials():
 
 def test_the_split_takes_a_share_of_each_class():
     labels = np.repeat([0, 1, 2], [10, 5, 2])
-    split = prober.stratified_split(labels, 0.2, seed=0)
+    split = stratified_split(labels, 0.2, seed=0)
     assert np.bincount(labels[split.choose]).tolist() == [2, 1, 1]
     together = torch.cat([split.learn, split.choose]).sort().values
     assert together.tolist() == list(range(17))
@@ -117,11 +117,11 @@ def test_the_split_takes_a_share_of_each_class():
 
 def test_shots_are_of_each_class_and_the_rest_chooses():
     labels = np.repeat([0, 1], [6, 4])
-    split = prober.draw_shots(labels, 3, seed=1)
+    split = draw_shots(labels, 3, seed=1)
     assert np.bincount(labels[split.learn]).tolist() == [3, 3]
     assert len(split.choose) == 4
     with pytest.raises(UsageError, match="class number 1 has 4 training videos"):
-        prober.draw_shots(labels, 4, seed=1)
+        draw_shots(labels, 4, seed=1)
 
 
 # the command
@@ -194,9 +194,9 @@ def test_too_little_disk_for_the_tokens_is_said_before(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["probes=[linear,magic]"], "'magic' is not one of linear, attentive, knn"),
+        (["probes=[linear,magic]"], "probes=magic is not one of linear, attentive, knn"),
         (["choice_share=1"], "choice_share=1"),
-        (["lrs=[]"], r"lrs=\[\] must name one"),
+        (["lrs=[]"], r"lrs=\[\] must name at least one"),
         (["neighbours=[0]"], "neighbours=0 must be at least 1"),
         (["shots=[0]"], "shots=0 must be at least 1"),
         (["batch_size=1"], "batch_size=1 must be at least 2"),

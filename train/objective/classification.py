@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from mme_core.clips.views import to_model_input
 from mme_core.model import Classifier, build_classifier
-from mme_core.weights.load import load_weights, read_weights
 from train.data.augment import erase
 from train.objective.mixup import build_mixup, mix
 from train.recipes.classification import AugmentConfig, FinetuneConfig
+from train.recipes.keys import named
+from train.recipes.weights import fill
 
 
+@named(size="model.size", frames="model.frames", image_size="model.image_size", patch="model.patch")
 def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
     """The classifier with its initial weights, and what was loaded into it, for the log."""
     torch.manual_seed(config.seed)  # the head, and the encoder where init=none
@@ -31,10 +33,7 @@ def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
         drop_path=config.model.drop_path,
         fc_dropout=config.model.fc_dropout,
     )
-    if config.init == "none":
-        return model, "random weights"
-    report = load_weights(model, read_weights(config.init), head=False)
-    return model, f"{config.init}: {report}"
+    return model, fill(model, config.init)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mme_core.clips.contents import (
     TargetSettings,
     build_targets,
+    content_sizes,
     content_weights,
     shuffle_frames,
 )
@@ -20,6 +21,7 @@ from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
 from mme_core.spec import TUBELET, TargetSpec
+from train.recipes.keys import named
 from train.recipes.pretraining import PretrainConfig
 
 
@@ -37,6 +39,7 @@ class Objective:
     """The loss of a recipe on batches of a store's clips.
 
     weights     {content: factor}
+    sizes       {content: D}, numbers predicted for a token
     hidden      M, tokens that every clip hides
     mask_invalid  invalid trajectories do not count
     shuffle     Figure 3: the frames in random order
@@ -46,6 +49,7 @@ class Objective:
     spec: TargetSpec
     settings: TargetSettings
     weights: Mapping[str, float]
+    sizes: Mapping[str, int]
     hidden: int
     mask_invalid: bool
     shuffle: bool
@@ -53,20 +57,33 @@ class Objective:
     dtype: torch.dtype
 
     @classmethod
+    @named(
+        norm="norm.kind",
+        floor="norm.floor",
+        camera="norm.camera",
+        length="target.length",
+        merge="target.merge",
+        contents="loss.contents",
+        weights="loss.weights",
+        ratio="mask.ratio",
+    )
     def of(
         cls, config: PretrainConfig, spec: TargetSpec, device: torch.device, dtype: torch.dtype
     ) -> Objective:
         side = config.model.image_size // config.model.patch
+        settings = TargetSettings(
+            norm=config.norm.kind,
+            floor=config.norm.floor,
+            camera=config.norm.camera,
+            length=config.target.length,
+            merge=config.target.merge,
+        )
+        weights = content_weights(config.loss.contents, config.loss.weights)
         return cls(
             spec=spec,
-            settings=TargetSettings(
-                norm=config.norm.kind,
-                floor=config.norm.floor,
-                camera=config.norm.camera,
-                length=config.target.length,
-                merge=config.target.merge,
-            ),
-            weights=content_weights(config.loss.contents, config.loss.weights),
+            settings=settings,
+            weights=weights,
+            sizes=content_sizes(list(weights), spec, settings),
             hidden=hidden_count((config.model.frames // TUBELET, side, side), config.mask.ratio),
             mask_invalid=config.loss.mask_invalid,
             shuffle=config.data.shuffle_frames,
@@ -108,6 +125,16 @@ class Objective:
         )
 
 
+@named(
+    size="model.size",
+    frames="model.frames",
+    image_size="model.image_size",
+    patch="model.patch",
+    decoder="decoder.kind",
+    decoder_width="decoder.width",
+    decoder_heads="decoder.heads",
+    head_layers="decoder.head_layers",
+)
 def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> PretrainingModel:
     """The recipe's model, with a head for each content {name: numbers of a token}."""
     return build_pretraining_model(

@@ -4,80 +4,114 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mme_core.clips.requirements import SOURCES
+from mme_core.clips.views import SAMPLINGS
+from mme_core.datasets import DATASETS
 from mme_core.errors import UsageError
 from train.data.augment import rand_augment
-from train.recipes.pretraining import CheckpointConfig, LogConfig, ModelConfig, OptimConfig
+from train.recipes.fields import MISSING, choice, number, setting
+from train.recipes.pretraining import (
+    DEVICES,
+    PRECISIONS,
+    RESUMES,
+    CheckpointConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+)
 
 
 @dataclass
 class LabelledDataConfig:
-    dataset: str | None = None  # video files of this data set, instead of store and val_store
-    root: str | None = None  # its folder or list; with a store and frames=video: of the video files
-    val_root: str | None = None  # where the held-out videos have another folder or list
-    train_split: str | None = "train"
-    val_split: str | None = "val"
-    frames: str = "store"  # of a store: "store" its JPEG frames, "video" the files it was made from
-    batch_size: int = 8  # clips per process and micro-batch, crops counted
-    workers: int = 8
-    sampling: str = "dense"  # "dense": a span at the stride; "segment": spread over the video
-    stride: int | None = None  # raw frames between two of a clip; None: the store's, of files 4
-    crops: int = 2  # augmented clips per decoded video (repeated augmentation)
-    still: bool = False  # shortcut check: each clip's middle frame, repeated
+    dataset: str | None = choice(
+        None, DATASETS, "read the video files of this data set, instead of store and val_store"
+    )
+    root: str | None = setting(
+        None, "folder or list of data.dataset; with data.frames=video, of the store's video files"
+    )
+    val_root: str | None = setting(None, "folder or list of the held-out videos, if another")
+    train_split: str | None = setting("train", "split of data.dataset to train on")
+    val_split: str | None = setting("val", "split of data.dataset to evaluate on")
+    frames: str = choice(
+        "store", SOURCES, "of a store: its JPEG frames, or the video files that it was made from"
+    )
+    batch_size: int = number(8, "clips per process and micro-batch, crops counted", at_least=1)
+    workers: int = number(8, "loader processes per training process; 0: none", at_least=0)
+    sampling: str = choice(
+        "dense", SAMPLINGS, "dense: a span at the stride; segment: spread over the video"
+    )
+    stride: int | None = number(
+        None, "frame stride of a clip; by default the store's, or 4 for video files", at_least=1
+    )
+    crops: int = number(2, "augmented clips per decoded video (repeated augmentation)", at_least=1)
+    still: bool = setting(False, "show each clip's middle frame only, repeated (shortcut check)")
 
 
 @dataclass
 class AugmentConfig:
-    scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # area of the random crop
-    flip: bool = True  # never where left and right are classes
-    rand_augment: str | None = "rand-m7-n4-mstd0.5-inc1"
-    erase: float = 0.25  # probability of random erasing
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.1
+    scale: list[float] = setting(
+        [0.08, 1.0], "smallest and largest area of the random crop", count=2, above=0, at_most=1
+    )
+    flip: bool = setting(True, "mirror half of the clips; never where left and right are classes")
+    rand_augment: str | None = setting("rand-m7-n4-mstd0.5-inc1", "timm's RandAugment; null: off")
+    erase: float = number(0.25, "probability of random erasing", at_least=0, at_most=1)
+    mixup: float = number(0.8, "alpha of mixup; 0: off", at_least=0)
+    cutmix: float = number(1.0, "alpha of CutMix; 0: off", at_least=0)
+    smoothing: float = number(0.1, "of the labels", at_least=0, at_most=1)
 
 
 @dataclass
 class ClassifierConfig(ModelConfig):
-    drop_path: float = 0.1
-    fc_dropout: float = 0.0
+    drop_path: float = number(0.1, "stochastic depth of the last block", at_least=0, at_most=1)
+    fc_dropout: float = number(0.0, "dropout before the head", at_least=0, at_most=1)
 
 
 @dataclass
 class FinetuneOptimConfig(OptimConfig):
-    """lr is for 256 videos a step: it is scaled by their number, crops of one not counted."""
-
-    lr: float = 1e-3
-    epochs: int = 75
-    warmup_epochs: float = 5
-    min_lr: float = 1e-6
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    layer_decay: float = 0.75
+    lr: float = number(
+        1e-3, "learning rate for 256 videos a step; scaled by their number", at_least=0
+    )
+    epochs: int = number(75, "passes over the training videos", at_least=1)
+    warmup_epochs: float = number(5, "epochs in which the rate rises from 0", at_least=0)
+    min_lr: float = number(1e-6, "rate at the end of the cosine, scaled as lr", at_least=0)
+    betas: list[float] = setting([0.9, 0.999], "of AdamW", count=2, at_least=0, below=1)
+    layer_decay: float = number(
+        0.75, "factor of the rate from each block to the one before", at_least=0, at_most=1
+    )
 
 
 @dataclass
 class ViewConfig:
-    clips: int = 5  # views of a test video = clips × crops
-    crops: int = 3
-    batch: int = 16  # views per forward pass, at least those of one video
+    clips: int = number(5, "clips of a test video; its views are clips × crops", at_least=1)
+    crops: int = number(3, "crops of each clip", at_least=1)
+    batch: int = number(16, "views per forward pass, at least those of one video", at_least=1)
 
 
 @dataclass
 class FinetuneEvalConfig(ViewConfig):
-    every: int = 1  # epochs between evaluations with one view; 0: only at the end, with all
+    every: int = number(
+        1, "epochs between evaluations with one view; 0: only at the end, with all", at_least=0
+    )
 
 
 @dataclass
 class FinetuneConfig:
-    out: str = "???"
-    init: str = "???"  # weights to start from (see `mme convert`), or "none" for random ones
-    store: str | None = None
-    val_store: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    resume: str = "auto"
-    ema: float | None = None  # decay of a moving average of the weights, which is then evaluated
+    out: str = setting(MISSING, "folder of the run")
+    init: str = setting(
+        MISSING, 'weights to start from: a run\'s folder or a file; "none": random ones'
+    )
+    store: str | None = setting(None, "store of the training videos: a path or URL")
+    val_store: str | None = setting(None, "store of the held-out videos")
+    seed: int = number(0, "of all random numbers", at_least=0)
+    device: str = choice("auto", DEVICES, "where to compute")
+    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
+    compile: bool = setting(False, "compile the model with torch.compile")
+    resume: str = choice(
+        "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
+    )
+    ema: float | None = number(
+        None, "decay of a moving average of the weights, which is evaluated", at_least=0, at_most=1
+    )
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
@@ -91,10 +125,10 @@ def check(config: FinetuneConfig) -> None:
     """Raises UsageError for values that contradict each other."""
     if config.augment.rand_augment:
         rand_augment(config.augment.rand_augment)
-    low, high = (*config.augment.scale, 0, 0)[:2]
-    if len(config.augment.scale) != 2 or not 0 < low <= high <= 1:
-        raise UsageError(f"augment.scale={config.augment.scale} must be two areas in 0 … 1")
-    if config.data.crops < 1 or config.data.batch_size % config.data.crops:
+    low, high = config.augment.scale
+    if low > high:
+        raise UsageError(f"augment.scale={config.augment.scale}: the smaller area comes first")
+    if config.data.batch_size % config.data.crops:
         raise UsageError(
             f"data.crops={config.data.crops} must divide data.batch_size={config.data.batch_size}"
         )

@@ -3,7 +3,9 @@
     config = load(PretrainConfig, ["--config", "tiny.yaml", "store=out/demo", "out=runs/a"], …)
 
 Files are merged in their order, words last. A key that no dataclass knows is an error that names
-the nearest one; so is a value of the wrong type or outside its choices.
+the nearest one; so is a value of the wrong type or outside its limits (`train.recipes.fields`).
+Interpolations such as ${oc.env:NAME} are resolved in the user's own recipe alone, and messages show
+their text instead of their value.
 """
 
 from __future__ import annotations
@@ -11,97 +13,32 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from mme_core.clips.views import SAMPLINGS
 from mme_core.errors import UsageError
+from train.recipes.fields import check_limits, describe
 
 RECIPES = Path(__file__).parent.parent / "configs"
 Config = TypeVar("Config")
-
-CHOICES = {
-    "device": ("auto", "cpu", "cuda"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-    "resume": ("auto", "force"),
-    "data.frames": ("store", "video"),
-    "data.crop": ("random", "center"),
-    "data.sampling": SAMPLINGS,
-    "norm.kind": ("patch", "step", "length", "none"),
-    "mask.kind": ("tube", "cube", "random", "motion"),
-    "target.merge": ("none", "mean", "max"),
-    "decoder.kind": ("joint", "separate"),
-    "model.size": ("tiny", "small", "base", "large"),
-}
-
-AT_LEAST = {
-    "seed": 0,
-    "data.batch_size": 1,
-    "data.workers": 0,
-    "data.crops": 1,
-    "model.depth": 1,
-    "decoder.depth": 1,
-    "decoder.width": 1,
-    "decoder.heads": 1,
-    "optim.epochs": 1,
-    "optim.steps": 1,
-    "optim.lr": 0,
-    "optim.min_lr": 0,
-    "optim.weight_decay": 0,
-    "optim.warmup_epochs": 0,
-    "optim.accumulate": 1,
-    "checkpoint.every": 1,
-    "checkpoint.keep": 1,
-    "log.every": 1,
-    "eval.every": 0,
-    "eval.clips": 1,
-    "eval.crops": 1,
-    "eval.batch": 1,
-    "view.clips": 1,
-    "view.crops": 1,
-    "view.batch": 1,
-    "augment.mixup": 0,
-    "augment.cutmix": 0,
-    "epochs": 1,
-    "batch_size": 2,
-    "attention_heads": 1,
-    "neighbours": 1,
-    "shots": 1,
-    "shot_draws": 1,
-    "eval.knn": 0,
-    "eval.knn_videos": 1,
-    "eval.panels": 0,
-    "nonfinite_budget": 0,
-}
-WITHIN_1 = (
-    "augment.erase",
-    "augment.smoothing",
-    "model.drop_path",
-    "model.fc_dropout",
-    "optim.layer_decay",
-    "ema",
-)
-ABOVE_ZERO = ("data.stage_gb", "optim.clip")
 
 
 def load(schema: type[Config], argv: Sequence[str], prog: str, description: str) -> Config:
     """An instance of the dataclass `schema` from `--config FILE … key=value …`.
 
     A FILE that is not found as such is looked for among the recipes that come with the package.
-    Raises UsageError for unknown keys, wrong types, values outside CHOICES and missing values.
+    Raises UsageError for unknown keys, wrong types, values outside limits and missing values.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="keys and their defaults (??? must be given):\n\n"
-        + OmegaConf.to_yaml(OmegaConf.structured(schema)),
+        epilog=f"keys and their defaults:\n\n{describe(schema)}",
     )
     parser.add_argument(
         "--config", action="append", default=[], metavar="FILE", help="a recipe; repeatable"
@@ -110,13 +47,20 @@ def load(schema: type[Config], argv: Sequence[str], prog: str, description: str)
     arguments = parser.parse_intermixed_args(argv)
     layers = [(f"{path}: ", read_yaml(path)) for path in arguments.config]
     layers += [("", _read_words(arguments.words))]
-    return merge(schema, layers)
+    return merge(schema, layers, interpolate=True)
 
 
-def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
-    """Lays mappings over the defaults of `schema`; each comes with the prefix of its errors."""
+def merge(
+    schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]], interpolate: bool = False
+) -> Config:
+    """Lays mappings over the defaults of `schema`; each comes with the prefix of its errors.
+
+    interpolate  resolve ${…}, as in the user's own recipe; else it is an error, as in what a run's
+                 folder holds
+    """
     config = OmegaConf.structured(schema)
     known = list(_keys(config))
+    raw: dict[str, str] = {}
     for prefix, layer in layers:
         try:
             _check_keys(layer, config, known)
@@ -125,49 +69,33 @@ def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]])
             raise UsageError(f"{prefix}{error}") from error
         except OmegaConfBaseException as error:
             raise UsageError(f"{prefix}{_explain(error)}") from error
-    try:
-        OmegaConf.resolve(config)
-    except OmegaConfBaseException as error:
-        raise UsageError(_explain(error)) from error
+        raw = raw | {key: str(value) for key, value in _leaves(layer)}
+    raw = {key: text for key, text in raw.items() if "${" in text}
+    if raw and not interpolate:
+        key = min(raw)
+        raise UsageError(f"{key}={raw[key]} is not resolved: only your own recipe may say ${{…}}")
+    _resolve(config, raw)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
-    _check_values(config)
-    return OmegaConf.to_object(config)
+    values = cast(Config, OmegaConf.to_object(config))
+    check_limits(values, raw)
+    return values
+
+
+def _resolve(config: Any, raw: Mapping[str, str]) -> None:
+    try:
+        OmegaConf.resolve(config)
+    except ValidationError as error:  # its message shows the value, which may be a secret
+        key = error.full_key or min(raw)
+        raise UsageError(f"{key}={raw.get(key, '${…}')} has not the type of {key}") from error
+    except OmegaConfBaseException as error:
+        raise UsageError(_explain(error)) from error
 
 
 def _explain(error: OmegaConfBaseException) -> str:
     key = f"{error.full_key}: " if error.full_key else ""
     return f"{key}{str(error).splitlines()[0]}"
-
-
-def _check_values(config: Any) -> None:
-    """What holds for a key in every recipe that has it."""
-
-    def given(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
-        for key in keys:
-            value = OmegaConf.select(config, key)
-            several = value if key in ("neighbours", "shots") and value is not None else [value]
-            yield from ((key, one) for one in several if one is not None)
-
-    for key, value in given(CHOICES):
-        if value not in CHOICES[key]:
-            raise UsageError(f"{key}={value} is not one of {', '.join(CHOICES[key])}")
-    for key, value in given(AT_LEAST):
-        if not value >= AT_LEAST[key]:
-            raise UsageError(f"{key}={value} must be at least {AT_LEAST[key]}")
-    for key, value in given(WITHIN_1):
-        if not 0 <= value <= 1:
-            raise UsageError(f"{key}={value} must be between 0 and 1")
-    for key, value in given(ABOVE_ZERO):
-        if not value > 0:
-            raise UsageError(f"{key}={value} must be above 0")
-    for key, value in given(["optim.betas"]):
-        if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
-            raise UsageError(f"{key}={value} must be two numbers in 0 … 1, 1 excluded")
-    for key, value in _leaves(OmegaConf.to_container(config)):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{key}={value} is not a finite number")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -200,7 +128,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for item in dataclasses.fields(OmegaConf.get_type(config)):
+    for item in dataclasses.fields(cast(type, OmegaConf.get_type(config))):
         yield f"{prefix}{item.name}"
         kind = OmegaConf.get_type(config, item.name)
         if dataclasses.is_dataclass(kind):
@@ -240,7 +168,7 @@ def read_yaml(name: str) -> dict[str, Any]:
         raise UsageError(f"--config {name}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name}: a recipe is a mapping of keys to values")
-    return values
+    return cast(dict[str, Any], values)
 
 
 def _read_words(words: Sequence[str]) -> dict[str, Any]:
@@ -257,4 +185,4 @@ def _read_words(words: Sequence[str]) -> dict[str, Any]:
                 f"'{word}' cannot be read ({str(error).splitlines()[0]}); put quotes around a word "
                 "that has spaces, such as 'key=[1, 2]'"
             ) from error
-    return OmegaConf.to_container(values)
+    return cast(dict[str, Any], OmegaConf.to_container(values))

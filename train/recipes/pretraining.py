@@ -1,121 +1,157 @@
-"""What a pre-training recipe may say: dataclasses and their defaults."""
+"""What a pre-training recipe may say: dataclasses with defaults, help and limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mme_core.clips.contents import CONTENTS, GROUPS, MERGES, NORMS
+from mme_core.clips.requirements import CROPS, SOURCES
+from mme_core.masking import MASKS
+from mme_core.model import DECODERS, HEAD_LAYERS, SIZES
+from train.recipes.fields import MISSING, choice, number, setting
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+RESUMES = ("auto", "force")
+
 
 @dataclass
 class DataConfig:
-    batch_size: int = 64  # clips per process and micro-batch, crops counted
-    workers: int = 8  # loader processes per training process, at most a core each; 0: none
-    frames: str = "store"  # "store": its JPEG frames; "video": decoded from the video files
-    root: str | None = None  # folder of the video files, for frames=video
-    stride: int | None = None  # raw frames between sampled frames that the store must have
-    crops: int = 1  # crops per decoded clip (repeated augmentation); divides batch_size
-    crop: str = "random"
-    zoom: list[int] = field(default_factory=list)  # [10, 16]: side of the crop, patches; []: off
-    flip: bool = True
-    shuffle_frames: bool = False  # Figure 3: the clip's frames in random order
-    shard_shuffle: bool = False  # shuffle shards, then inside a few: for disks that seek slowly
-    stage: str | None = None  # local folder for copies of the shards, made beside the training
-    stage_gb: float | None = None  # how much of it; until 5 % of the disk are left where not said
+    batch_size: int = number(64, "clips per process and micro-batch, crops counted", at_least=1)
+    workers: int = number(
+        8, "loader processes per training process, at most one per core; 0: none", at_least=0
+    )
+    frames: str = choice(
+        "store", SOURCES, "where frames come from: JPEGs of the store, or the video files"
+    )
+    root: str | None = setting(None, "folder of the video files, for data.frames=video")
+    stride: int | None = number(
+        None, "raw frames between sampled frames, which the store must have", at_least=1
+    )
+    crops: int = number(
+        1, "crops per decoded clip (repeated augmentation); divides data.batch_size", at_least=1
+    )
+    crop: str = choice("random", CROPS, "place of the crop")
+    zoom: list[int] = setting(
+        [], "smallest and largest side of the crop in patches, as [10, 16]; []: off", at_least=1
+    )
+    flip: bool = setting(True, "mirror half of the clips")
+    shuffle_frames: bool = setting(False, "put the clip's frames in random order (Figure 3)")
+    shard_shuffle: bool = setting(
+        False, "shuffle the shards, then the videos of a few: for disks that seek slowly"
+    )
+    stage: str | None = setting(None, "local folder that shards are copied to while training")
+    stage_gb: float | None = number(
+        None, "size of that folder; without it 5 % of the disk stay free", above=0
+    )
 
 
 @dataclass
 class TargetConfig:
-    points: int = 4  # K: the store must have it
-    length: int = 6  # L': the first steps of the store's trajectories
-    merge: str = "none"  # Table 7c: one trajectory a patch, the mean or the longest
+    points: int = number(4, "K, tracked points of a patch, which the store must have", at_least=1)
+    length: int = number(6, "L', the first steps of the store's trajectories", at_least=1)
+    merge: str = choice("none", MERGES, "one trajectory a patch (Table 7c): the mean, the longest")
 
 
 @dataclass
 class NormConfig:
-    kind: str = "patch"
-    floor: float = 0.0  # smallest deviation, canvas pixels; 0: the paper
-    camera: bool = False  # displacement less the camera's motion; needs a store that holds it
+    kind: str = choice("patch", NORMS, "what the targets are normalised over")
+    floor: float = number(0.0, "smallest deviation, canvas pixels; 0: the paper", at_least=0)
+    camera: bool = setting(False, "subtract the camera's motion; the store must hold it")
 
 
 @dataclass
 class MaskConfig:
-    kind: str = "tube"
-    ratio: float = 0.7
+    kind: str = choice("tube", MASKS, "which tokens are hidden")
+    ratio: float = number(0.7, "share of the patches that are hidden", at_least=0, at_most=1)
 
 
 @dataclass
 class ModelConfig:
-    size: str = "base"
-    depth: int | None = None  # encoder blocks, instead of the size's own
-    frames: int = 16
-    image_size: int = 224
-    patch: int = 16
+    size: str = choice("base", SIZES, "width, depth and heads of the encoder")
+    depth: int | None = number(None, "encoder blocks; by default the size's own", at_least=1)
+    frames: int = number(16, "frames of a clip, an even number", at_least=2)
+    image_size: int = number(224, "side of a clip, pixels", at_least=1)
+    patch: int = number(16, "side of a patch, pixels", at_least=1)
 
 
 @dataclass
 class DecoderConfig:
-    kind: str = "joint"
-    depth: int = 1
-    width: int = 384
-    heads: int = 6
-    head_layers: int = 1
+    kind: str = choice("joint", DECODERS, "one decoder for all contents, or one for each")
+    depth: int = number(1, "blocks", at_least=1)
+    width: int = number(384, "channels, a multiple of decoder.heads", at_least=1)
+    heads: int = number(6, "heads of attention", at_least=1)
+    head_layers: int = choice(1, HEAD_LAYERS, "layers of a content's head")
 
 
 @dataclass
 class LossConfig:
-    contents: list[str] = field(
-        default_factory=lambda: ["trajectory"]
-    )  # names of mme_core.clips.contents
-    weights: dict[str, float] = field(default_factory=dict)  # of a content; 1 where not said
-    mask_invalid: bool = True
+    contents: list[str] = setting(
+        ["trajectory"], "what is reconstructed", names=(*GROUPS, *CONTENTS), not_empty=True
+    )
+    weights: dict[str, float] = setting(
+        {}, "factors of contents, as loss.weights.shape=2; otherwise 1", at_least=0
+    )
+    mask_invalid: bool = setting(True, "leave invalid trajectories out")
 
 
 @dataclass
 class OptimConfig:
-    lr: float = 1.5e-4  # base: the rate used is lr × effective batch / 256
-    epochs: int = 800
-    steps: int | None = None  # instead of epochs
-    warmup_epochs: float = 40
-    min_lr: float = 1e-5  # base, as lr: where the cosine ends
-    weight_decay: float = 0.05
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    accumulate: int = 1  # micro-batches a step: effective batch = batch_size × processes × this
-    clip: float | None = None  # largest norm of the gradient
+    lr: float = number(
+        1.5e-4, "learning rate; the rate used is lr × effective batch / 256", at_least=0
+    )
+    epochs: int = number(800, "passes over the training videos", at_least=1)
+    steps: int | None = number(None, "optimiser steps, instead of epochs", at_least=1)
+    warmup_epochs: float = number(40, "epochs in which the rate rises from 0", at_least=0)
+    min_lr: float = number(1e-5, "rate at the end of the cosine, scaled as lr", at_least=0)
+    weight_decay: float = number(0.05, "of AdamW; matrices only", at_least=0)
+    betas: list[float] = setting([0.9, 0.95], "of AdamW", count=2, at_least=0, below=1)
+    accumulate: int = number(
+        1, "micro-batches a step: effective batch = batch_size × processes × this", at_least=1
+    )
+    clip: float | None = number(None, "largest norm of the gradient", above=0)
 
 
 @dataclass
 class CheckpointConfig:
-    every: int = 1000  # steps
-    keep: int = 2
+    every: int = number(1000, "steps between checkpoints", at_least=1)
+    keep: int = number(2, "checkpoints that are kept", at_least=1)
 
 
 @dataclass
 class LogConfig:
-    every: int = 10  # steps
-    wandb: bool = False
-    project: str = "mme"
+    every: int = number(10, "steps between rows of metrics.jsonl", at_least=1)
+    wandb: bool = setting(False, "log to Weights & Biases as well")
+    project: str = setting("mme", "project at Weights & Biases")
 
 
 @dataclass
 class EvalConfig:
-    every: int = 20  # epochs; also once at the end
-    clips: int = 1024  # held-out clips, at most
-    knn: int = 10  # neighbours; 0: off
-    knn_videos: int = 2000  # of the training store, at most
-    panels: int = 2  # pictures of predicted and true trajectories
+    every: int = number(20, "epochs between evaluations; 0: only at the end", at_least=0)
+    clips: int = number(1024, "held-out clips, at most", at_least=1)
+    knn: int = number(10, "neighbours of the kNN accuracy; 0: off", at_least=0)
+    knn_videos: int = number(2000, "training videos of the kNN accuracy, at most", at_least=1)
+    panels: int = number(2, "pictures of predicted and true trajectories", at_least=0)
 
 
 @dataclass
 class PretrainConfig:
-    store: str = "???"
-    out: str = "???"
-    val_store: str | None = None
-    init: str | None = None  # start from the weights of this checkpoint or run; not a resume
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"  # bf16 on CUDA, fp32 on CPU
-    compile: bool = False
-    resume: str = "auto"  # "force": go on in `out` although the recipe differs from the run's
-    nonfinite_budget: int = 10  # steps that may be skipped for a loss that is not finite
+    store: str = setting(MISSING, "store of the training videos: a path or URL")
+    out: str = setting(MISSING, "folder of the run")
+    val_store: str | None = setting(None, "store of the held-out videos")
+    init: str | None = setting(
+        None, "weights to start from: a run's folder, a checkpoint or a file; not a resume"
+    )
+    seed: int = number(0, "of all random numbers", at_least=0)
+    device: str = choice("auto", DEVICES, "where to compute")
+    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
+    compile: bool = setting(False, "compile the model with torch.compile")
+    resume: str = choice(
+        "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
+    )
+    nonfinite_budget: int = number(
+        10, "steps that may be skipped because the loss is not finite", at_least=0
+    )
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     norm: NormConfig = field(default_factory=NormConfig)

@@ -6,83 +6,87 @@ from dataclasses import dataclass, field
 
 from mme_core.errors import UsageError
 from mme_core.model import SIZES
-from mme_core.weights.load import Weights, clip_arguments
 from train.recipes.classification import LabelledDataConfig, ViewConfig
-from train.recipes.pretraining import ModelConfig
+from train.recipes.fields import MISSING, choice, number, setting
+from train.recipes.pretraining import DEVICES, PRECISIONS, ModelConfig
+
+PROBES = ("linear", "attentive", "knn")
+_INIT = 'weights: a run\'s folder or a file; "none": random ones of model.*'
+
+
+def _one_view() -> ViewConfig:
+    return ViewConfig(clips=1, crops=1)
 
 
 @dataclass
 class ProbeConfig:
-    init: str = "???"  # weights (see `mme convert`), or "none" for random ones of model.* alone
-    out: str = "???"
-    store: str | None = None
-    val_store: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    probes: list[str] = field(default_factory=lambda: list(KINDS))
-    baselines: bool = True  # random weights and still frames beside
-    lrs: list[float] = field(default_factory=lambda: [5e-3, 3e-3, 1e-3, 3e-4, 1e-4])
-    weight_decays: list[float] = field(default_factory=lambda: [0.01, 0.1, 0.4, 0.8])
-    neighbours: list[int] = field(default_factory=lambda: [1, 5, 10, 20])
-    epochs: int = 50
-    batch_size: int = 256
-    attention_heads: int = 4
-    choice_share: float = 0.2  # of the training videos, to choose lr, weight decay and k
-    shots: list[int] = field(default_factory=list)  # linear probe on so many videos of each class
-    shot_draws: int = 5
+    init: str = setting(MISSING, _INIT)
+    out: str = setting(MISSING, "folder of the results")
+    store: str | None = setting(None, "store of the training videos: a path or URL")
+    val_store: str | None = setting(None, "store of the test videos")
+    seed: int = number(0, "of all random numbers", at_least=0)
+    device: str = choice("auto", DEVICES, "where to compute")
+    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
+    probes: list[str] = setting(
+        list(PROBES), "what is trained on the features", names=PROBES, not_empty=True
+    )
+    baselines: bool = setting(True, "measure random weights and still frames as well")
+    lrs: list[float] = setting(
+        [5e-3, 3e-3, 1e-3, 3e-4, 1e-4], "learning rates to choose from", above=0, not_empty=True
+    )
+    weight_decays: list[float] = setting(
+        [0.01, 0.1, 0.4, 0.8], "weight decays to choose from", at_least=0, not_empty=True
+    )
+    neighbours: list[int] = setting(
+        [1, 5, 10, 20], "k of kNN to choose from", at_least=1, not_empty=True
+    )
+    epochs: int = number(50, "passes over the training videos", at_least=1)
+    batch_size: int = number(256, "videos a step of a probe", at_least=2)
+    attention_heads: int = number(4, "heads of the attentive probe", at_least=1)
+    choice_share: float = number(
+        0.2,
+        "share of the training videos that chooses rate, decay and k",
+        above=0,
+        below=1,
+    )
+    shots: list[int] = setting(
+        [], "also train the linear probe on this many videos of each class", at_least=1
+    )
+    shot_draws: int = number(5, "draws of those videos", at_least=1)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
-    view: ViewConfig = field(default_factory=lambda: ViewConfig(clips=1, crops=1))
-
-
-KINDS = ("linear", "attentive", "knn")
+    view: ViewConfig = field(default_factory=_one_view)
 
 
 @dataclass
 class EvaluateConfig:
-    init: str = "???"  # a fine-tuned classifier: a run's folder, or a file
-    out: str = "???"
-    val_store: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
+    init: str = setting(MISSING, "a fine-tuned classifier: a run's folder or a file")
+    out: str = setting(MISSING, "folder of the results")
+    val_store: str | None = setting(None, "store of the test videos: a path or URL")
+    device: str = choice("auto", DEVICES, "where to compute")
+    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     eval: ViewConfig = field(default_factory=ViewConfig)
 
 
 @dataclass
 class FeaturesConfig:
-    init: str = "???"  # weights (see `mme convert`), or "none" for random ones of model.*
-    out: str = "???"  # NAME.zarr or NAME.npz
-    store: str | None = None
-    split: str | None = None  # of data.dataset
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
+    init: str = setting(MISSING, _INIT)
+    out: str = setting(MISSING, "NAME.zarr or NAME.npz")
+    store: str | None = setting(None, "store of the videos: a path or URL")
+    split: str | None = setting(None, "split of data.dataset")
+    seed: int = number(0, "of all random numbers", at_least=0)
+    device: str = choice("auto", DEVICES, "where to compute")
+    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
     model: ModelConfig = field(default_factory=ModelConfig)
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
-    view: ViewConfig = field(default_factory=lambda: ViewConfig(clips=1, crops=1))
-
-
-def check_probe(config: ProbeConfig) -> None:
-    for kind in config.probes:
-        if kind not in KINDS:
-            raise UsageError(f"probes: '{kind}' is not one of {', '.join(KINDS)}")
-    for key in ("probes", "lrs", "weight_decays", "neighbours"):
-        if not getattr(config, key):
-            raise UsageError(f"{key}=[] must name one at least")
-    if not 0 < config.choice_share < 1:
-        raise UsageError(f"choice_share={config.choice_share} must be between 0 and 1")
+    view: ViewConfig = field(default_factory=_one_view)
 
 
 def check_heads(config: ProbeConfig, model: ModelConfig) -> None:
+    """Raises UsageError where the attentive probe's heads do not divide the encoder's width."""
     width = SIZES[model.size][0]
     if "attentive" in config.probes and width % config.attention_heads:
         raise UsageError(
             f"attention_heads={config.attention_heads} must divide the encoder's width of {width}"
         )
-
-
-def architecture(weights: Weights) -> ModelConfig:
-    """The model that a file of weights is for."""
-    return ModelConfig(size=weights.size, **clip_arguments(weights))

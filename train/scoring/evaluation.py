@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from mme_core.clips.views import to_model_input
 from mme_core.errors import MMEError
 from train.data.labelled import TestViews, ViewPlan
 from train.data.loader import make_loader
-from train.data.sources import Source
+from train.data.sources import Source, frame_stride
 from train.engine.distributed import Ranks
-from train.recipes.classification import LabelledDataConfig
+from train.recipes.classification import LabelledDataConfig, ViewConfig
+from train.recipes.pretraining import ModelConfig
 from train.scoring.metrics import (
     Metrics,
     draw_confusion,
@@ -146,7 +148,35 @@ def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
     draw_confusion(out / "confusion.png", result.metrics.confusion, names)
 
 
-def trained_data(recipe: dict[str, Any], data: LabelledDataConfig) -> tuple[str, int | None]:
+def view_plan(
+    source: Source,
+    data: LabelledDataConfig,
+    views: ViewConfig,
+    model: ModelConfig,
+    *,
+    recipe: Mapping[str, Any],
+    stride: int | None = None,
+    still: bool | None = None,
+) -> ViewPlan:
+    """How a source's videos are seen: as the recipe that trained the weights says, or else `data`.
+
+    stride  raw frames between two of a clip where neither says; by default the source's own
+    still   in place of data.still
+    Raises UsageError for a stride that the source cannot serve.
+    """
+    sampling, trained = trained_data(recipe, data)
+    return ViewPlan(
+        sampling=sampling,
+        stride=frame_stride(stride if trained is None else trained, source),
+        frames=model.frames,
+        size=model.image_size,
+        clips=views.clips,
+        crops=views.crops,
+        still=data.still if still is None else still,
+    )
+
+
+def trained_data(recipe: Mapping[str, Any], data: LabelledDataConfig) -> tuple[str, int | None]:
     """(sampling, raw stride) that a classifier was trained with, else what `data` says.
 
     A stride means nothing to segments, and is None for them.

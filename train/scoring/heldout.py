@@ -20,6 +20,7 @@ from train.engine.folder import check_finished, check_same_spec
 from train.engine.runlog import RunLog
 from train.engine.transfer import on_device, to_device
 from train.objective.reconstruction import Objective, Question
+from train.recipes.keys import named
 from train.recipes.pretraining import PretrainConfig
 from train.scoring.knn import knn_accuracy
 from train.scoring.panels import draw_panels
@@ -121,6 +122,17 @@ class HeldOut:
         log.say(f"pictures of predicted trajectories in {folder}")
 
 
+@named(
+    frames="model.frames",
+    image_size="model.image_size",
+    source="data.frames",
+    root="data.root",
+    crops="data.crops",
+    crop="data.crop",
+    zoom="data.zoom",
+    mask="mask.kind",
+    ratio="mask.ratio",
+)
 def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> ClipDataset:
     """The clips of a store as the recipe wants them; held out: one unchanged crop of a video."""
     return ClipDataset(

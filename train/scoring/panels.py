@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.clips.contents import TargetSettings, build_targets
-from mme_core.targets import EPSILON
+from mme_core.targets import EPSILON, mean_and_deviation
 from mme_core.viz import figure4
 from train.objective.reconstruction import Objective
 
@@ -91,9 +91,8 @@ def to_pixels(
     true, value = displacement.reshape(shape), normalised.reshape(shape)
     dims = {"patch": (-3, -2, -1), "step": (-3,)}
     if settings.norm in dims:
-        centre = true.mean(dims[settings.norm], keepdim=True)
-        deviation = (true - centre).square().mean(dims[settings.norm], keepdim=True).sqrt()
-        value = value * (deviation.clamp_min(settings.floor) + EPSILON) + centre
+        _, mean, deviation = mean_and_deviation(true, dims[settings.norm])
+        value = value * (deviation.clamp_min(settings.floor) + EPSILON) + mean
     elif settings.norm == "length":
         travelled = true.norm(dim=-1).sum(-1)[..., None, None]
         value = value * (travelled.clamp_min(settings.floor) + EPSILON)

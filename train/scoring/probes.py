@@ -107,6 +107,7 @@ class SweepAdamW:
             lr = (self.lr * scale).view(shape)
             if p.shape[-2] != 1:
                 p.mul_(1 - lr * self.decay.view(shape))
+            assert p.grad is not None  # every parameter has a part in the loss
             first.lerp_(p.grad, 1 - BETAS[0])
             second.mul_(BETAS[1]).addcmul_(p.grad, p.grad, value=1 - BETAS[1])
             deviation = second.sqrt().div_(math.sqrt(second_share)).add_(EPSILON)
@@ -150,7 +151,7 @@ def accuracies(
     probes: nn.Module, read: Callable[[Tensor], Tensor], labels_N: Tensor, batch_size: int
 ) -> Tensor:
     """Top-1 of each trial, float64 [S]."""
-    hits = 0
+    hits = torch.zeros((), dtype=torch.int64, device=labels_N.device)
     for index in torch.arange(len(labels_N)).split(batch_size):
         found = probes(read(index)).argmax(-1) == labels_N[index.to(labels_N.device)]
         hits = hits + found.sum(1)

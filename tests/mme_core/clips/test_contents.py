@@ -13,7 +13,6 @@ from mme_core.clips.contents import (
     content_weights,
     luma,
     shuffle_frames,
-    standardise,
     stored_to_raw,
 )
 from mme_core.errors import UsageError
@@ -167,7 +166,7 @@ def test_floor_keeps_static_patches_small_and_leaves_moving_ones():
 
 def test_a_group_of_equal_numbers_is_exactly_zero():
     values = torch.full((3, 4, 6, 2), 5.1)
-    assert standardise(values, (-3, -2, -1)).abs().max() == 0
+    assert targets.normalise(values, (-3, -2, -1)).abs().max() == 0
 
 
 def camera_batch(flip):
@@ -313,14 +312,14 @@ def test_contents_and_weights_of_a_recipe():
     [
         (lambda: content_weights(["flow"], {}), "'flow' is not a content"),
         (lambda: content_weights(["position", "trajectory"], {}), "position twice"),
-        (lambda: content_weights(["position"], {"hog": 1}), "loss.weights.hog"),
-        (lambda: content_weights([], {}), "empty"),
-        (lambda: TargetSettings(norm="unit"), "norm.kind=unit"),
-        (lambda: TargetSettings(merge="sum"), "target.merge=sum"),
-        (lambda: TargetSettings(floor=-1), "norm.floor"),
-        (lambda: TargetSettings(norm="step", merge="mean"), "norm.kind=step"),
-        (lambda: content_sizes([], SPEC, TargetSettings(length=7)), "target.length=7"),
-        (lambda: content_sizes([], TargetSpec(), TargetSettings(camera=True)), "norm.camera"),
+        (lambda: content_weights(["position"], {"hog": 1}), "weights=.* names hog"),
+        (lambda: content_weights([], {}), "must name at least one"),
+        (lambda: TargetSettings(norm="unit"), "norm=unit"),
+        (lambda: TargetSettings(merge="sum"), "merge=sum"),
+        (lambda: TargetSettings(floor=-1), "floor="),
+        (lambda: TargetSettings(norm="step", merge="mean"), "norm=step"),
+        (lambda: content_sizes([], SPEC, TargetSettings(length=7)), "length=7"),
+        (lambda: content_sizes([], TargetSpec(), TargetSettings(camera=True)), "camera="),
     ],
 )
 def test_bad_settings_name_the_field(call, word):

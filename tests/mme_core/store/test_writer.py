@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from made_up_targets import SPEC, make_store, raw, row, tubelets, write_shard
 
 from mme_core import targets
-from mme_core.coding import round_moments
 from mme_core.store import layout
 from mme_core.store.layout import shard_name
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.store.writer import ShardWriter, leftovers, remove_leftovers
+from mme_core.targets import round_moments
 
 HELPERS = Path(made_up_targets.__file__).parent
 

@@ -1,15 +1,17 @@
 import argparse
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from official_vit import OfficialClassifier, OfficialPretraining
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from mme_core.encoder import encoder_from
 from mme_core.errors import UsageError
 from mme_core.model import SIZES, build_classifier, build_pretraining_model, sinusoid_table
+from mme_core.weights import names
 from mme_core.weights.load import build_from, interpolate_positions, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.convert import convert, main
@@ -250,7 +252,7 @@ def test_garbage_is_not_a_checkpoint(tmp_path):
 
 def test_weights_of_another_size_are_refused(tmp_path):
     weights = read_weights(save(tmp_path / "o.pth", official(depth=2).state_dict()), **CLIP)
-    with pytest.raises(UsageError, match=r"weights of another size.*set model\.size=tiny"):
+    with pytest.raises(UsageError, match=r"weights of another size.*build it with size=tiny"):
         load_weights(build_classifier("small", 7, depth=2, **CLIP), weights)
     with pytest.raises(UsageError, match="2 blocks, the model 3"):
         load_weights(build_classifier("tiny", 7, depth=3, **CLIP), weights)
@@ -276,3 +278,126 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_output_must_be_safetensors(tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):
         main(["x.pth", "-o", str(tmp_path / "out.pth")])
+
+
+def pretraining_file(tmp_path, **options):
+    torch.manual_seed(0)
+    model = build_pretraining_model("tiny", depth=2, decoder_width=48, **CLIP, **options)
+    save_weights(tmp_path / "pre.safetensors", model.state_dict(), **CLIP)
+    return model, read_weights(tmp_path / "pre.safetensors")
+
+
+def test_a_pretraining_model_gets_its_decoders_back(tmp_path):
+    model, weights = pretraining_file(tmp_path)
+    other = build_pretraining_model("tiny", depth=2, decoder_width=48, **CLIP)
+    report = load_weights(other, weights)
+    assert not report.missing and not report.unexpected
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("options", [{"decoder": "separate"}, {"heads": {"pixel": 1536}}])
+def test_decoders_that_do_not_fit_are_left_out_whole(tmp_path, options):
+    model, weights = pretraining_file(tmp_path)
+    other = build_pretraining_model("tiny", depth=2, decoder_width=48, **CLIP, **options)
+    before = {n: t.clone() for n, t in other.state_dict().items() if n.startswith("decoders.")}
+    report = load_weights(other, weights)
+    assert {name.split(".")[0] for name in report.missing + report.unexpected} == {"decoders"}
+    state = other.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
+    assert torch.equal(state["encoder.norm.weight"], model.state_dict()["encoder.norm.weight"])
+
+
+def test_another_clip_takes_the_decoders_of_a_pretraining_file(tmp_path):
+    _, weights = pretraining_file(tmp_path)
+    larger = build_pretraining_model(
+        "tiny", depth=2, decoder_width=48, frames=FRAMES, image_size=64
+    )
+    report = load_weights(larger, weights)
+    assert report.interpolated and not report.missing and not report.unexpected
+    table = larger.decoders["joint"].pos_embed
+    assert torch.equal(table, sinusoid_table(2 * 4 * 4, 48))
+
+
+def test_a_classifier_file_fills_a_pretraining_encoder(tmp_path):
+    state = build_classifier("tiny", 3, depth=2, **CLIP).state_dict()
+    save_weights(tmp_path / "c.safetensors", state, **CLIP)
+    model = build_pretraining_model("tiny", depth=2, **CLIP)
+    report = load_weights(model, read_weights(tmp_path / "c.safetensors"), head=False)
+    assert report.missing[:2] == ["encoder.norm.weight", "encoder.norm.bias"]
+    weight = model.encoder.blocks[1].attn.qkv.weight
+    assert torch.equal(weight, state["encoder.blocks.1.attn.qkv.weight"])
+
+
+def test_a_converted_run_leaves_its_decoders_out(tmp_path):
+    pretraining_file(tmp_path)
+    said = convert(tmp_path / "pre.safetensors", tmp_path / "out.safetensors")
+    assert "in the file but not in the model: " in said and "decoders.joint" in said
+    assert {n.split(".")[0] for n in load_file(tmp_path / "out.safetensors")} == {"encoder"}
+
+
+@torch.inference_mode()
+def test_mmaction2_gives_the_same_logits(tmp_path):
+    model = official(depth=2)
+    theirs = {
+        "patch_embed.proj": "backbone.patch_embed.projection",
+        "mlp.fc1": "mlp.layers.0.0",
+        "mlp.fc2": "mlp.layers.1",
+        "head": "cls_head.fc_cls",
+    }
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for ours, other in theirs.items():
+            name = name.replace(ours, other)
+        state[name if name.startswith(("backbone", "cls_head")) else f"backbone.{name}"] = tensor
+    path = save(tmp_path / "mm.pth", {"state_dict": state, "meta": {"epoch": 1}})
+    ours = build_from(read_weights(path, **CLIP))
+    torch.testing.assert_close(ours(clips()), model(clips()), atol=1e-4, rtol=0)
+
+
+def test_a_transformers_folder_in_parts_is_read(tmp_path):
+    model = build_classifier("tiny", 3, depth=2, **CLIP)
+    state = names.to_hf(model.state_dict())
+    parts = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(state)}
+    for part in set(parts.values()):
+        save_file({n: t for n, t in state.items() if parts[n] == part}, tmp_path / part)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    weights = read_weights(tmp_path, **CLIP)
+    assert (weights.depth, weights.num_classes) == (2, 3)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"model-1\.safetensors, which is not beside it"):
+        read_weights(tmp_path)
+
+
+VIDEO_PATCHES = {"patch_embed.proj.weight": torch.zeros(192, 3, 2, 16, 16)}
+FOREIGN = {
+    "MAE-ST": ({**VIDEO_PATCHES, "pos_embed_spatial": torch.zeros(1, 4, 192)}, "MAE-ST.*not read"),
+    "V-JEPA": ({"encoder": {}, "predictor": {}, "target_encoder": {}}, "V-JEPA.*not read"),
+    "image MAE": ({"patch_embed.proj.weight": torch.zeros(192, 3, 16, 16)}, "a model of images"),
+    "ViT-H": ({"patch_embed.proj.weight": torch.zeros(1280, 3, 2, 16, 16)}, r"1280 \(ViT-H\)"),
+    "half": (
+        {**VIDEO_PATCHES, "blocks.0.attn.q_bias": torch.zeros(192)},
+        r"not a whole model, it lacks blocks\.0\.attn\.v_bias|lacks encoder\.blocks\.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_of_other_models_are_called_by_name(tmp_path, kind):
+    content, message = FOREIGN[kind]
+    with pytest.raises(UsageError, match=message):
+        convert(save(tmp_path / "file.pth", content), tmp_path / "out.safetensors")
+
+
+def test_a_name_of_the_hub_comes_with_advice():
+    with pytest.raises(UsageError, match="hf download MCG-NJU/videomae-base --local-dir videomae"):
+        read_weights("MCG-NJU/videomae-base")
+    with pytest.raises(UsageError, match=r"no such file of weights$"):
+        read_weights("runs/w.safetensors")
+
+
+def test_the_clip_of_weights_is_asked_for_in_the_commands_words(tmp_path):
+    state = official(depth=1).state_dict() | {"pos_embed": torch.zeros(1, TOKENS, 192)}
+    path = save(tmp_path / "o.pth", state)
+    with pytest.raises(UsageError, match="give --frames=… and --image-size=… of the clip"):
+        main([str(path), "-o", str(tmp_path / "w.safetensors")])

@@ -4,10 +4,20 @@ import dataclasses
 
 import pytest
 
+from mme_core.clips.contents import CONTENTS, GROUPS, MERGES, NORMS
+from mme_core.clips.views import SAMPLINGS
+from mme_core.datasets import DATASETS
 from mme_core.errors import UsageError
+from mme_core.masking import MASKS, hidden_count
+from mme_core.model import DECODERS, SIZES
+from train.recipes.classification import FinetuneConfig
+from train.recipes.fields import MISSING, walk
+from train.recipes.keys import named
 from train.recipes.loading import RECIPES, differences, load, merge, to_dict, to_yaml
 from train.recipes.pretraining import PretrainConfig
+from train.recipes.scoring import EvaluateConfig, FeaturesConfig, ProbeConfig
 
+SCORING = [ProbeConfig, EvaluateConfig, FeaturesConfig]
 WORDS = ["store=s", "out=o"]
 
 
@@ -49,10 +59,13 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("optim.lr=-1", "optim.lr=-1.0 must be at least 0"),
         ("optim.lr=nan", "optim.lr=nan must be at least 0"),
         ("optim.clip=0", "optim.clip=0.0 must be above 0"),
-        ("optim.betas=[0.9]", r"optim.betas=\[0.9\] must be two numbers"),
-        ("optim.betas=[0.9,1]", "must be two numbers in 0 … 1, 1 excluded"),
+        (
+            "optim.betas=[0.9]",
+            r"optim.betas=\[0.9\] must be 2 numbers, each at least 0 and below 1",
+        ),
+        ("optim.betas=[0.9,1]", "optim.betas=1.0 must be at least 0 and below 1"),
         ("optim.warmup_epochs=inf", "optim.warmup_epochs=inf is not a finite number"),
-        ("loss.weights.position=nan", "loss.weights.position=nan is not a finite number"),
+        ("loss.weights.position=nan", "loss.weights.position=nan must be at least 0"),
         ("decoder.width=0", "decoder.width=0 must be at least 1"),
         ("decoder.heads=0", "decoder.heads=0 must be at least 1"),
         ("data.zoom=3", r"data.zoom=3 must be a list, such as data.zoom=\[3\]"),
@@ -118,6 +131,78 @@ def test_every_pretraining_recipe_is_valid_and_opens_with_its_command():
         if path.name not in overlays:
             for overlay in overlays:
                 read("--config", str(path), "--config", f"pretrain/{overlay}", *WORDS)
+
+
+def test_help_shows_default_help_and_limits(capsys):
+    with pytest.raises(SystemExit):
+        read("--help")
+    lines = capsys.readouterr().out.splitlines()
+    for start, end in (
+        ("mask.kind=tube ", "one of tube, cube, random, motion"),
+        ("mask.ratio=0.7 ", "share of the patches that are hidden; between 0 and 1"),
+        ("optim.betas=[0.9, 0.95] ", "at least 0 and below 1"),
+        ("data.root=null ", "folder of the video files, for data.frames=video"),
+        ("out=… (must be given) ", "folder of the run"),
+    ):
+        assert [x for x in lines if x.strip().startswith(start) and x.endswith(end)], start
+
+
+@pytest.mark.parametrize("schema", [PretrainConfig, FinetuneConfig, *SCORING])
+def test_every_key_has_help_and_a_default_within_limits(schema):
+    for key, value, limits in walk(schema()):
+        assert limits.help, key
+        if value != MISSING:
+            for one in value if isinstance(value, list) else [value]:
+                assert one is None or isinstance(one, dict) or limits.hold(one), key
+
+
+def test_choices_are_the_names_of_the_registries():
+    limits = {key: limits for key, _, limits in walk(PretrainConfig())}
+    limits |= {key: limits for key, _, limits in walk(FinetuneConfig())}
+    for key, registry in {
+        "mask.kind": MASKS,
+        "norm.kind": NORMS,
+        "target.merge": MERGES,
+        "model.size": SIZES,
+        "decoder.kind": DECODERS,
+        "loss.contents": [*GROUPS, *CONTENTS],
+        "data.sampling": SAMPLINGS,
+        "data.dataset": DATASETS,
+    }.items():
+        assert limits[key].names == tuple(registry), key
+
+
+def test_the_environment_is_read_in_the_users_own_recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", "somewhere")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("out: ${oc.env:PLACE}\n")
+    assert read("--config", str(recipe), "store=s").out == "somewhere"
+    with pytest.raises(UsageError, match=r"out=\$\{oc.env:PLACE\} is not resolved"):
+        merge(PretrainConfig, [("", {"store": "s", "out": "${oc.env:PLACE}"})])
+
+
+@pytest.mark.parametrize("key", ["optim.steps", "precision", "optim.lr", "loss.weights.shape"])
+def test_a_value_of_the_environment_is_never_shown(key, monkeypatch):
+    monkeypatch.setenv("TOKEN", "-987654.5")
+    with pytest.raises(UsageError) as error:
+        read(*WORDS, f"{key}=${{oc.env:TOKEN}}")
+    assert key in str(error.value) and "987654" not in str(error.value)
+
+
+def test_a_missing_variable_is_named():
+    with pytest.raises(UsageError, match="NO_SUCH_VARIABLE"):
+        read(*WORDS, "optim.lr=${oc.env:NO_SUCH_VARIABLE}")
+
+
+def test_errors_of_the_library_name_the_recipes_key():
+    @named(ratio="mask.ratio", frames="model.frames")
+    def fail(text):
+        raise UsageError(text)
+
+    with pytest.raises(UsageError, match=r"^mask\.ratio=2 of spec\.frames=none, my_frames=3$"):
+        fail("ratio=2 of spec.frames=none, my_frames=3")
+    with pytest.raises(UsageError, match=r"mask\.ratio=0\.001 hides 0"), named(ratio="mask.ratio"):
+        hidden_count((8, 14, 14), 0.001)
 
 
 def test_any_dataclass_is_a_schema():

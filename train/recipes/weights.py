@@ -1,0 +1,71 @@
+"""The weights that `init=…` and `--weights` name, the same files for every command."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from mme_core.encoder import VideoEncoder, encoder_from, random_encoder
+from mme_core.errors import UsageError
+from mme_core.model import Classifier
+from mme_core.weights.load import Weights, build_from, clip_arguments, load_weights, read_weights
+from train.recipes.keys import named
+from train.recipes.pretraining import ModelConfig
+
+RANDOM = "none"  # init=none: random weights
+
+# how a user says what the library calls frames and image_size
+clip_of_weights = named(frames="mme convert --frames", image_size="--image-size")
+
+
+def read_init(init: str) -> Weights | None:
+    """What `init` names, or None for random weights."""
+    return None if init == RANDOM else read_weights(init)
+
+
+@clip_of_weights
+@named(size="model.size", patch="model.patch", depth="model.depth")
+def fill(model: nn.Module, init: str) -> str:
+    """Fills a model, but for a classifier's head, with what `init` names; says what was loaded."""
+    weights = read_init(init)
+    if weights is None:
+        return "random weights"
+    return f"{init}: {load_weights(model, weights, head=False)}"
+
+
+class InitialEncoder(NamedTuple):
+    """An encoder to measure, its architecture, and the recipe that trained it ({}: none known)."""
+
+    encoder: VideoEncoder
+    model: ModelConfig
+    recipe: dict[str, Any]
+
+
+@clip_of_weights
+def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
+    """The encoder that `init` names; for random weights one of `model`, drawn by `seed`."""
+    weights = read_init(init)
+    if weights is None:
+        return InitialEncoder(random_encoder(seed, **dataclasses.asdict(model)), model, {})
+    return InitialEncoder(encoder_from(weights), architecture(weights), weights.recipe)
+
+
+@clip_of_weights
+def read_classifier(init: str) -> tuple[Classifier, Weights]:
+    """The fine-tuned classifier that `init` names, in evaluation mode, and its weights."""
+    if init == RANDOM:
+        raise UsageError("init=none: random weights classify nothing; name a fine-tuned run")
+    weights = read_weights(init)
+    if weights.num_classes is None:
+        raise UsageError(
+            f"{init} has no classification head: it is a pre-trained encoder; fine-tune it with "
+            "`mme finetune` first"
+        )
+    return build_from(weights), weights
+
+
+def architecture(weights: Weights) -> ModelConfig:
+    """The model that a file of weights is for."""
+    return ModelConfig(size=weights.size, **clip_arguments(weights))
