@@ -240,7 +240,7 @@ def refused(store, out, *words):
         ("loss.contents=[colour]", UsageError, "'colour' is not a content"),
         ("loss.weights.shape=-1", UsageError, "loss.weights.shape=-1.0 must not be negative"),
         ("mask.ratio=1", UsageError, "mask.ratio=1"),
-        ("init=nowhere.pt", UsageError, "nowhere.pt: no such checkpoint"),
+        ("init=nowhere.pt", UsageError, "nowhere.pt: no such file of weights"),
         ("val_store=nowhere", StoreError, "nowhere does not exist"),
         ("precision=fp16", UsageError, "precision=fp16 needs a GPU"),
     ],

@@ -13,7 +13,9 @@ import torch
 from mme_core.errors import MMEError, UsageError
 from train import pretrain
 from train.engine import checkpoint
+from train.engine.loop import Loop
 from train.engine.runlog import read_metrics
+from train.engine.signals import STOP_SIGNALS
 
 STEPS = 40
 
@@ -79,19 +81,19 @@ def test_killed_three_times_it_ends_the_same(demo_store, whole, tmp_path):
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
     demo_store, whole, tmp_path, monkeypatch, number
 ):
-    step = pretrain.Pretraining._step
+    step = Loop._step
 
-    def signalled(self, batches, stop):
-        if self.done == 10:
+    def signalled(loop, batches):
+        if loop.done == 10:
             os.kill(os.getpid(), number)
-        return step(self, batches, stop)
+        return step(loop, batches)
 
     before = signal.getsignal(number)
-    monkeypatch.setattr(pretrain.Pretraining, "_step", signalled)
+    monkeypatch.setattr(Loop, "_step", signalled)
     options = ["data.shuffle_frames=true", "checkpoint.every=1000"]
     assert run(demo_store, tmp_path, *options) == 75
     assert signal.getsignal(number) == before
@@ -103,16 +105,19 @@ def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("numbers", "status"),
+    [*(([number], 75) for number in STOP_SIGNALS), ([signal.SIGINT, signal.SIGINT], 130)],
 )
-def test_a_signal_to_the_loader_too_ends_the_run_in_order(demo_store, tmp_path, number, status):
+def test_a_signal_to_the_whole_job_ends_it_in_order(demo_store, tmp_path, numbers, status):
     # a terminal and Slurm signal all processes of a job, the loader's workers among them
     options = words(demo_store, tmp_path, "data.workers=1", "optim.steps=100000")
     command = [sys.executable, "-m", "mme_core", "pretrain", *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, start_new_session=True, **pipes)
     wait_for_step(tmp_path, 3, process)
-    os.killpg(process.pid, number)
+    for number in numbers:
+        os.killpg(process.pid, number)
+        time.sleep(0.01)  # equal signals that are pending together arrive as one
     said = "".join(process.communicate(timeout=60))
     assert process.returncode == status, said
     assert "Traceback" not in said and "leaked" not in said

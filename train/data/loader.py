@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mme_core.errors import MMEError
 from mme_core.threads import ONE_THREAD
-from train.engine.distributed import STOP_SIGNALS, interrupt_waits
+from train.engine.signals import STOP_SIGNALS, interrupt_waits
 
 PREFETCH = 4  # batches that each worker has ready
 

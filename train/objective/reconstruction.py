@@ -1,12 +1,14 @@
-"""From a batch of the loader to the loss: what is asked of the model, and how far off it is."""
+"""The pre-training model, its targets and its loss, from a batch of the loader."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mme_core.clips.contents import (
@@ -20,7 +22,11 @@ from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
 from mme_core.spec import TUBELET, TargetSpec
+from mme_core.weights.load import load_weights, read_weights
+from train.engine import checkpoint
 from train.recipes.pretraining import PretrainConfig
+
+DECODERS = "decoders."  # in the names of a whole pre-training model
 
 
 class Question(NamedTuple):
@@ -109,7 +115,7 @@ class Objective:
 
 
 def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> PretrainingModel:
-    """The recipe's model, with a head for each content {name: numbers of a token}."""
+    """The recipe's model with a head for each content {name: numbers of a token}, not loaded."""
     return build_pretraining_model(
         config.model.size,
         depth=config.model.depth,
@@ -123,3 +129,21 @@ def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> Pretraining
         image_size=config.model.image_size,
         patch=config.model.patch,
     )
+
+
+def load_initial(model: PretrainingModel, init: str | None) -> str:
+    """Fills `model` from the weights `init`; returns what was loaded, for the log.
+
+    A file or run of `mme pretrain` fills all of the model, any other file of weights the encoder.
+    Raises UsageError where the weights are of another model.
+    """
+    if init is None:
+        return "random weights"
+    weights = read_weights(init)
+    if not any(name.startswith(DECODERS) for name in weights.ignored):
+        return f"{init}: encoder, {load_weights(model, weights, head=False)}"
+    path = checkpoint.newest(Path(init))
+    whole = load_file(path) if path.suffix == ".safetensors" else checkpoint.read(path)["model"]
+    decoders = {name: value for name, value in whole.items() if name.startswith(DECODERS)}
+    checkpoint.load_weights(model, {**weights.tensors, **decoders}, init)
+    return f"{init}: encoder and decoder, {len(whole)} tensors"

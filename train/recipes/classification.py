@@ -77,6 +77,7 @@ class FinetuneConfig:
     precision: str = "auto"
     compile: bool = False
     resume: str = "auto"
+    nonfinite_budget: int = 10  # steps that may be skipped for a loss that is not finite
     ema: float | None = None  # decay of a moving average of the weights, which is then evaluated
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
