@@ -10,7 +10,7 @@ import torch
 from labelled import write_set
 from safetensors.torch import load_file, save_file
 
-from mme_core.errors import UsageError, VideoError
+from mme_core.errors import MMEError, UsageError, VideoError
 from mme_core.model import build_pretraining_model
 from train import finetune
 from train.engine import checkpoint
@@ -141,6 +141,61 @@ def test_gradient_accumulation_keeps_the_step(labelled_set, tmp_path):
     assert finetune.main(words(labelled_set, tmp_path / "one", *still)) == 0
     assert finetune.main(words(labelled_set, tmp_path / "two", *still, *split)) == 0
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-5)
+
+
+# steps that are not finite
+
+
+def spoil(monkeypatch, at):
+    """The loss of micro-batch number `at` is not a number."""
+    calls, loss = [], classification.SoftLoss.__call__
+
+    def spoilt(self, model, batch):
+        calls.append(batch["video"].unique().tolist())
+        return loss(self, model, batch) * (float("nan") if len(calls) == at else 1)
+
+    monkeypatch.setattr(classification.SoftLoss, "__call__", spoilt)
+    return calls
+
+
+def test_a_step_that_is_not_finite_is_skipped(labelled_set, tmp_path, monkeypatch):
+    calls = spoil(monkeypatch, at=2)
+    command = words(labelled_set, tmp_path, "optim.steps=4", "eval.every=0")
+    assert finetune.main(command) == 0
+    rows = read_metrics(tmp_path)
+    (skipped,) = [row for row in rows if row.get("event") == "skipped"]
+    ids = sorted(f"train/{side}/{i}.mp4" for side in ("left", "right") for i in range(6))
+    assert skipped["step"] == 2 and skipped["videos"] == [ids[video] for video in calls[1]]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 3, 4]
+    assert rows[-2]["skipped"] == 1
+    weights = checkpoint.load_last(tmp_path, pytest.fail)["model"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_a_spent_budget_ends_the_run(labelled_set, tmp_path, monkeypatch):
+    spoil(monkeypatch, at=2)
+    with pytest.raises(MMEError, match=r"step 2 skipped.*left.*nonfinite_budget=0"):
+        finetune.main(words(labelled_set, tmp_path, "nonfinite_budget=0"))
+
+
+def test_checkpoints_of_older_runs_are_resumed(labelled_set, tmp_path):
+    command = words(labelled_set, tmp_path, "eval.every=0")
+    assert finetune.main([*command, "optim.steps=2"]) == 0
+    (path,) = checkpoint.checkpoints(tmp_path)
+    state = torch.load(path, weights_only=True)
+    torch.save({k: v for k, v in state.items() if k not in ("rng", "skipped")}, path)
+    assert finetune.main([*command, "optim.steps=3", "resume=force"]) == 0
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 3
+
+
+def test_a_checkpoint_of_other_classes_is_refused(labelled_set, tmp_path):
+    command = words(labelled_set, tmp_path, "eval.every=0", "optim.steps=2")
+    assert finetune.main(command) == 0
+    (path,) = checkpoint.checkpoints(tmp_path)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "class_names": ["up", "down"]}, path)
+    with pytest.raises(UsageError, match="was trained on other classes: up, down"):
+        finetune.main(command)
 
 
 # unreadable and wrong input

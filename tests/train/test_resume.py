@@ -1,6 +1,7 @@
 """A run that was killed ends with the numbers of the one that was not."""
 
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import torch
 
 from mme_core.errors import MMEError, UsageError
 from train import pretrain
-from train.engine import checkpoint
+from train.engine import checkpoint, folder
+from train.engine.distributed import Ranks
 from train.engine.loop import Loop
 from train.engine.runlog import read_metrics
 from train.engine.signals import STOP_SIGNALS
@@ -123,6 +125,27 @@ def test_a_signal_to_the_whole_job_ends_it_in_order(demo_store, tmp_path, number
     assert "Traceback" not in said and "leaked" not in said
     if status == 75:
         assert checkpoint.load_last(tmp_path, pytest.fail)["step"] >= 3
+
+
+def test_a_run_whose_terminal_closes_saves(demo_store, tmp_path):
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-m", "mme_core", "pretrain"]
+    command += words(demo_store, tmp_path, "optim.steps=100000")
+    process = subprocess.Popen(command, stdout=its_end, stderr=its_end, start_new_session=True)
+    os.close(its_end)
+    wait_for_step(tmp_path, 3, process)
+    os.close(terminal)  # writing to it fails from now on
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 75
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] >= 3
+
+
+def test_a_second_run_in_the_same_folder_is_refused(demo_store, tmp_path):
+    with folder.lock(tmp_path, Ranks(0, 1, torch.device("cpu")), pytest.fail):
+        with pytest.raises(UsageError, match=r"in use by another run \(process"):
+            pretrain.main(words(demo_store, tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == [folder.LOCK]
+    assert pretrain.main(words(demo_store, tmp_path)) == 0
 
 
 def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_path):
