@@ -9,41 +9,43 @@ import sys
 
 from mme_core.errors import MMEError
 from train.engine.distributed import connect, disconnect
+from train.engine.loop import Loop
 from train.pretrain import Pretraining
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
 
-STEP = Pretraining._step
+STEP = Loop._step
 
 
-def run(ranks, name, *words, before_step=lambda run: None):
-    """One run; `before_step` is called on rank 1 ahead of each of its steps."""
+def run(ranks, name, *words, before_step=lambda loop, pretraining: None):
+    """One run; calls `before_step(loop, pretraining)` on rank 1 before each of its steps."""
 
-    def step(self, batches, stop):
-        if self.ranks.rank == 1:
-            before_step(self)
-        return STEP(self, batches, stop)
+    def step(loop, batches):
+        if loop.ranks.rank == 1:
+            before_step(loop, pretraining)
+        return STEP(loop, batches)
 
-    Pretraining._step = step
+    Loop._step = step
     store, out = sys.argv[1:]
     words = [f"store={store}", f"out={out}/{name}", "log.every=1", *words]
     config = load(PretrainConfig, ["--config", "tiny.yaml", *words], "", "")
     try:
-        status = Pretraining(config, ranks).run()
+        pretraining = Pretraining(config, ranks)
+        status = pretraining.run()
     except MMEError as error:
         status = str(error)
     # one write, on a line of its own whatever the other process is just saying
     os.write(1, f"\nRESULT {ranks.rank} {name}: {status}\n".encode())
 
 
-def ask_to_stop(run):
-    if run.done == 2:
+def ask_to_stop(loop, _):
+    if loop.done == 2:
         os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def spoil_a_weight_of_the_loss(run):
-    """Not a number on this process alone, in its second step."""
-    run.objective.weights["position"] = float("nan") if run.done == 1 else 1.0
+def spoil_a_weight_of_the_loss(loop, pretraining):
+    """The loss is not a number in this process alone, in its second step."""
+    pretraining.objective.weights["position"] = float("nan") if loop.done == 1 else 1.0
 
 
 if __name__ == "__main__":

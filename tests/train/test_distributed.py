@@ -9,6 +9,7 @@ import pretrain_phases
 import pytest
 import torch
 
+from mme_core import cli
 from mme_core.errors import UsageError
 from train import pretrain
 from train.engine import checkpoint, distributed
@@ -93,9 +94,33 @@ def test_devices_and_precisions_that_are_not_there_are_refused(monkeypatch):
         distributed.autocast_dtype("fp16", cpu)
 
 
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1"}, "RANK=1 is set in the environment, but not WORLD_SIZE"),
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE=4 is set in the environment, but not RANK"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1 is set in the environment, but not RANK"),
+        ({"RANK": ""}, "RANK= in the environment is not a number"),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment is not a number"),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, "RANK=1 must be below WORLD_SIZE=1"),
+        ({**TORCHRUN, "MASTER_PORT": ""}, "RANK=1 is set in the environment, but not MASTER_PORT"),
+    ],
+)
+def test_part_of_torchruns_environment_is_refused(environment, message, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["pretrain", "store=s", "out=o", "device=cpu"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
 def test_a_process_waits_as_long_as_it_is_told(monkeypatch):
     told = {}
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **k: told.update(k))
     distributed.connect("cpu", timedelta(days=1))
     assert told["timeout"] == timedelta(days=1)

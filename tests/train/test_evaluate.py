@@ -243,10 +243,11 @@ def test_a_batch_keeps_its_size_when_videos_fail():
         return {
             "frames": torch.full((2, 1, 1, 1, 3), value, dtype=torch.uint8),
             "label": torch.tensor([value, value]),
+            "video": torch.tensor([value, value]),
         }
 
     batch = collate_train([item(1), {"failed": "x: broken"}, item(2)])
-    assert batch["label"].tolist() == [1, 1, 2, 2, 1, 1]
+    assert batch["label"].tolist() == batch["video"].tolist() == [1, 1, 2, 2, 1, 1]
     assert batch["failed"] == ["x: broken"]
     assert collate_train([{"failed": "x: broken"}]) == {"failed": ["x: broken"]}
 

@@ -10,13 +10,13 @@ import torch
 from labelled import write_set
 from safetensors.torch import load_file, save_file
 
-from mme_core.errors import UsageError, VideoError
+from mme_core.errors import MMEError, UsageError, VideoError
 from mme_core.model import build_pretraining_model
 from train import finetune
 from train.engine import checkpoint
+from train.engine.loop import Loop
 from train.engine.runlog import read_metrics
 from train.objective import classification
-from train.recipes.classification import AugmentConfig
 from train.recipes.pretraining import PretrainConfig
 
 SMALL = [
@@ -49,13 +49,12 @@ def losses(run):
 
 
 def test_rates_of_a_step_follow_the_layers(labelled_set, tmp_path):
-    run = finetune.Finetuning(
-        finetune.loading.load(finetune.FinetuneConfig, words(labelled_set, tmp_path), "", ""),
-        finetune.connect("cpu"),
-    )
-    run.schedule.step_update(0)
+    config = finetune.loading.load(finetune.FinetuneConfig, words(labelled_set, tmp_path), "", "")
+    ranks = finetune.connect("cpu")
+    loop = Loop(config, ranks, finetune.Finetuning(config, ranks).task)
+    loop.schedule.step_update(0)
     # 2 videos a step: 0.02 · 2 / 256; one block: head 1, block 0.75, patches 0.75²
-    rates = {group["lr_scale"]: group["lr"] for group in run.optimizer.param_groups}
+    rates = {group["lr_scale"]: group["lr"] for group in loop.optimizer.param_groups}
     assert sorted(rates) == pytest.approx([0.75**2, 0.75, 1.0])
     for scale, rate in rates.items():
         assert rate == pytest.approx(scale * 0.02 * 2 / 256)
@@ -101,16 +100,16 @@ def test_the_same_command_again_changes_nothing(finished, labelled_set):
 def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_path, monkeypatch):
     extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
     command = words(labelled_set, tmp_path, *extra, "checkpoint.every=4")
-    step = finetune.Finetuning._step
+    step = Loop._step
 
-    def signalled(run, micro):
-        if run.step == 4:
+    def signalled(loop, batches):
+        if loop.done == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(run, micro)
+        return step(loop, batches)
 
-    monkeypatch.setattr(finetune.Finetuning, "_step", signalled)
+    monkeypatch.setattr(Loop, "_step", signalled)
     assert finetune.main(command) == 75
-    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 5
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 6
     monkeypatch.undo()
     random.seed(1)
     np.random.seed(1)
@@ -142,6 +141,61 @@ def test_gradient_accumulation_keeps_the_step(labelled_set, tmp_path):
     assert finetune.main(words(labelled_set, tmp_path / "one", *still)) == 0
     assert finetune.main(words(labelled_set, tmp_path / "two", *still, *split)) == 0
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-5)
+
+
+# steps that are not finite
+
+
+def spoil(monkeypatch, at):
+    """The loss of micro-batch number `at` is not a number."""
+    calls, loss = [], classification.SoftLoss.__call__
+
+    def spoilt(self, model, batch):
+        calls.append(batch["video"].unique().tolist())
+        return loss(self, model, batch) * (float("nan") if len(calls) == at else 1)
+
+    monkeypatch.setattr(classification.SoftLoss, "__call__", spoilt)
+    return calls
+
+
+def test_a_step_that_is_not_finite_is_skipped(labelled_set, tmp_path, monkeypatch):
+    calls = spoil(monkeypatch, at=2)
+    command = words(labelled_set, tmp_path, "optim.steps=4", "eval.every=0")
+    assert finetune.main(command) == 0
+    rows = read_metrics(tmp_path)
+    (skipped,) = [row for row in rows if row.get("event") == "skipped"]
+    ids = sorted(f"train/{side}/{i}.mp4" for side in ("left", "right") for i in range(6))
+    assert skipped["step"] == 2 and skipped["videos"] == [ids[video] for video in calls[1]]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 3, 4]
+    assert rows[-2]["skipped"] == 1
+    weights = checkpoint.load_last(tmp_path, pytest.fail)["model"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_a_spent_budget_ends_the_run(labelled_set, tmp_path, monkeypatch):
+    spoil(monkeypatch, at=2)
+    with pytest.raises(MMEError, match=r"step 2 skipped.*left.*nonfinite_budget=0"):
+        finetune.main(words(labelled_set, tmp_path, "nonfinite_budget=0"))
+
+
+def test_checkpoints_of_older_runs_are_resumed(labelled_set, tmp_path):
+    command = words(labelled_set, tmp_path, "eval.every=0")
+    assert finetune.main([*command, "optim.steps=2"]) == 0
+    (path,) = checkpoint.checkpoints(tmp_path)
+    state = torch.load(path, weights_only=True)
+    torch.save({k: v for k, v in state.items() if k not in ("rng", "skipped")}, path)
+    assert finetune.main([*command, "optim.steps=3", "resume=force"]) == 0
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 3
+
+
+def test_a_checkpoint_of_other_classes_is_refused(labelled_set, tmp_path):
+    command = words(labelled_set, tmp_path, "eval.every=0", "optim.steps=2")
+    assert finetune.main(command) == 0
+    (path,) = checkpoint.checkpoints(tmp_path)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "class_names": ["up", "down"]}, path)
+    with pytest.raises(UsageError, match="was trained on other classes: up, down"):
+        finetune.main(command)
 
 
 # unreadable and wrong input
@@ -306,20 +360,3 @@ def test_the_recipe_reaches_the_classifier_and_other_weights_leave_its_head(tmp_
     )
     qkv = [one.encoder.blocks[1].attn.qkv.weight for one in (model, again)]
     assert torch.equal(*qkv) and again.head.weight.abs().max() < 1
-
-
-def test_the_loss_of_a_clip_smooths_the_label_and_erases():
-    seen = []
-
-    def logits(clip):
-        seen.append(clip)
-        return torch.tensor([[3.0, 0, 0, 0]])
-
-    batch = {"label": torch.tensor([0]), "frames": torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)}
-    for erase in (0.0, 1.0):
-        augment = AugmentConfig(mixup=0, cutmix=0, erase=erase, smoothing=0.1)
-        loss = classification.SoftLoss.of(augment, 4, 1, torch.device("cpu"), torch.float32)
-        value = loss(logits, batch).item()
-        log_p = torch.tensor([3.0, 0, 0, 0]).log_softmax(0)
-        assert value == pytest.approx(-(0.925 * log_p[0] + 0.025 * log_p[1:].sum()).item())
-    assert seen[0].flatten(2).std(2).max() == 0 and seen[1].flatten(2).std(2).min() > 0

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from stores import write_store
 
 from mme_core import cli
@@ -15,6 +16,7 @@ from mme_core.io.place import open_place
 from mme_core.model import take_tokens
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.weights.save import save_weights
 from preprocess.lock import StoreLock
 from train import pretrain
 from train.engine import checkpoint
@@ -28,6 +30,7 @@ from train.scoring.heldout import HeldOut, held_out_loss
 from train.scoring.knn import knn_accuracy
 from train.scoring.panels import to_pixels
 
+DECODER_TOKEN = "decoders.joint.mask_token"
 CPU = Ranks(0, 1, torch.device("cpu"))
 
 
@@ -90,6 +93,30 @@ def test_init_starts_from_weights_and_not_from_the_run(finished, demo_store, tmp
     assert after["step"] == 1
     for name, value in before.items():
         torch.testing.assert_close(after["model"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_init_takes_an_encoder_alone(finished, demo_store, tmp_path, capsys):
+    learnt = checkpoint.load_last(finished, pytest.fail)["model"]
+    encoder = {name: value for name, value in learnt.items() if name.startswith("encoder.")}
+    path = tmp_path / "encoder.safetensors"
+    save_weights(path, encoder, frames=8, image_size=48)
+    words = [f"init={path}", "optim.steps=1", "optim.lr=1e-9"]
+    assert run(demo_store, tmp_path / "run", *words) == 0
+    after = checkpoint.load_last(tmp_path / "run", pytest.fail)["model"]
+    for name, value in encoder.items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(after[DECODER_TOKEN], learnt[DECODER_TOKEN], atol=1e-5)
+    assert "encoder.safetensors: encoder, " in capsys.readouterr().out
+
+
+def test_init_takes_a_whole_model_as_safetensors(finished, demo_store, tmp_path, capsys):
+    learnt = checkpoint.load_last(finished, pytest.fail)["model"]
+    save_file(learnt, tmp_path / "whole.safetensors")
+    init = f"init={tmp_path / 'whole.safetensors'}"
+    assert run(demo_store, tmp_path / "run", init, "optim.steps=1", "optim.lr=1e-9") == 0
+    after = checkpoint.load_last(tmp_path / "run", pytest.fail)["model"]
+    torch.testing.assert_close(after[DECODER_TOKEN], learnt[DECODER_TOKEN], atol=1e-5, rtol=1e-4)
+    assert "whole.safetensors: encoder and decoder, " in capsys.readouterr().out
 
 
 def test_the_loss_falls(demo_store, tmp_path):
@@ -240,7 +267,7 @@ def refused(store, out, *words):
         ("loss.contents=[colour]", UsageError, "loss.contents=colour is not one of trajectory"),
         ("loss.weights.shape=-1", UsageError, "loss.weights.shape=-1.0 must be at least 0"),
         ("mask.ratio=1", UsageError, "mask.ratio=1"),
-        ("init=nowhere.pt", UsageError, "nowhere.pt: no such checkpoint"),
+        ("init=nowhere.pt", UsageError, "nowhere.pt: no such file of weights"),
         ("val_store=nowhere", StoreError, "nowhere does not exist"),
         ("precision=fp16", UsageError, "precision=fp16 needs a GPU"),
     ],

@@ -1,6 +1,7 @@
 """A run that was killed ends with the numbers of the one that was not."""
 
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -10,10 +11,14 @@ import time
 import pytest
 import torch
 
+from mme_core import cli
 from mme_core.errors import MMEError, UsageError
 from train import pretrain
-from train.engine import checkpoint
+from train.engine import checkpoint, folder
+from train.engine.distributed import Ranks
+from train.engine.loop import Loop
 from train.engine.runlog import read_metrics
+from train.engine.signals import STOP_SIGNALS
 
 STEPS = 40
 
@@ -79,19 +84,19 @@ def test_killed_three_times_it_ends_the_same(demo_store, whole, tmp_path):
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
     demo_store, whole, tmp_path, monkeypatch, number
 ):
-    step = pretrain.Pretraining._step
+    step = Loop._step
 
-    def signalled(self, batches, stop):
-        if self.done == 10:
+    def signalled(loop, batches):
+        if loop.done == 10:
             os.kill(os.getpid(), number)
-        return step(self, batches, stop)
+        return step(loop, batches)
 
     before = signal.getsignal(number)
-    monkeypatch.setattr(pretrain.Pretraining, "_step", signalled)
+    monkeypatch.setattr(Loop, "_step", signalled)
     options = ["data.shuffle_frames=true", "checkpoint.every=1000"]
     assert run(demo_store, tmp_path, *options) == 75
     assert signal.getsignal(number) == before
@@ -102,10 +107,22 @@ def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
     same(final(tmp_path), final(whole))
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
-)
-def test_a_signal_to_the_loader_too_ends_the_run_in_order(demo_store, tmp_path, number, status):
+def test_ctrl_c_twice_ends_at_once_with_130(demo_store, tmp_path, monkeypatch):
+    step = Loop._step
+
+    def interrupted(loop, batches):
+        if loop.done == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return step(loop, batches)
+
+    monkeypatch.setattr(Loop, "_step", interrupted)
+    assert cli.main(["pretrain", *words(demo_store, tmp_path)]) == 130
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 3
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_to_the_whole_job_ends_it_in_order(demo_store, tmp_path, number):
     # a terminal and Slurm signal all processes of a job, the loader's workers among them
     options = words(demo_store, tmp_path, "data.workers=1", "optim.steps=100000")
     command = [sys.executable, "-m", "mme_core", "pretrain", *options]
@@ -114,10 +131,30 @@ def test_a_signal_to_the_loader_too_ends_the_run_in_order(demo_store, tmp_path, 
     wait_for_step(tmp_path, 3, process)
     os.killpg(process.pid, number)
     said = "".join(process.communicate(timeout=60))
-    assert process.returncode == status, said
+    assert process.returncode == 75, said
     assert "Traceback" not in said and "leaked" not in said
-    if status == 75:
-        assert checkpoint.load_last(tmp_path, pytest.fail)["step"] >= 3
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] >= 3
+
+
+def test_a_run_whose_terminal_closes_saves(demo_store, tmp_path):
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-m", "mme_core", "pretrain"]
+    command += words(demo_store, tmp_path, "optim.steps=100000")
+    process = subprocess.Popen(command, stdout=its_end, stderr=its_end, start_new_session=True)
+    os.close(its_end)
+    wait_for_step(tmp_path, 3, process)
+    os.close(terminal)  # writing to it fails from now on
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 75
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] >= 3
+
+
+def test_a_second_run_in_the_same_folder_is_refused(demo_store, tmp_path):
+    with folder.lock(tmp_path, Ranks(0, 1, torch.device("cpu")), pytest.fail):
+        with pytest.raises(UsageError, match=r"in use by another run \(process"):
+            pretrain.main(words(demo_store, tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == [folder.LOCK]
+    assert pretrain.main(words(demo_store, tmp_path)) == 0
 
 
 def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_path):

@@ -100,17 +100,6 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def seed_all(words: list[int]) -> None:
-    """Seeds `random`, numpy and torch from a few whole numbers, such as (seed, step, rank).
-
-    Every draw of a step is then a function of these, and a resumed run repeats it.
-    """
-    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def erase(clip_BCTHW: torch.Tensor, probability: float) -> torch.Tensor:
     """Random erasing in place: one box for all frames of a clip, filled with normal noise.
 

@@ -23,7 +23,8 @@ UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
 class TrainClips(Dataset):
     """Augmented clips; an item is asked for as (epoch, video) and drawn from (seed, epoch, video).
 
-    An item is {"frames": uint8 [crops, T, S, S, 3], "label": int64 [crops]}, or {"failed": reason}.
+    An item is {"frames": uint8 [crops, T, S, S, 3], "label", "video": int64 [crops]}, or
+    {"failed": reason}.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class TrainClips(Dataset):
             for _ in range(self.crops)
         ]
         label = torch.full((self.crops,), int(self.source.labels[video]))
-        return {"frames": torch.from_numpy(np.stack(crops)), "label": label}
+        number = torch.full((self.crops,), video)
+        return {"frames": torch.from_numpy(np.stack(crops)), "label": label, "video": number}
 
     def _choose(self, rng: np.random.Generator, frames: int) -> np.ndarray:
         chosen = views.train_indices(self.sampling, frames, self.clip, self.stride, rng)
@@ -87,6 +89,7 @@ def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "frames": torch.cat([item["frames"] for item in good]),
         "label": torch.cat([item["label"] for item in good]),
+        "video": torch.cat([item["video"] for item in good]),
         "failed": failed,
     }
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mme_core.errors import MMEError
 from mme_core.processes import ChildEnvironment
-from train.engine.distributed import STOP_SIGNALS, interrupt_waits
+from train.engine.signals import STOP_SIGNALS, interrupt_waits
 
 PREFETCH = 4  # batches that each worker has ready
 WATCH_S = 1.0  # between two looks at the trainer

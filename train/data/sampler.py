@@ -149,3 +149,12 @@ class ClipSampler(Sampler):
             "shuffle": "shard" if self.shuffle and self.shards is not None else self.shuffle,
             "videos a step": self.batch_size * self.world * self.accumulate,
         }
+
+
+def videos_per_batch(batch_size: int, crops: int) -> int:
+    """Videos of a micro-batch of `batch_size` clips, `crops` of each video."""
+    if crops < 1 or batch_size % crops:
+        raise UsageError(
+            f"data.crops={crops} must divide data.batch_size={batch_size}, which counts clips"
+        )
+    return batch_size // crops

@@ -24,7 +24,7 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.window import decode_frames
-from train.engine.folder import check_finished
+from train.data.stores import check_finished
 from train.recipes.classification import LabelledDataConfig
 
 FILE_STRIDE = 4  # raw frames between two of a clip from files that belong to no store

@@ -1,4 +1,4 @@
-"""Checkpoints: torch files that are complete or absent, and the state that makes a resume exact.
+"""Checkpoints: torch files that are complete or absent.
 
 A checkpoint is a dict of plain values and tensors (`torch.load(..., weights_only=True)` reads it);
 its `model` key is the state dict of the bare model.
@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import os
 import pickle
-import random
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mme_core.errors import MMEError, UsageError
 from mme_core.weights.run_folder import FOLDER, checkpoints
-from train.engine.distributed import interrupt_waits
+from train.engine.signals import interrupt_waits
 
 
 @interrupt_waits()  # torch would report a Ctrl-C as a failure to write
 def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
-    """Writes RUN/checkpoints/step-NNNNNNNN.pt aside, syncs, renames; keeps the last `keep`.
+    """Writes RUN/checkpoints/step-NNNNNNNN.pt to a file aside, syncs and renames it.
 
-    Those of later steps go: the run was continued from before them, since they are damaged.
-    Raises MMEError where it cannot be written; the earlier checkpoints are then as they were.
+    Keeps the last `keep` checkpoints. Removes those of later steps: they are damaged, for the run
+    was resumed from an earlier one. Raises MMEError where the file cannot be written; the earlier
+    checkpoints are then as they were.
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,10 +63,10 @@ def newest(path: Path) -> Path:
 
 
 def load_last(run: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None where there is none at all.
+    """The newest undamaged checkpoint, or None where the run has none at all.
 
-    Damaged ones are passed over with a warning. Raises MMEError where all are damaged: starting
-    anew by itself would throw the run away.
+    Skips damaged ones with a warning. Raises MMEError where all are damaged: a new start would
+    throw the run away.
     """
     paths = checkpoints(run)
     for path in paths:
@@ -81,7 +80,7 @@ def load_last(run: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, its checksums verified (torch.load does not)."""
+    """A checkpoint's content, on the CPU. Verifies the checksums, which torch.load does not."""
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint, nor a run's folder that holds one")
     try:
@@ -98,16 +97,8 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_model(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, or in the newest one of a run's folder."""
-    state = read(newest(path))
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UsageError(f"{path}: holds no `model`, so it is no checkpoint of `mme pretrain`")
-    return state["model"]
-
-
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Fills `model`. Raises UsageError naming the first key that does not fit."""
+    """Loads all of `weights` into `model`. Raises UsageError naming the first key that differs."""
     own = model.state_dict()
     for key in own:
         if key not in weights:
@@ -121,29 +112,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     if surplus:
         raise UsageError(f"{source}: is of another model: this recipe has no {surplus[0]}")
     model.load_state_dict(weights)
-
-
-def rng_state() -> dict[str, Any]:
-    """The random generators of this process, as plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    state = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Puts `rng_state` back."""
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _sync_folder(folder: Path) -> None:

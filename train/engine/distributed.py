@@ -1,20 +1,15 @@
-"""One training process or many: who am I, what do the others say, when to stop.
+"""One process or many: which one this is, and how they exchange values.
 
-The same command runs alone and under torchrun, which describes the process in the environment
-(RANK, WORLD_SIZE, LOCAL_RANK). Every helper is a no-op of the same meaning in a single process.
+The same command runs alone and under torchrun, which describes each process in its environment.
+Every method of `Ranks` also works in a single process.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,12 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import UsageError
 
-STOPPED = 75  # exit status of a run that saved and stopped for a signal (EX_TEMPFAIL: try again)
 # Buffers are constant tables, not worth sending at each step; torch 2.14 renamed the switch.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 BUFFER_SWITCH = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # the second is Slurm's usual warning
 
 
 @dataclass(frozen=True)
@@ -69,17 +61,17 @@ class Ranks:
 
 
 def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
-    """Joins the run that torchrun describes, if any.
+    """Joins the other processes that torchrun started, if any.
 
     device    auto, cpu or cuda
-    patience  how long a process waits for the others before it gives up; None: torch's minutes
+    patience  how long a process waits for the others before it gives up; None: torch's default
+    Raises UsageError for a device that is not there and for an environment that says only part.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device=cuda: torch finds no CUDA device; use device=cpu")
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    rank, world, local = _read_environment()
     if device == "cuda":
         if local >= torch.cuda.device_count():
             raise UsageError(
@@ -91,6 +83,35 @@ def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
     if world > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
     return Ranks(rank, world, torch.device(device, local if device == "cuda" else None))
+
+
+def _read_environment() -> tuple[int, int, int]:
+    """(rank, processes, rank on this machine), as torchrun sets them; (0, 1, 0) without it.
+
+    Raises UsageError where some are missing: this process would do nothing, or wait for ever.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    if not given:
+        return 0, 1, 0
+    mend = (
+        f"torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: start the processes with "
+        f"it, or unset {', '.join(given)} for a single one"
+    )
+    for name, value in given.items():
+        if not value.strip().isdecimal():
+            raise UsageError(f"{name}={value} in the environment is not a number; {mend}")
+    several = int(given.get("WORLD_SIZE", 1)) > 1
+    needed = ["RANK", "WORLD_SIZE", *(["MASTER_ADDR", "MASTER_PORT"] if several else [])]
+    if missing := [name for name in needed if not os.environ.get(name)]:
+        first = next(iter(given))
+        raise UsageError(
+            f"{first}={given[first]} is set in the environment, but not {missing[0]}; {mend}"
+        )
+    rank, world = int(given["RANK"]), int(given["WORLD_SIZE"])
+    if rank >= world:
+        raise UsageError(f"RANK={rank} must be below WORLD_SIZE={world}; {mend}")
+    return rank, world, int(given.get("LOCAL_RANK", 0))
 
 
 def disconnect() -> None:
@@ -108,41 +129,3 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("precision=fp16 needs a GPU; use precision=fp32 or bf16")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-class StopRequest:
-    """True once SIGTERM or SIGUSR1 has come; the loop saves at the end of its step and stops."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before = {s: signal.signal(s, self._note) for s in STOP_SIGNALS}
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
-
-    def __bool__(self) -> bool:
-        return self.signal != 0
-
-    def close(self) -> None:
-        """Puts the handlers back that were there before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def interrupt_waits() -> Iterator[None]:
-    """A Ctrl-C is raised at the end of the block, for what must not be left half done.
-
-    Only the main thread hears it, so in others this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        signal.raise_signal(signal.SIGINT)

@@ -1,25 +1,29 @@
-"""Before a run starts: does the store fit the recipe, and is its folder free or its own?"""
+"""A command's output: is the folder free or its own, who writes into it, and its recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mme_core.errors import StoreError, UsageError
-from mme_core.io.place import open_place
-from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore
-from mme_core.store.layout import LOCK
+from mme_core.errors import UsageError
 from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
 from train.recipes import loading
-from train.recipes.pretraining import DataConfig, PretrainConfig
+from train.recipes.classification import FinetuneConfig
+from train.recipes.pretraining import PretrainConfig
 
 CONFIG = "config.yaml"
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)  # what file systems without flock answer
 
-# A run may go on with other values of these: they do not change what it learns. The sampler checks
-# that batch_size × processes × accumulate stays the same.
+# A resumed run may change these keys: they do not change what it learns. The sampler checks that
+# batch_size × processes × accumulate stays the same.
 FREE = (
     "out",
     "device",
@@ -34,41 +38,6 @@ FREE = (
     "eval.",
     "log.",
 )
-
-
-def check_spec(store: TargetStore, config: PretrainConfig) -> None:
-    """Raises StoreError naming the field of a store's specification that the recipe cannot use.
-
-    `ClipDataset` and `content_sizes` check what else they need of it: canvas, frames, length,
-    camera, and that a video is as long as a clip.
-    """
-    for field, key, wanted in (
-        ("stride", "data.stride", config.data.stride),
-        ("patch", "model.patch", config.model.patch),
-        ("points", "target.points", config.target.points),
-    ):
-        value = getattr(store.spec, field)
-        if wanted not in (None, value):
-            raise StoreError(
-                f"{store.url}: spec.{field}={value} does not fit the recipe's {key}={wanted}: "
-                f"change {key}, or make a store with spec.{field}={wanted}"
-            )
-
-
-def check_finished(store: TargetStore) -> None:
-    """Raises StoreError for a store that is being written: its videos are still to change."""
-    if open_place(store.url).exists(LOCK):
-        raise StoreError(
-            f"{store.url} is being written, or was left unfinished ({LOCK} is in it): run `mme "
-            "flows` until it is done"
-        )
-
-
-def check_same_spec(store: TargetStore, val: TargetStore) -> None:
-    """Raises StoreError naming the first field in which the held-out store differs."""
-    differing = val.spec.differences(store.spec)
-    if differing:
-        raise StoreError(f"{val.url} is made otherwise than {store.url}: spec.{differing[0]}")
 
 
 def check_command(config: Any) -> Any:
@@ -88,7 +57,7 @@ def check_command(config: Any) -> Any:
         ) from error
 
 
-def check_folder(config: PretrainConfig) -> None:
+def check_folder(config: PretrainConfig | FinetuneConfig) -> None:
     """Raises UsageError where `out` holds another command's output or a run of another recipe."""
     theirs = check_command(config)
     if theirs is None or config.resume == "force":
@@ -101,11 +70,58 @@ def check_folder(config: PretrainConfig) -> None:
     if changed:
         raise UsageError(
             f"out={config.out} holds another run ({'; '.join(changed[:3])}): choose another out=…, "
-            "or go on with it all the same by resume=force"
+            "or resume it with the changed recipe by resume=force"
         )
 
 
-def write_config(config: PretrainConfig) -> None:
+@contextmanager
+def lock(out: Path, ranks: Ranks, warn: Callable[[str], None]) -> Iterator[None]:
+    """Holds OUT/.lock while a run writes into OUT; the main process does it for all.
+
+    Raises UsageError in every process where another run holds it, or OUT cannot be written. The
+    kernel frees the lock when its process ends, however it ends; the file stays. Calls `warn`
+    where the file system has no locks.
+    """
+    file: IO[str] | None = None
+    problem = ""
+    if ranks.main:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            file = (out / LOCK).open("a+")
+            _take(file)
+        except BlockingIOError:
+            problem = (
+                f"out={out} is in use by another run ({_holder(out)}): stop that one, or choose "
+                "another out=…"
+            )
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                warn(f"out={out} cannot be locked: do not start a second run there")
+            else:
+                problem = _not_writable(str(out), error)
+    try:
+        problem = ranks.gather(problem)[0]
+        if problem:
+            raise UsageError(problem)
+        yield
+    finally:
+        if file:
+            file.close()
+
+
+def _take(file: IO[str]) -> None:
+    """Locks the file and writes into it who did. Raises BlockingIOError where it is locked."""
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+
+
+def _holder(out: Path) -> str:
+    return (out / LOCK).read_text(errors="replace").strip() or "which has just started"
+
+
+def write_config(config: Any) -> None:
     """The resolved recipe beside the run's output."""
     folder = Path(config.out)
     aside = folder / f".{CONFIG}.tmp"
@@ -114,18 +130,21 @@ def write_config(config: PretrainConfig) -> None:
         aside.write_text(loading.to_yaml(config))
         aside.replace(folder / CONFIG)
     except OSError as error:
-        raise UsageError(
-            f"out={config.out}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise UsageError(_not_writable(config.out, error)) from error
 
 
-def begin(config: PretrainConfig, ranks: Ranks, done: int, warnings: list[str]) -> RunLog:
+def _not_writable(out: str, error: OSError) -> str:
+    return f"out={out}: cannot be written ({error.strerror}); choose another folder"
+
+
+def open_log(
+    config: PretrainConfig | FinetuneConfig, ranks: Ranks, done: int, warnings: list[str]
+) -> RunLog:
     """Writes the recipe into the run's folder and opens its log, to go on after step `done`.
 
-    Every process has read what the folder held before the main one writes into it. `warnings` of
-    that reading become the log's first lines.
+    `warnings` become the log's first lines.
     """
-    ranks.gather(None)
+    ranks.gather(None)  # every process has read the folder before the main one writes into it
     if ranks.main:
         write_config(config)
     project = config.log.project if config.log.wandb else None
@@ -136,20 +155,7 @@ def begin(config: PretrainConfig, ranks: Ranks, done: int, warnings: list[str]) 
     return log
 
 
-def videos_per_batch(data: DataConfig) -> int:
-    """Videos of a process' micro-batch: its clips are data.crops of each."""
-    if data.crops < 1 or data.batch_size % data.crops:
-        raise UsageError(
-            f"data.crops={data.crops} must divide data.batch_size={data.batch_size}, which counts "
-            "clips"
-        )
-    return data.batch_size // data.crops
-
-
-def spec_differences(theirs: Mapping[str, Any], ours: TargetSpec) -> list[str]:
-    return ours.differences(TargetSpec.from_dict(theirs))
-
-
 def check_suffix(path: Path, suffix: str) -> None:
+    """Raises UsageError where the name of a file to be written ends in something else."""
     if path.suffix != suffix:
         raise UsageError(f"-o {path}: the name must end in {suffix}")

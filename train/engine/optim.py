@@ -1,6 +1,9 @@
-"""AdamW, its schedule, and one guarded step: what MAE-style pre-training and fine-tuning share."""
+"""AdamW with its parameter groups and schedule, and a step that skips what is not finite."""
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -19,7 +22,7 @@ def scaled_lr(base: float, effective_batch: int) -> float:
 
 
 def make_optimizer(
-    model: nn.Module, config: OptimConfig, lr: float, groups: list[dict] | None = None
+    model: nn.Module, config: OptimConfig, lr: float, groups: list[dict[str, Any]] | None = None
 ) -> torch.optim.AdamW:
     """Fused AdamW; no weight decay on norms, biases and mask tokens.
 
@@ -31,13 +34,46 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=lr, betas=tuple(config.betas), fused=True)
 
 
+def layer_of(name: str, depth: int) -> int:
+    """0: patch embedding; i + 1: block i; depth + 1: the last norm and the head."""
+    block = re.match(r"encoder\.blocks\.(\d+)\.", name)
+    if block:
+        return int(block[1]) + 1
+    return 0 if name.startswith("encoder.patch_embed.") else depth + 1
+
+
+def layer_decay_groups(
+    model: nn.Module, depth: int, decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Parameter groups with layer-wise learning-rate decay (BEiT, VideoMAE).
+
+    Layer l learns at lr · decay^(depth + 1 − l), a factor that timm's schedule reads from the key
+    `lr_scale`. Vectors (biases, norms) have no weight decay. Leaves out frozen parameters.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer, decays = layer_of(name, depth), parameter.ndim > 1
+        if (layer, decays) not in groups:
+            groups[layer, decays] = {
+                "params": [],
+                "names": [],
+                "lr_scale": decay ** (depth + 1 - layer),
+                "weight_decay": weight_decay if decays else 0.0,
+            }
+        groups[layer, decays]["params"].append(parameter)
+        groups[layer, decays]["names"].append(name)
+    return list(groups.values())
+
+
 def make_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup_steps: int, min_lr: float
 ) -> CosineLRScheduler:
-    """Linear warm-up, then half a cosine, which comes to `min_lr` after the last of `steps`.
+    """Linear warm-up, then half a cosine that reaches `min_lr` after the last of `steps`.
 
-    Call `schedule.step_update(step)` before step number `step` (from 0): a function of the step
-    alone, so a resumed run needs no state of it.
+    Call `schedule.step_update(step)` before step number `step` (from 0). The rate is a function of
+    the step alone, so a checkpoint holds no state of the schedule.
     """
     return CosineLRScheduler(
         optimizer,
@@ -57,12 +93,12 @@ def guarded_step(
     loss: Tensor,
     clip: float | None,
 ) -> Tensor:
-    """Clips and steps, unless `loss` (of all processes) or the gradient is not finite.
+    """Clips the gradient and steps, unless `loss` (of all processes) or the gradient is not finite.
 
     The decision stays on the device (fused AdamW reads `found_inf`), so that the host never waits
     for it; under DDP every process holds the same gradient and decides alike. Returns the
-    gradient's norm before clipping, on the device. With fp16 an overflowing gradient is the
-    scaler's ordinary search for its scale.
+    gradient's norm before clipping, on the device. With fp16 a gradient overflows now and then
+    while the scaler looks for its scale; the scaler then skips the step itself.
     """
     scaler.unscale_(optimizer)
     gradients = [p.grad for p in parameters if p.grad is not None]

@@ -1,7 +1,8 @@
-"""What a run says: metrics.jsonl, one line a logged step on the terminal, wandb where asked."""
+"""What a run reports: metrics.jsonl, a line for each logged step, and wandb on request."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,14 +23,14 @@ METRICS = "metrics.jsonl"
 
 
 class RunLog:
-    """Writes for the main process and is silent in the others.
+    """Writes in the main process and is silent in the others.
 
     run      the run's folder
-    main     whether this process speaks
+    main     whether this is the main process
     config   the resolved configuration, for wandb
     wandb    name of a wandb project, or None; without a login wandb writes its offline folder
-    after    last step of the checkpoint that is continued: later rows of an interrupted run are
-             dropped, so that metrics.jsonl holds every step once
+    after    step of the checkpoint that is resumed: rows of later steps, which an interrupted run
+             left, are dropped, so that metrics.jsonl holds every step once
     """
 
     def __init__(
@@ -48,10 +49,19 @@ class RunLog:
             _drop_rows(self.path, after)
 
     def say(self, text: str) -> None:
-        self.console.print(text)
+        """Prints a line. Goes silent when the terminal has closed, so that the run can save."""
+        try:
+            self.console.print(text)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            silence = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(silence, stream)
+            os.close(silence)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]warning:[/] {text}")
+        self.say(f"[yellow]warning:[/] {text}")
 
     def row(self, values: Mapping[str, Any]) -> None:
         """One object of metrics.jsonl; `step` is the number of steps done."""
@@ -97,7 +107,7 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> float:
-    """GB: the largest that torch has held on the GPU, or this process in RAM."""
+    """GB: the peak of what torch has held on the GPU, or of this process' RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -107,18 +117,18 @@ def peak_memory(device: torch.device) -> float:
 def step_line(row: Mapping[str, Any], steps: int, terms: list[str]) -> str:
     """A row of metrics as a line of the terminal."""
     width = len(str(steps))
-    parts = "  ".join(f"{name} {row[name]:.4f}" for name in terms)
+    parts = "".join(f"{name} {row[name]:.4f}  " for name in terms)
     left = timedelta(seconds=round(row["eta"]))
     return (
         f"step {row['step']:>{width}}/{steps}  epoch {row['epoch']:.2f}  "
-        f"[bold]loss {row['loss']:.4f}[/]  {parts}  lr {row['lr']:.2e}  "
+        f"[bold]loss {row['loss']:.4f}[/]  {parts}lr {row['lr']:.2e}  "
         f"grad {row['grad_norm']:.2f}  {row['clips_per_s']:.1f} clips/s  "
         f"wait {row['data_wait']:.0%}  {row['memory']:.1f} GB  left {left}"
     )
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl; a last line cut by a kill is left out."""
+    """The rows of a run's metrics.jsonl, without a last line that a kill cut off."""
     rows = []
     for line in (run / METRICS).read_text().splitlines():
         try:

@@ -1,9 +1,9 @@
-"""The classifier with its initial weights, and the loss it is fine-tuned with."""
+"""The classifier with its initial weights, and its loss: cross-entropy after mixup and CutMix."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.data.mixup import Mixup, mixup_target
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mme_core.clips.views import to_model_input
+from mme_core.errors import UsageError
 from mme_core.model import Classifier, build_classifier
 from train.data.augment import erase
-from train.objective.mixup import build_mixup, mix
 from train.recipes.classification import AugmentConfig, FinetuneConfig
 from train.recipes.keys import named
 from train.recipes.weights import fill
@@ -43,25 +43,21 @@ class SoftLoss:
     augment: AugmentConfig
     mixup: Mixup | None
     classes: int
-    device: torch.device
     dtype: torch.dtype  # of autocast; float32: none
 
     @classmethod
     def of(
-        cls,
-        augment: AugmentConfig,
-        classes: int,
-        batch_size: int,
-        device: torch.device,
-        dtype: torch.dtype,
+        cls, augment: AugmentConfig, classes: int, batch_size: int, dtype: torch.dtype
     ) -> SoftLoss:
         mixup = build_mixup(augment.mixup, augment.cutmix, augment.smoothing, classes, batch_size)
-        return cls(augment, mixup, classes, device, dtype)
+        return cls(augment, mixup, classes, dtype)
 
-    def __call__(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """The mean over a batch of `train.data.labelled`: erased and mixed here, on the device."""
-        label = batch["label"].to(self.device, non_blocking=True)
-        clip = to_model_input(batch["frames"].to(self.device, non_blocking=True))
+    def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """The mean over a batch of `train.data.labelled` that is on the device.
+
+        Clips are erased and mixed here, since the device does it faster than the loader.
+        """
+        label, clip = batch["label"], to_model_input(batch["frames"])
         if self.augment.erase:
             clip = erase(clip, self.augment.erase)
         if self.mixup is not None:
@@ -69,6 +65,34 @@ class SoftLoss:
         else:
             target = mixup_target(label, self.classes, 1.0, self.augment.smoothing)
         enabled = self.dtype is not torch.float32
-        with torch.autocast(self.device.type, self.dtype, enabled=enabled):
+        with torch.autocast(clip.device.type, self.dtype, enabled=enabled):
             logits = model(clip)
         return F.cross_entropy(logits.float(), target)
+
+
+def build_mixup(
+    mixup: float, cutmix: float, smoothing: float, num_classes: int, batch_size: int
+) -> Mixup | None:
+    """timm's batch-wise Mixup (switching to CutMix half of the time), or None when both are 0."""
+    if mixup <= 0 and cutmix <= 0:
+        return None
+    if batch_size % 2:
+        raise UsageError(
+            f"data.batch_size={batch_size} must be even with mixup, which pairs the clips of a "
+            "batch; set augment.mixup=0 augment.cutmix=0 otherwise"
+        )
+    return Mixup(
+        mixup_alpha=mixup,
+        cutmix_alpha=cutmix,
+        label_smoothing=smoothing,
+        num_classes=num_classes,
+    )
+
+
+def mix(mixup: Mixup, clip_BCTHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixed clips [B, C, T, H, W] (in place) and soft targets float32 [B, classes].
+
+    The box of CutMix is the same in all frames.
+    """
+    images, target = mixup(clip_BCTHW.flatten(1, 2), label_B)
+    return images.view_as(clip_BCTHW), target

@@ -1,4 +1,4 @@
-"""From a batch of the loader to the loss: what is asked of the model, and how far off it is."""
+"""The pre-training model, its targets and its loss, from a batch of the loader."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Objective:
     head_layers="decoder.head_layers",
 )
 def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> PretrainingModel:
-    """The recipe's model, with a head for each content {name: numbers of a token}."""
+    """The recipe's model with a head for each content {name: numbers of a token}, not loaded."""
     return build_pretraining_model(
         config.model.size,
         depth=config.model.depth,

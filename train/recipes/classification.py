@@ -109,6 +109,9 @@ class FinetuneConfig:
     resume: str = choice(
         "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
     )
+    nonfinite_budget: int = number(
+        10, "steps that may be skipped for a loss that is not finite", at_least=0
+    )
     ema: float | None = number(
         None, "decay of a moving average of the weights, which is evaluated", at_least=0, at_most=1
     )

@@ -82,7 +82,7 @@ def score_videos(
             continue
         clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
         with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
-            logits = model(clip)
+            logits = model.forward(clip)  # never compiled: the last batch is smaller
         scores = logits.double().softmax(1).unflatten(0, (len(read), -1)).mean(1).cpu().numpy()
         rows += [(item["video"], row) for item, row in zip(read, scores)]
     return gather_videos(ranks, rows, failures, source)

@@ -15,10 +15,11 @@ from mme_core.model import PretrainingModel, take_tokens
 from mme_core.store import TargetStore
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
-from train.engine.distributed import Ranks, interrupt_waits
-from train.engine.folder import check_finished, check_same_spec
+from train.data.stores import check_finished, check_same_spec
+from train.engine.device import on_device, to_device
+from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
-from train.engine.transfer import on_device, to_device
+from train.engine.signals import interrupt_waits
 from train.objective.reconstruction import Objective, Question
 from train.recipes.keys import named
 from train.recipes.pretraining import PretrainConfig

@@ -15,7 +15,6 @@ from mme_core import cli
 from mme_core.processes import ONE_THREAD
 from train.data import loader as workers
 from train.data.loader import Loader, make_loader, usable_cores, worker_options
-from train.engine.distributed import interrupt_waits
 
 LEFT = """
 import sys
@@ -71,13 +70,6 @@ def test_ctrl_c_waits_until_all_workers_are_started(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         iter(Loader(Environment()))
     assert len(started) == 1
-
-
-def test_interrupt_waits_puts_the_handler_back():
-    before = signal.getsignal(signal.SIGINT)
-    with interrupt_waits():
-        pass
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_worker_is_silent_about_a_trainer_that_ended_and_about_nothing_else(capsys):

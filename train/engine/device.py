@@ -1,4 +1,4 @@
-"""Batches from the loader's memory to the device that works on them."""
+"""Batches on their way from the loader's memory to the device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
 def on_device(
     batches: Iterable[Mapping[str, Tensor]], device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """The batches on `device`.
+    """The batches, copied to `device`.
 
-    Under CUDA they are copied on a stream of their own: the host asks for a batch while the device
-    still works on the step before, and the copy runs beside that work.
+    CUDA copies them on a stream of their own: the host asks for a batch while the device still
+    works on the step before, and the copy runs beside that work.
     """
     if device.type != "cuda":
         for batch in batches:

@@ -1,0 +1,58 @@
+import os
+import signal
+
+import pytest
+
+from train.engine.signals import STOP_SIGNALS, StopRequest, interrupt_waits
+
+
+def handlers():
+    return [signal.getsignal(number) for number in STOP_SIGNALS]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_asks_to_stop_and_handlers_return(number):
+    before = handlers()
+    with StopRequest() as stop:
+        assert not stop
+        signal.raise_signal(number)
+        assert stop
+    assert handlers() == before
+
+
+def test_a_second_ctrl_c_interrupts_at_once(capfd):
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert stop and "Ctrl-C again stops without saving" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_signals_that_nohup_ignores_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_interrupt_waits_delays_every_ctrl_c():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        with interrupt_waits():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("end of the block")
+        steps.append("not reached")
+    assert steps == ["end of the block"] and stop
+
+
+def test_interrupt_waits_restores_the_handler():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt_waits():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,291 @@
+"""The training loop of `mme pretrain` and `mme finetune`.
+
+A command describes what it trains as a `Task`; the loop does the rest: schedule, gradient
+accumulation, several processes, skipped steps, log, evaluations, checkpoints, signals. `Loop._step`
+is one optimiser step from top to bottom; `Loop.train` is what happens between steps.
+
+The host never waits for the device: it reads the numbers of a step while the device already works
+on the next one. Only an evaluation or a checkpoint needs them at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mme_core.errors import MMEError
+from train.data.sampler import ClipSampler
+from train.engine import checkpoint, folder
+from train.engine.device import on_device
+from train.engine.distributed import Ranks
+from train.engine.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
+from train.engine.rng import rng_state, seed_all, set_rng_state
+from train.engine.runlog import Meter, RunLog, step_line
+from train.engine.signals import StopRequest
+from train.recipes.classification import FinetuneConfig
+from train.recipes.pretraining import PretrainConfig
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass
+class Task:
+    """What one command trains.
+
+    model          on its device; the loop compiles and wraps it
+    loss           (model, batch on the device) -> (loss, {name: part of it to log})
+    batches        endless micro-batches; their "video" holds indices of `video_ids`
+    sampler        which videos the batches hold; checkpoints keep its position
+    video_ids      names of the training videos
+    lr_batch       samples of a step that the learning rate is scaled by
+    dtype          of autocast; float16 needs a scaled loss
+    state          what a checkpoint holds beside the loop's own values
+    check          (checkpoint, its name): raises MMEError where it was trained on other data
+    evaluate       (step, log) -> (row of metrics, line for the terminal), or None
+    evaluate_last  evaluate after the last step too
+    groups         parameter groups of the optimiser, where rates differ
+    average        moving average of the weights
+    seed_draws     seed the random generators for each micro-batch, as a function of its step
+    counts         further numbers for the rows of metrics, kept up to date by the command
+    """
+
+    model: nn.Module
+    loss: Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+    batches: Iterable[Batch]
+    sampler: ClipSampler
+    video_ids: Sequence[str]
+    lr_batch: int
+    dtype: torch.dtype
+    state: Mapping[str, Any]
+    check: Callable[[Mapping[str, Any], str], None]
+    evaluate: Callable[[int, RunLog], tuple[dict[str, Any], str]] | None
+    evaluate_last: bool = True
+    groups: list[dict[str, Any]] | None = None
+    average: ModelEmaV3 | None = None
+    seed_draws: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """What one step produced, still on its way from the device."""
+
+    step: int  # steps done, this one included
+    lr: float
+    terms: list[str]  # names of the loss's parts
+    figures: dict[str, float]  # of the meter, where the step is logged
+    videos: list[Tensor]  # indices of this process' videos
+    values: Tensor  # loss, its parts, stop asked (means over processes), gradient norm, own loss
+    ready: torch.cuda.Event | None
+
+    def read(self) -> list[float]:
+        if self.ready:
+            self.ready.synchronize()
+        return self.values.tolist()
+
+
+class Loop:
+    """One run: `with loop.begin() as log: loop.train()`."""
+
+    def __init__(self, config: PretrainConfig | FinetuneConfig, ranks: Ranks, task: Task) -> None:
+        optim = config.optim
+        self.config, self.ranks, self.task, self.out = config, ranks, task, Path(config.out)
+        self.clips_per_step = config.data.batch_size * ranks.world * optim.accumulate
+        self.steps_per_epoch = len(task.sampler) // optim.accumulate
+        self.steps = optim.steps or optim.epochs * self.steps_per_epoch
+        self.lr = scaled_lr(optim.lr, task.lr_batch)
+        self.optimizer = make_optimizer(task.model, optim, self.lr, task.groups)
+        warmup = min(round(optim.warmup_epochs * self.steps_per_epoch), self.steps // 2)
+        min_lr = scaled_lr(optim.min_lr, task.lr_batch)
+        self.schedule = make_schedule(self.optimizer, self.steps, warmup, min_lr)
+        fp16 = task.dtype is torch.float16
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=fp16)
+        self.stop = StopRequest()
+        self.done, self.skipped = 0, 0  # steps
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[RunLog]:
+        """Locks the run's folder, restores its newest checkpoint and opens its log."""
+        warnings: list[str] = []
+        with folder.lock(self.out, self.ranks, warnings.append), self.stop:
+            state = checkpoint.load_last(self.out, warnings.append)
+            if state is not None:
+                self._restore(state)
+            self.log = folder.open_log(self.config, self.ranks, self.done, warnings)
+            with contextlib.closing(self.log):
+                yield self.log
+
+    def train(self) -> bool:
+        """Trains to the last step; True where a signal stopped it before, with a checkpoint."""
+        config, task, say = self.config, self.task, self.log.say
+        say(
+            f"{self.steps} steps, {self.steps_per_epoch} an epoch; learning rate {self.lr:.3g} = "
+            f"optim.lr {config.optim.lr:.3g} × {task.lr_batch} / 256; output in {self.out}"
+        )
+        if self.done >= self.steps:
+            say(f"{self.out} is at its last step already")
+            return False
+        if self.done:
+            say(f"resumes after step {self.done}")
+        if config.compile:
+            task.model.compile()  # in place, before DDP: the state dict keeps its keys
+        self.model = self.ranks.wrap(task.model).train()
+        batches = on_device(task.batches, self.ranks.device)
+        self.meter = Meter(self.clips_per_step, self.steps - self.done)
+        evaluate_every = config.eval.every * self.steps_per_epoch
+        pending: StepNumbers | None = None
+        while self.done < self.steps:
+            numbers = self._step(batches)
+            self.done += 1
+            stop = self._read(pending)
+            last = self.done == self.steps
+            due = evaluate_every > 0 and self.done % evaluate_every == 0
+            evaluates = task.evaluate is not None and (task.evaluate_last if last else due)
+            saves = last or self.done % config.checkpoint.every == 0
+            if stop or evaluates or saves:
+                stop = self._read(numbers) or stop
+                numbers = None
+            if stop and not last:  # without the evaluation: who asked may not wait for it
+                self._save()
+                say(f"stopped after step {self.done}; the same command resumes from here")
+                return True
+            if evaluates:
+                self.log_evaluation(*task.evaluate(self.done, self.log))
+                self.model.train()
+            if saves:
+                self._save()
+            pending = numbers
+        return False
+
+    def _step(self, batches: Iterator[Batch]) -> StepNumbers:
+        """One optimiser step over `accumulate` micro-batches."""
+        config, task, ranks, device = self.config, self.task, self.ranks, self.ranks.device
+        self.schedule.step_update(self.done)
+        losses, terms, videos = torch.zeros((), device=device), {}, []
+        for micro in range(config.optim.accumulate):
+            began = time.perf_counter()
+            batch = next(batches)
+            self.meter.waited += time.perf_counter() - began
+            videos.append(batch["video"])
+            if task.seed_draws:
+                seed_all([config.seed, self.done, micro, ranks.rank])
+            with self._exchange(last=micro == config.optim.accumulate - 1):
+                loss, terms = task.loss(self.model, batch)
+                self.scaler.scale(loss / config.optim.accumulate).backward()
+            parts = torch.stack([loss, *terms.values()]).detach()
+            losses = losses + parts / config.optim.accumulate
+        asked = torch.tensor([float(bool(self.stop))], device=device)
+        shared = ranks.sum(torch.cat([losses, asked])) / ranks.world
+        parameters = list(task.model.parameters())
+        norm = guarded_step(self.optimizer, self.scaler, parameters, shared[0], config.optim.clip)
+        self.optimizer.zero_grad(set_to_none=True)
+        if task.average:
+            task.average.update(task.model, step=self.done)
+        values = torch.cat([shared, norm[None], losses[:1]]).to("cpu", non_blocking=True)
+        ready = None
+        if device.type == "cuda":
+            ready = torch.cuda.Event()
+            ready.record()
+        self.meter.steps += 1
+        step, lr = self.done + 1, max(group["lr"] for group in self.optimizer.param_groups)
+        logged = step % config.log.every == 0 or step == self.steps
+        figures = {**task.counts, **self.meter.read(device)} if logged else {}
+        return StepNumbers(step, lr, list(terms), figures, videos, values, ready)
+
+    def _exchange(self, last: bool) -> contextlib.AbstractContextManager:
+        """Only the last micro-batch of a step sends gradients to the other processes."""
+        if last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def _read(self, numbers: StepNumbers | None) -> bool:
+        """Logs a step, or that it was skipped; True where some process was asked to stop."""
+        if numbers is None:
+            return False
+        loss, *terms, asked, norm, own = numbers.read()
+        gradient_counts = not self.scaler.is_enabled()  # with fp16 it overflows now and then
+        if not math.isfinite(loss) or (gradient_counts and not math.isfinite(norm)):
+            self._note_skipped(numbers, guilty=not math.isfinite(own) or math.isfinite(loss))
+        elif numbers.figures:
+            row = {
+                "step": numbers.step,
+                "epoch": numbers.step / self.steps_per_epoch,
+                "loss": loss,
+                **dict(zip(numbers.terms, terms)),
+                "lr": numbers.lr,
+                "grad_norm": norm,
+                "skipped": self.skipped,
+                **numbers.figures,
+            }
+            self.log.row(row)
+            self.log.say(step_line(row, self.steps, numbers.terms))
+        return asked > 0
+
+    def _note_skipped(self, numbers: StepNumbers, guilty: bool) -> None:
+        """Names the videos of the guilty processes. All processes call it at the same step.
+
+        Raises MMEError when more steps were skipped than `nonfinite_budget` allows.
+        """
+        self.skipped += 1
+        mine = torch.cat(numbers.videos).unique().tolist() if guilty else []
+        ids = [self.task.video_ids[i] for part in self.ranks.gather(mine) for i in part]
+        self.log.row({"step": numbers.step, "event": "skipped", "videos": ids})
+        names = f"{', '.join(ids[:8])}{f' and {len(ids) - 8} more' if len(ids) > 8 else ''}"
+        text = f"step {numbers.step} skipped: the loss or gradient is not finite; videos: {names}"
+        if self.skipped > self.config.nonfinite_budget:
+            raise MMEError(
+                f"{text}; {self.skipped} steps were skipped, more than "
+                f"nonfinite_budget={self.config.nonfinite_budget}: lower optim.lr, set optim.clip, "
+                "or look at these videos"
+            )
+        self.log.warn(text)
+
+    def log_evaluation(self, row: Mapping[str, Any], text: str) -> None:
+        self.log.row({"step": self.done, "epoch": self.done / self.steps_per_epoch, **row})
+        self.log.say(f"[bold]held out[/] after step {self.done}: {text}")
+
+    def _save(self) -> None:
+        rng = self.ranks.gather(rng_state())
+        if not self.ranks.main:
+            return
+        task = self.task
+        state = {
+            "model": task.model.state_dict(),
+            "ema": task.average.module.state_dict() if task.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "sampler": task.sampler.state_dict(self.done * self.config.optim.accumulate),
+            "rng": rng,
+            "step": self.done,
+            "skipped": self.skipped,
+            **task.state,
+        }
+        checkpoint.save(self.out, self.done, state, self.config.checkpoint.keep)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back. Raises MMEError where it is of another model or other data."""
+        task, source = self.task, f"the checkpoint in {self.out}"
+        task.check(state, source)
+        checkpoint.load_weights(task.model, state["model"], source)
+        if task.average:
+            checkpoint.load_weights(task.average.module, state["ema"] or state["model"], source)
+        # Rates and decay are the recipe's, moments and step counts the checkpoint's.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        self.scaler.load_state_dict(state["scaler"])
+        task.sampler.load_state_dict(state["sampler"])
+        # Checkpoints of older fine-tuning runs have neither skipped steps nor generators.
+        self.done, self.skipped = state["step"], state.get("skipped", 0)
+        generators = state.get("rng", [])
+        if self.ranks.rank < len(generators):
+            set_rng_state(generators[self.ranks.rank])

@@ -1,0 +1,69 @@
+"""Signals that stop a run: it saves at the end of its step and can be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+STOPPED = 75  # exit status of a run that saved and stopped for a signal (EX_TEMPFAIL: try again)
+
+# SIGTERM and SIGUSR1 come from a scheduler (Slurm), SIGHUP from a terminal that closes, SIGINT
+# from Ctrl-C.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+
+
+class StopRequest:
+    """True once a stop signal has arrived; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    A context manager: it handles the signals inside its block. Signals that this process ignores
+    (SIGHUP under nohup, say) stay ignored.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._received)
+
+    def __enter__(self) -> StopRequest:
+        self._before = {
+            number: signal.signal(number, self._note)
+            for number in STOP_SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if number in self._received:
+                raise KeyboardInterrupt
+            with contextlib.suppress(OSError):  # print is not safe inside a signal handler
+                os.write(2, b"\nstopping after this step; Ctrl-C again stops without saving\n")
+        self._received.append(number)
+
+
+@contextlib.contextmanager
+def interrupt_waits() -> Iterator[None]:
+    """Delays Ctrl-C to the end of the block, for what must not be left half done.
+
+    Signals reach the main thread only, so in other threads this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    for number in received:
+        signal.raise_signal(number)
