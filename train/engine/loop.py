@@ -145,12 +145,12 @@ class Loop:
         evaluate_every = config.eval.every * self.steps_per_epoch
         pending: StepNumbers | None = None
         while self.done < self.steps:
-            numbers = self._step(batches)
+            numbers: StepNumbers | None = self._step(batches)
             self.done += 1
             stop = self._read(pending)
             last = self.done == self.steps
             due = evaluate_every > 0 and self.done % evaluate_every == 0
-            evaluates = task.evaluate is not None and (task.evaluate_last if last else due)
+            evaluates = bool(task.evaluate) and (task.evaluate_last if last else due)
             saves = last or self.done % config.checkpoint.every == 0
             if stop or evaluates or saves:
                 stop = self._read(numbers) or stop
@@ -159,7 +159,7 @@ class Loop:
                 self._save()
                 say(f"stopped after step {self.done}; the same command resumes from here")
                 return True
-            if evaluates:
+            if evaluates and task.evaluate:
                 self.log_evaluation(*task.evaluate(self.done, self.log))
                 self.model.train()
             if saves:
@@ -171,7 +171,8 @@ class Loop:
         """One optimiser step over `accumulate` micro-batches."""
         config, task, ranks, device = self.config, self.task, self.ranks, self.ranks.device
         self.schedule.step_update(self.done)
-        losses, terms, videos = torch.zeros((), device=device), {}, []
+        losses, videos = torch.zeros((), device=device), []
+        terms: dict[str, Tensor] = {}
         for micro in range(config.optim.accumulate):
             began = time.perf_counter()
             batch = next(batches)

@@ -45,7 +45,7 @@ class RunLog:
         self.console = Console(quiet=not main, highlight=False, soft_wrap=True)
         self.path = run / METRICS if main else None
         self.wandb = _start_wandb(wandb, run, config) if wandb and main else None
-        if main:
+        if self.path:
             _drop_rows(self.path, after)
 
     def say(self, text: str) -> None:
