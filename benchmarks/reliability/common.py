@@ -19,6 +19,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 MARK = "MME_STORM"  # environment variable that every process of a storm inherits
 SHARED_MEMORY = Path("/dev/shm")
+TRACKER_S = 3.0  # that a resource tracker has to clean up
 
 # Targets of 4 × 5 patches: a demo video takes a fraction of a second.
 SPEC = (
@@ -87,16 +88,26 @@ class Marked:
         return left
 
     def kill_all(self) -> None:
-        """Ends all that runs, also what is started meanwhile."""
+        """Ends all that runs, also what is started meanwhile.
+
+        Python's resource trackers come last: they remove the semaphores of those that were killed.
+        """
+        if left := self.processes():
+            for process in left:
+                if not _tracks(process):
+                    kill(process)
+            self.wait_gone(TRACKER_S)
         while left := self.processes():
             for process in left:
                 kill(process)
             time.sleep(0.1)
 
-    def shared_memory_left(self) -> list[str]:
-        """Files in /dev/shm that these processes used and did not remove."""
-        new = set(_shared_memory()) - self._before
-        return sorted(new & self._used)
+    def take_shared_memory(self) -> list[str]:
+        """Removes the files in /dev/shm that these processes used and left there; their names."""
+        left = sorted((set(_shared_memory()) - self._before) & self._used)
+        for name in left:
+            (SHARED_MEMORY / name).unlink(missing_ok=True)
+        return left
 
 
 @dataclass
@@ -124,6 +135,12 @@ def kill(process: psutil.Process | subprocess.Popen[bytes]) -> None:
     """SIGKILL; nothing where it has ended already."""
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         process.kill()
+
+
+def _tracks(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any("resource_tracker" in word for word in process.cmdline())
+    return False
 
 
 def describe(processes: Iterable[psutil.Process]) -> list[str]:

@@ -211,7 +211,7 @@ def main() -> int:
             gone = time.monotonic() - began
         finally:
             storm.marked.kill_all()
-        memory = storm.marked.shared_memory_left()
+        memory = storm.marked.take_shared_memory()
     total = storm.kills.total()
     print(f"{total} kills: {', '.join(f'{n} × {name}' for name, n in storm.kills.items())}")
     print(f"{storm.met_write} came during a write, {storm.half_done} left it half done")

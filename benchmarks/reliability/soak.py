@@ -92,16 +92,17 @@ def soak_worker(marked: Marked, root: Path, store: Path, log: Path) -> list[Seri
     driver = marked.start("-m", "mme_core", *words, log=log)
     child, worker = Series("decoding process"), Series("its Ray worker")
     decoder: psutil.Process | None = None
+    owner: psutil.Process | None = None
     ledger = store / "ledger.jsonl"
     while driver.poll() is None:
         if decoder is None or not decoder.is_running():
             found = (each for each in marked.processes() if _decodes(each))
             decoder = next(found, None)
-        if decoder is not None and ledger.exists():
+            owner = decoder and decoder.parent()
+        if decoder is not None and owner is not None and ledger.exists():
             done = len(ledger.read_bytes().splitlines())
             child.sample(done, decoder)
-            with suppress(psutil.NoSuchProcess):
-                worker.sample(done, psutil.Process(decoder.ppid()))
+            worker.sample(done, owner)
         time.sleep(0.1)
     if driver.returncode != 0:
         sys.exit(f"mme flows ended with {driver.returncode}: {tail(log)}")
