@@ -47,7 +47,8 @@ from common import (
     wait_until,
 )
 
-VICTIMS = ("group", "driver", "worker", "decoder", "raylet", "gcs")
+# A worker and a decoding process are not killed in the same run: something ends it in between.
+VICTIMS = ("worker", "group", "decoder", "driver", "raylet", "gcs")
 ASIDE = (".store.json.", ".ledger", ".index.npz.", ".flows.lock.")
 END_S = 180.0  # a run may take to end after a kill
 GONE_S = 120.0  # its processes may stay

@@ -113,8 +113,7 @@ class Hunt:
         where = f"mutants {first} to {first + count - 1}, seed as given"
         if status != 0:
             self.failed_runs.append(f"{where}: exit status {status}: {tail(log)}")
-        else:
-            self._count(store, names)
+        self._count(store / "ledger.jsonl", names)
         verified = run_mme(self.marked, "verify", store, log=log, limit=limit)
         if verified != 0 and not self._all_quarantined(store):
             self.damaged_stores.append(f"{where}: {tail(log)}")
@@ -131,8 +130,9 @@ class Hunt:
         self.tried[mutation.__name__] += 1
         return path.relative_to(folder).as_posix()
 
-    def _count(self, store: Path, names: list[str]) -> None:
-        rows = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
+    def _count(self, ledger: Path, names: list[str]) -> None:
+        lines = ledger.read_text().splitlines() if ledger.exists() else []
+        rows = [json.loads(line) for line in lines]
         times = Counter(row["id"] for row in rows)
         self.lost += [f"{name}: {times[name]} rows" for name in names if times[name] != 1]
         for row in rows:
@@ -163,8 +163,9 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=20.0, help="of a video, seconds (20)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    found = sorted(arguments.folder.rglob("*"))
-    sources = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
+    found = [path for path in sorted(arguments.folder.rglob("*")) if path.is_file()]
+    videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
+    sources = [path for path in videos if path.stat().st_size]
     if not sources:
         parser.error(f"no video in {arguments.folder}")
     began = time.monotonic()
