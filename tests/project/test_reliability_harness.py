@@ -42,6 +42,7 @@ def test_folder_without_videos_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_stage_1_ends_with_the_same_store():
     status, output = storm("kill_flows", "--videos", 8, "--kills", 3, limit=1800)
     assert status == 0, output
@@ -59,5 +60,5 @@ def test_killed_training_ends_with_the_same_numbers():
 
 @pytest.mark.slow
 def test_long_run_is_measured():
-    _, output = storm("soak", "--videos", 80, "--windows", 1000)
+    _, output = storm("soak", "--videos", 60, "--windows", 1000)
     assert len(re.findall(r"MB and [+-]\d+\.\d+ files for 1000", output)) == 4
