@@ -1,6 +1,8 @@
 """Checkpoints: complete or absent, verified when read, refused when of another model."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +30,19 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     checkpoint.save(tmp_path, 3, state(3), keep=2)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000001.pt", "step-00000003.pt"]
+
+
+def test_file_is_synced_before_its_rename_and_folder_after(tmp_path, monkeypatch):
+    calls = []
+    replace = Path.replace
+
+    def fsync(handle):
+        calls.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", lambda a, b: calls.append("rename") or replace(a, b))
+    checkpoint.save(tmp_path, 1, state(1), keep=2)
+    assert calls == ["step-00000001.tmp", "rename", "checkpoints"]
 
 
 def test_no_checkpoint_is_none(tmp_path):

@@ -1,0 +1,65 @@
+"""All that a reader gets from a store, for comparison with what it should get."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mme_core.io.place import Place
+from mme_core.store import TargetStore
+from preprocess.ledger import Ledger
+
+
+@dataclass
+class Content:
+    """All that a reader gets from a store."""
+
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+    windows: list[bytes]
+    metadata: dict[str, Any]  # the JSON files of the arrays, for other readers of Zarr
+    ledger: list[dict[str, Any]]
+    stale: bool  # will the next run write the ledger anew?
+
+    @classmethod
+    def read(cls, url: Path, root: str) -> Content:
+        store = TargetStore(url)
+        ledger = Ledger.load(Place(url), store.spec.hash, root)
+        names = ("dataset", "split", "class_names", "made_by")
+        return cls(
+            about={name: getattr(store, name) for name in names} | store.spec.to_dict(),
+            rows=list(store.videos),
+            windows=[_window(store, video) for video in range(len(store.videos))],
+            metadata={str(path): _parsed(path) for path in url.rglob("zarr.json")},
+            ledger=[asdict(row) for row in ledger],
+            stale=ledger.stale,
+        )
+
+    def same(self, other: Content) -> bool:
+        """Equal, but for the seconds of ledger rows that were made again from the shards."""
+        mine, theirs = asdict(self), asdict(other)
+        for own, their in zip(mine["ledger"], theirs["ledger"]):
+            if own["seconds"] is None:
+                own["seconds"] = their["seconds"]
+        mine["stale"] = theirs["stale"] = False
+        return mine == theirs
+
+
+def _parsed(path: Path) -> Any:
+    """A JSON file's content, or the bytes of one that is damaged."""
+    data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data
+
+
+def _window(store: TargetStore, video: int) -> bytes:
+    """Every stored byte of a video."""
+    window = store.read_coded(video, 0, store.videos[video]["count"])
+    arrays = [window.position, window.shape, window.moments, window.valid, window.pts]
+    if window.homography is not None:
+        arrays.append(window.homography)
+    return b"".join(array.tobytes() for array in arrays) + b"".join(window.frames)
