@@ -9,7 +9,6 @@ from av.video.reformatter import ColorRange
 from motion import render, translation, write_video
 
 from mme_core.errors import VideoError
-from mme_core.io import video
 from mme_core.io.timeline import NO_PTS, Timeline
 from mme_core.io.video import Video, read_frames
 
@@ -240,7 +239,7 @@ def test_odd_names(folder, reordered, name):
 
 
 def test_a_frame_too_large_is_refused_before_it_is_decoded(reordered, monkeypatch):
-    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 96 - 1)
+    monkeypatch.setenv("MME_MAX_PIXELS", str(64 * 96 - 1))
     with pytest.raises(VideoError, match="96×64 is larger"):
         Video(reordered)
 
