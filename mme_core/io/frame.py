@@ -76,7 +76,7 @@ class Frame:
     def is_stereo(self) -> bool:
         """Does the file say that two views share the frame, side by side or otherwise?"""
         about = self.picture.side_data.get(Type.STEREO3D)
-        return about is not None and np.frombuffer(about, np.int32)[0] != 0  # AV_STEREO3D_2D
+        return about is not None and bool(np.frombuffer(about, np.int32)[0])  # 0: AV_STEREO3D_2D
 
     def _array(self, format: str) -> np.ndarray:
         try:
