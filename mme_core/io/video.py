@@ -117,7 +117,7 @@ class Video:
             self._check_deadline()
             try:
                 yield next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):  # PyAV's, where a stream appeared in the middle
                 return
             except av.error.FFmpegError as error:  # the rest of the file cannot be read
                 self.broken_packets += 1

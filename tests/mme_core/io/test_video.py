@@ -372,6 +372,22 @@ def test_frames_of_two_sizes_are_an_error(folder):
         read_frames(path, [0], size=(99, 99))
 
 
+def test_a_stream_that_appears_in_the_middle_ends_nothing(reordered):
+    with Video(reordered) as opened:
+        container = opened._container
+
+        class Appearing:
+            """PyAV fails to flush a stream that was not there at the start."""
+
+            def demux(self, stream):
+                yield from container.demux(stream)
+                raise IndexError("list index out of range")
+
+        opened._container = Appearing()
+        assert len(list(opened)) == 40
+        opened._container = container
+
+
 def shown(path):
     with Video(path) as opened:
         expected = opened.presented_pts()
