@@ -19,7 +19,7 @@ from mme_core.extract.flow import FlowFunction
 from mme_core.extract.hog import HogField
 from mme_core.extract.repeats import Repeats
 from mme_core.extract.tracks import consistent, inside, sample
-from mme_core.io.video import Frame
+from mme_core.io.frame import Frame
 from mme_core.spec import TUBELET, TargetSpec
 
 Render = Callable[[Frame, Canvas, TargetSpec], Any]  # a sampled frame as a tubelet keeps it

@@ -20,8 +20,9 @@ from mme_core import targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.errors import VideoError
 from mme_core.extract.flow import flow_function
+from mme_core.extract.remarks import warnings_of, why_none_is_valid
 from mme_core.extract.tracker import Render, Tracker, Tubelet
-from mme_core.io.frame import SQUARE, Frame
+from mme_core.io.frame import Frame
 from mme_core.io.video import Part, Parts, Video
 from mme_core.spec import TargetSpec
 
@@ -179,7 +180,7 @@ class TubeletStream:
             any_valid |= bool(tubelet.valid.any())
             yield self._finish(tubelet, canvas, self._spec)
         if not any_valid:
-            raise VideoError(_why_none_is_valid(tracker.frames, self._spec))
+            raise VideoError(why_none_is_valid(tracker.frames, self._spec))
         self.summary = VideoSummary(
             frames=tracker.frames,
             fps=video.frame_rate,
@@ -188,7 +189,7 @@ class TubeletStream:
             hp=canvas.hp,
             wp=canvas.wp,
             tubelets=count,
-            warnings=(*_warnings(video, tracker, first, self._spec), *self._part_warning()),
+            warnings=(*warnings_of(video, tracker, first, self._spec), *self._part_warning()),
         )
 
     def _of_one_size(self, video: Video) -> Iterator[Frame]:
@@ -204,7 +205,7 @@ class TubeletStream:
             parts.add(frame)
             if parts.changes == 0:
                 yield frame
-        if parts.changes:
+        if parts.changes and parts.longest is not None:
             self._part, self._frames = parts.longest, parts.frames
             if self._part.first:
                 raise LaterPartError("the frame size changes, and a later part is longer")
@@ -282,34 +283,3 @@ def _render_jpeg(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None
     image = canvas.crop(canvas.resize(frame.bgr()))
     quality = [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality]
     return cv2.imencode(".jpg", image, quality)[1].tobytes()
-
-
-def _why_none_is_valid(frames: int, spec: TargetSpec) -> str:
-    needed = max(spec.length, spec.stride) + 1
-    if frames < needed:
-        counted = f"{frames} frame{'s' * (frames != 1)}"
-        return f"{counted}: too short for one trajectory of {spec.length} steps ({needed} frames)"
-    return f"{frames} frames without one valid trajectory: gaps, or points that leave the frame"
-
-
-def _warnings(video: Video, tracker: Tracker, first: Frame, spec: TargetSpec) -> Iterator[str]:
-    """Remarks for the video's row of the table."""
-    counts = {
-        "broken packets": video.broken_packets,
-        "damaged frames": video.damaged_frames,
-        "gaps": video.timeline.gaps,
-        "frame pairs without a homography": tracker.unmatched,
-        "interlaced frames": video.interlaced_frames,
-    }
-    yield from (f"{name}: {count}" for name, count in counts.items() if count)
-    if not video.timeline.increasing:
-        yield "timestamps are missing or do not increase"
-    if tracker.repeats.often:
-        repeats = tracker.repeats
-        yield f"frames stored twice: {repeats.count} of {repeats.pairs} pairs"
-    aspect = video.pixel_aspect
-    if aspect != SQUARE:
-        done = "made square" if spec.square_pixels else "taken as square"
-        yield f"pixels of {aspect.numerator}:{aspect.denominator}, {done}"
-    if first.is_stereo:
-        yield "two views in one frame (stereo)"

@@ -99,7 +99,7 @@ class Frame:
 
     def _upright(self, image: np.ndarray) -> np.ndarray:
         if self.pixel_aspect != SQUARE:
-            height, width = squared(*image.shape[:2], self.pixel_aspect)
+            height, width = squared(image.shape[0], image.shape[1], self.pixel_aspect)
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
         turned, mirror_x, mirror_y = self._display
         image = cv2.transpose(image) if turned else image

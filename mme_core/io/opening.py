@@ -34,7 +34,8 @@ psxstr pva r3d rl2 rm roq rpl ser sga siff simbiosis_imx smjpeg smk smush swf th
 usm vc1 vc1test vidc vividas vivo vmd vvc wav wc3movie webm wsvqa wtv wv xmv yop yuv4mpegpipe
 """
 # From version 19 on PyAV reads metadata that is not UTF-8 without being told.
-_METADATA = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+_OLD_PYAV = int(av.__version__.partition(".")[0]) < 19
+_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _OLD_PYAV else {}
 
 _STILL = "a still picture, not a video"
 _LIST = "a list of other files or addresses"
@@ -139,11 +140,11 @@ def _check_file(path: str) -> None:
 
 
 def _open(source: Source) -> av.container.InputContainer:
-    options: dict[str, Any] = {
+    options = {
         "format_whitelist": ",".join(_FORMATS.split()),
         "protocol_whitelist": "file" if isinstance(source, str) else "none",
     }
-    return av.open(source, container_options=options, **_METADATA)
+    return av.open(source, "r", container_options=options, **_METADATA)
 
 
 def _why_refused(source: Source) -> str:

@@ -102,7 +102,7 @@ class Video:
                 pictures = packet.decode()
             except av.error.FFmpegError as error:
                 self.broken_packets += 1
-                self.trouble = error.strerror
+                self.trouble = error.strerror or str(error)
                 self.timeline.lose(packet.pts, reorders)
                 continue
             for picture in pictures:
@@ -121,7 +121,7 @@ class Video:
                 return
             except av.error.FFmpegError as error:  # the rest of the file cannot be read
                 self.broken_packets += 1
-                self.trouble = error.strerror
+                self.trouble = error.strerror or str(error)
                 return
 
     def presented_pts(self) -> list[int]:
