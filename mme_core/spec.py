@@ -14,6 +14,9 @@ from mme_core.errors import UsageError
 
 TUBELET = 2  # sampled frames in a tubelet; the ViT's Conv3d has this depth
 
+# Fields that older stores lack, with what these stores were made with. The hash leaves out a field
+# of that value, so that an older store keeps both its hash and its meaning.
+_ADDED = {"square_pixels": False}
 _CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
 
 
@@ -35,6 +38,7 @@ class TargetSpec:
     hog_cell      side of the HOG window, canvas pixels
     frames        "jpeg" stores the sampled frames, "none" leaves them in the video files
     jpeg_quality  quality of those frames
+    square_pixels stretches frames whose pixels the file declares not to be square
     """
 
     stride: int = 4
@@ -51,6 +55,7 @@ class TargetSpec:
     hog_cell: int = 8
     frames: str = "jpeg"
     jpeg_quality: int = 90
+    square_pixels: bool = True
 
     def __post_init__(self) -> None:
         if self.hop is None:
@@ -99,7 +104,11 @@ class TargetSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TargetSpec:
-        """The reverse of `to_dict`; an unknown key is an error that names it."""
+        """The reverse of `to_dict`, also of an older version; an unknown key is an error."""
+        return cls._from_known({**_ADDED, **values})
+
+    @classmethod
+    def _from_known(cls, values: Mapping[str, Any]) -> TargetSpec:
         known = {field.name: field for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
@@ -116,12 +125,17 @@ class TargetSpec:
             if not (word.startswith("spec.") and equals):
                 raise UsageError(f"'{word}' is not of the form spec.FIELD=VALUE")
             values[name] = _parse(name, text, known[name].type) if name in known else text
-        return cls.from_dict(values)
+        return cls._from_known(values)
 
     @property
     def hash(self) -> str:
-        """Short digest of every field."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Short digest of every field, but for what an older store means by leaving it out."""
+        values = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in _ADDED or value != _ADDED[name]
+        }
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: TargetSpec) -> list[str]:

@@ -82,13 +82,17 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
 
 def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> VideoSummary:
     """Extracts a video into the shard; VideoError, and no trace of it there, when that fails."""
-    from mme_core.extract.video_targets import stream_tubelets
+    from mme_core.extract.video_targets import LaterPartError, stream_tubelets
 
     stream = stream_tubelets(item.path, job.spec, job.timeout)
     writer.begin_video()
     try:
-        for tubelet in _blame_the_video(stream):
-            writer.append(tubelet)
+        try:
+            _append(stream, writer)
+        except LaterPartError:
+            writer.abandon_video()
+            writer.begin_video()
+            _append(stream, writer)
     except VideoError:
         writer.abandon_video()
         raise
@@ -96,6 +100,11 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     kept = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
     writer.end_video({"id": item.id, "path": path, "label": item.label, **kept})
     return stream.summary
+
+
+def _append(stream: TubeletStream, writer: ShardWriter) -> None:
+    for tubelet in _blame_the_video(stream):
+        writer.append(tubelet)
 
 
 def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:

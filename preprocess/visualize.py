@@ -116,7 +116,12 @@ def load_clip(
     path = locate(row, root, store.url)
     if _reads_file(source, path, window.frames is not None, store.url):
         count = min(len(window.valid) * tracks.every, int(row["frames"]) - first)
-        images = read_frames(path, range(first, first + count))
+        images = read_frames(
+            path,
+            range(first, first + count),
+            size=(int(row["height"]), int(row["width"])),
+            square_pixels=store.spec.square_pixels,
+        )
         canvas = plan_canvas(*images.shape[1:3], store.spec)
         frames = np.stack([canvas.crop(canvas.resize(image)) for image in images])
         return Clip(str(row["id"]), tracks, frames, tuple(range(count)), first, fps)

@@ -6,6 +6,7 @@ mme predict VIDEO.mp4 --weights runs/finetune -o prediction.png
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from mme_core.clips.views import test_views, to_model_input
 from mme_core.datasets import VideoItem
-from mme_core.errors import UsageError, VideoError
+from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.model import Classifier
 from mme_core.weights.load import Weights
 from mme_core.weights.save import writing
@@ -30,13 +31,13 @@ SHOWN = 8  # frames of the picture
 
 
 def predict(
-    model: Classifier, weights: Weights, video: Path, clips: int, crops: int
+    model: Classifier, weights: Weights, video: str, clips: int, crops: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(scores float64 [C], frames uint8 [T, H, W, 3] of the middle clip) of a file.
 
     Raises VideoError where it cannot be read.
     """
-    source = FileSource([VideoItem(video.name, str(video))], weights.class_names or ())
+    source = FileSource([VideoItem(_name(video), video)], weights.class_names or ())
     plan = view_plan(
         source,
         LabelledDataConfig(),
@@ -52,14 +53,21 @@ def predict(
     return scores.cpu().numpy(), frames[len(frames) // 2]
 
 
-def draw(path: Path, video: Path, frames_THW3: np.ndarray, best: list[tuple[str, float]]) -> None:
+def _name(video: str | Path) -> str:
+    """The last part of a path or URL."""
+    return str(video).rstrip("/").rpartition("/")[2]
+
+
+def draw(
+    path: Path, video: str | Path, frames_THW3: np.ndarray, best: list[tuple[str, float]]
+) -> None:
     """The clip's frames above the bars of its best classes, as a PNG."""
     from matplotlib.figure import Figure
 
     chosen = np.linspace(0, len(frames_THW3) - 1, min(SHOWN, len(frames_THW3))).round().astype(int)
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3))
-    top.suptitle(shorten(video.name, 100))
+    top.suptitle(shorten(_name(video), 100))
     for axes, index in zip(top.subplots(1, len(chosen)), chosen):
         axes.imshow(frames_THW3[index])
         axes.set_axis_off()
@@ -75,14 +83,14 @@ def draw(path: Path, video: Path, frames_THW3: np.ndarray, best: list[tuple[str,
         figure.savefig(path, dpi=110)
 
 
-def pictures(videos: list[Path], output: Path | None) -> list[Path | None]:
+def pictures(videos: Sequence[str | Path], output: Path | None) -> list[Path | None]:
     """Where each video's picture goes. Raises UsageError where two would be the same file."""
     if output is None:
         return [None] * len(videos)
     if len(videos) == 1:
         check_suffix(output, ".png")
         return [output]
-    names = [f"{video.stem}.png" for video in videos]
+    names = [f"{Path(_name(video)).stem}.png" for video in videos]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"-o {output}: several pictures would be {min(twice)}; do them one by one")
     return [output / name for name in names]
@@ -94,12 +102,14 @@ def main(argv: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file or a URL")
     parser.add_argument("--weights", required=True, help="a fine-tuned run's folder, or a file")
     parser.add_argument("-o", "--output", type=Path, help="picture.png, or a folder for several")
     parser.add_argument("--clips", type=int, default=5)
     parser.add_argument("--crops", type=int, default=3)
     parser.add_argument("--device", default="auto", choices=DEVICES)
+    # A file -id.mp4 is not meant as an option.
+    argv = [f"./{word}" if word[:1] == "-" and Path(word).is_file() else word for word in argv]
     arguments = parser.parse_args(argv)
     if arguments.clips < 1 or arguments.crops < 1:
         raise UsageError("--clips and --crops must be at least 1")
@@ -111,7 +121,7 @@ def main(argv: list[str]) -> int:
     for video, picture in zip(arguments.videos, outputs):
         try:
             scores, frames = predict(model, weights, video, arguments.clips, arguments.crops)
-        except VideoError as error:
+        except (VideoError, StoreError, OSError) as error:
             failed.append(f"{video}: {error}")
             continue
         order = rank(scores[None])[0][:TOP]
@@ -122,5 +132,7 @@ def main(argv: list[str]) -> int:
         if picture:
             draw(picture, video, frames, best)
     if failed:
-        raise VideoError("; ".join(failed))
+        raise VideoError(
+            f"{len(failed)} of {len(outputs)} videos cannot be used: {'; '.join(failed)}"
+        )
     return 0

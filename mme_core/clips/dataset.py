@@ -193,16 +193,16 @@ class ClipDataset(Dataset):
         first = (window.start + np.arange(real) * spec.clip_step) * spec.hop
         raw = (first[:, None] + [0, spec.stride]).ravel()
         try:
-            images = read_frames(join(self.root, row["path"]), raw, window.pts[:real].ravel())
+            images = read_frames(
+                join(self.root, row["path"]),
+                raw,
+                window.pts[:real].ravel(),
+                size=(row["height"], row["width"]),
+                square_pixels=spec.square_pixels,
+            )
         except VideoError as error:
             raise VideoError(f"{row['id']}, which is in the store: {error}") from error
-        height, width = images.shape[1:3]
-        if (height, width) != (row["height"], row["width"]):
-            raise VideoError(
-                f"{row['id']}: its frames are {width}×{height} and were {row['width']}×"
-                f"{row['height']} when the store was made; has the file changed?"
-            )
-        canvas = plan_canvas(height, width, spec)
+        canvas = plan_canvas(row["height"], row["width"], spec)
         canvases = [canvas.crop(canvas.resize(image)) for image in images]
         return canvases + canvases[-1:] * (TUBELET * (self.tubelets - real))
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from mme_core.canvas import Canvas, grid_points
-from mme_core.errors import VideoError
 from mme_core.extract.camera import homography
 from mme_core.extract.flow import FlowFunction
 from mme_core.extract.hog import HogField
+from mme_core.extract.repeats import Repeats
 from mme_core.extract.tracks import consistent, inside, sample
-from mme_core.io.video import Frame
+from mme_core.io.frame import Frame
 from mme_core.spec import TUBELET, TargetSpec
 
 Render = Callable[[Frame, Canvas, TargetSpec], Any]  # a sampled frame as a tubelet keeps it
@@ -53,15 +53,17 @@ class Tubelet:
 
 
 class Tracker:
-    """Takes a video's frames one by one and gives its tubelets as they are complete.
+    """Takes a video's frames, all of one size, and gives its tubelets as they are complete.
 
-    `frames` counts the frames taken, `unmatched` the pairs whose camera motion was not found.
+    `frames` counts the frames taken, `unmatched` the pairs whose camera motion was not found;
+    `repeats` tells of pictures that are stored twice.
     """
 
     def __init__(
         self, canvas: Canvas, spec: TargetSpec, flow: FlowFunction, render: Render
     ) -> None:
         self.canvas, self.frames, self.unmatched = canvas, 0, 0
+        self.repeats = Repeats()
         self._spec, self._flow, self._render = spec, flow, render
         self._grid = grid_points(canvas.hp, canvas.wp, spec).reshape(-1, 2)
         self._grid += np.array(canvas.offset, np.float32)
@@ -72,13 +74,12 @@ class Tracker:
 
     def take(self, frame: Frame) -> list[Tubelet]:
         """Follows the live tubelets to `frame`; returns those that are complete with it."""
-        if frame.shape != (self.canvas.height, self.canvas.width):
-            raise VideoError(f"the size of the frames changes at frame {frame.number}")
         self.frames += 1
         followed = self._followed()
         starts = frame.number % self._spec.hop == 0
         luma = frame.luma(self._to_region) if followed or starts else None
         if followed:
+            self.repeats.add(self._luma, luma)
             self._advance(followed, luma, frame.joined)
         if starts:
             self._start(frame.number)

@@ -1,7 +1,12 @@
-"""Stage 1 for one video: frames -> flow -> tracks and HOG -> targets, in one streaming pass."""
+"""Stage 1 for one video: frames -> flow -> tracks and HOG -> targets, in one streaming pass.
+
+Where the frame size changes, only the longest part of one size is used.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +20,10 @@ from mme_core import targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.errors import VideoError
 from mme_core.extract.flow import flow_function
+from mme_core.extract.remarks import warnings_of, why_none_is_valid
 from mme_core.extract.tracker import Render, Tracker, Tubelet
-from mme_core.io.video import Frame, Video
+from mme_core.io.frame import Frame
+from mme_core.io.video import Part, Parts, Video
 from mme_core.spec import TargetSpec
 
 
@@ -24,7 +31,7 @@ from mme_core.spec import TargetSpec
 class VideoSummary:
     """What is known of a video once it has been read; frames are counted, not taken from headers.
 
-    fps is measured from the timestamps where they increase, otherwise the header's.
+    fps is measured from the timestamps where they go forward, otherwise the header's.
     """
 
     frames: int
@@ -98,7 +105,8 @@ def stream_tubelets(
 
     `summary` of what is returned describes the video once the iteration is over. Iterating raises
     VideoError, whose message is the reason, for a file that is no usable video, a video without
-    one valid trajectory, and one that takes longer than `deadline_s` seconds.
+    one valid trajectory, and one that takes longer than `deadline_s` seconds. Iterating raises
+    LaterPartError where the tubelets so far must be dropped; a second iteration gives the others.
     """
     return TubeletStream(path, spec, deadline_s, _render_jpeg, _code)
 
@@ -108,7 +116,10 @@ def extract_video(
 ) -> VideoTargets:
     """All targets of one video as float arrays; errors as in `stream_tubelets`."""
     stream = TubeletStream(path, spec, deadline_s, _render_rgb, _float_arrays)
-    tubelets = list(stream)
+    try:
+        tubelets = list(stream)
+    except LaterPartError:
+        tubelets = list(stream)
     arrays = {name: np.stack([tubelet[name] for tubelet in tubelets]) for name in tubelets[0]}
     frames = arrays.pop("frames")
     cameras = arrays.pop("homography")
@@ -118,6 +129,13 @@ def extract_video(
         homography=cameras if spec.camera == "homography" else None,
         summary=stream.summary,
     )
+
+
+class LaterPartError(VideoError):
+    """The frame size changed, and a later part of one size is longer than the first.
+
+    The tubelets so far are not those of the video; iterating its stream again gives these.
+    """
 
 
 class TubeletStream:
@@ -133,19 +151,24 @@ class TubeletStream:
     ) -> None:
         self.summary: VideoSummary | None = None
         self._path, self._spec, self._deadline_s = path, spec, deadline_s
+        self._deadline: float | None = None  # of both iterations, where there are two
+        self._part: Part | None = None  # the frames to use; known once the size has changed
+        self._frames = 0  # of the whole file, where only a part is used
         self._flow, self._render, self._finish = flow_function(spec.flow), render, finish
 
     def __iter__(self) -> Iterator[Any]:
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._deadline_s
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # flow computed in stripes would depend on the machine
         try:
-            with Video(self._path, time.monotonic() + self._deadline_s) as video:
+            with Video(self._path, self._deadline, square_pixels=self._spec.square_pixels) as video:
                 yield from self._extract(video)
         finally:
             cv2.setNumThreads(threads)
 
     def _extract(self, video: Video) -> Iterator[Any]:
-        frames = iter(video)
+        frames = self._of_one_size(video)
         first = next(frames, None)
         if first is None:
             raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
@@ -157,17 +180,49 @@ class TubeletStream:
             any_valid |= bool(tubelet.valid.any())
             yield self._finish(tubelet, canvas, self._spec)
         if not any_valid:
-            raise VideoError(_why_none_is_valid(tracker.frames, self._spec))
+            raise VideoError(why_none_is_valid(tracker.frames, self._spec))
         self.summary = VideoSummary(
             frames=tracker.frames,
-            fps=_frames_a_second(video, tracker.frames),
+            fps=video.frame_rate,
             height=canvas.height,
             width=canvas.width,
             hp=canvas.hp,
             wp=canvas.wp,
             tubelets=count,
-            warnings=_warnings(video, tracker),
+            warnings=(*warnings_of(video, tracker, first, self._spec), *self._part_warning()),
         )
+
+    def _of_one_size(self, video: Video) -> Iterator[Frame]:
+        """The frames of the longest part of one size, counted from its start.
+
+        The first iteration takes the first part for it, and looks at the others once it is over.
+        """
+        if self._part is not None:
+            yield from _frames_of(video, self._part)
+            return
+        parts = Parts()
+        for frame in video:
+            parts.add(frame)
+            if parts.changes == 0:
+                yield frame
+        if parts.changes and parts.longest is not None:
+            self._part, self._frames = parts.longest, parts.frames
+            if self._part.first:
+                raise LaterPartError("the frame size changes, and a later part is longer")
+
+    def _part_warning(self) -> tuple[str, ...]:
+        if self._part is None:
+            return ()
+        last = self._part.first + self._part.count - 1
+        return (
+            f"the frame size changes: only frames {self._part.first} … {last} of {self._frames} "
+            "are used, the longest part of one size",
+        )
+
+
+def _frames_of(video: Video, part: Part) -> Iterator[Frame]:
+    for frame in itertools.islice(video, part.first, part.first + part.count):
+        yield dataclasses.replace(frame, number=frame.number - part.first)
 
 
 def _tubelets(tracker: Tracker, first: Frame, others: Iterator[Frame]) -> Iterator[Tubelet]:
@@ -228,32 +283,3 @@ def _render_jpeg(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None
     image = canvas.crop(canvas.resize(frame.bgr()))
     quality = [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality]
     return cv2.imencode(".jpg", image, quality)[1].tobytes()
-
-
-def _frames_a_second(video: Video, frames: int) -> float:
-    timeline = video.timeline
-    if not (timeline.increasing and frames > 1 and video.time_base):
-        return video.header_rate
-    return (frames - 1) / ((timeline.last - timeline.first) * video.time_base)
-
-
-def _why_none_is_valid(frames: int, spec: TargetSpec) -> str:
-    needed = max(spec.length, spec.stride) + 1
-    if frames < needed:
-        counted = f"{frames} frame{'s' * (frames != 1)}"
-        return f"{counted}: too short for one trajectory of {spec.length} steps ({needed} frames)"
-    return f"{frames} frames without one valid trajectory: gaps, or points that leave the frame"
-
-
-def _warnings(video: Video, tracker: Tracker) -> tuple[str, ...]:
-    """Remarks for the video's row of the table."""
-    counts = {
-        "broken packets": video.broken_packets,
-        "damaged frames": video.damaged_frames,
-        "gaps": video.timeline.gaps,
-        "frame pairs without a homography": tracker.unmatched,
-    }
-    remarks = [f"{name}: {count}" for name, count in counts.items() if count]
-    if not video.timeline.increasing:
-        remarks.append("timestamps are missing or do not increase")
-    return tuple(remarks)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INSIDE = "::"
 SUFFIXES = (".h5", ".hdf5")
+MAX_BYTES = 2 * 2**30  # of a video, which is read into memory
+_COMPRESSION = 16  # no filter of HDF5 makes an encoded video so many times smaller
 
 
 def is_inside(path: str) -> bool:
@@ -31,20 +33,50 @@ def open_container(path: str) -> h5py.File:
 
 
 def read_inside(path: str) -> io.BytesIO:
-    """The bytes of a video in an HDF5 file; VideoError when they are not there."""
-    import h5py
+    """The bytes of a video in an HDF5 file.
 
+    Raises VideoError where they are not there, and for a dataset that is not plain bytes stored in
+    this file: one that lies behind a link or in other files, is put together from other datasets,
+    was not written in full, or is larger than MAX_BYTES.
+    """
     container, _, name = path.partition(INSIDE)
     try:
         with open_container(container) as file:
-            thing = file[name]
-            if not isinstance(thing, h5py.Dataset):
-                raise VideoError("a group of the HDF5 file, not a video")
-            data = np.asarray(thing)
+            dataset = _dataset(file, name)
+            _check_plain(dataset)
+            return io.BytesIO(np.asarray(dataset).tobytes())
     except KeyError as error:
         raise VideoError("no such video in the HDF5 file") from error
-    except OSError as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's, for damage
         raise VideoError(f"the HDF5 file cannot be read: {error}") from error
-    if data.dtype.itemsize != 1 and data.dtype.kind not in "VS":
-        raise VideoError(f"{data.dtype} numbers in the HDF5 file, not the bytes of a video file")
-    return io.BytesIO(data.tobytes())
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """What lies under the name, reached without soft or external links."""
+    import h5py
+
+    thing = file["/"]
+    for part in name.strip("/").split("/"):
+        if not isinstance(thing, h5py.Group):
+            raise VideoError("no such video in the HDF5 file")
+        link = thing.get(part, getlink=True)
+        if isinstance(link, (h5py.SoftLink, h5py.ExternalLink)):
+            raise VideoError("a link in the HDF5 file, which is not followed")
+        thing = thing[part]
+    if not isinstance(thing, h5py.Dataset):
+        raise VideoError("a group of the HDF5 file, not a video")
+    return thing
+
+
+def _check_plain(dataset: h5py.Dataset) -> None:
+    """Raises VideoError, before anything is read, for what is not bytes stored in this file."""
+    kind = dataset.dtype
+    if kind.hasobject or (kind.itemsize != 1 and kind.kind not in "VS"):
+        raise VideoError(f"{kind} numbers in the HDF5 file, not the bytes of a video file")
+    if dataset.external or dataset.is_virtual:
+        raise VideoError("an HDF5 dataset that lies in other files, which are not read")
+    if dataset.nbytes > MAX_BYTES:
+        raise VideoError(f"{dataset.nbytes} bytes in the HDF5 file; the limit is {MAX_BYTES}")
+    filtered = dataset.id.get_create_plist().get_nfilters() > 0
+    if dataset.nbytes > dataset.id.get_storage_size() * (_COMPRESSION if filtered else 1):
+        raise VideoError("an HDF5 dataset that was not written in full")

@@ -6,119 +6,55 @@ is found where a packet is broken, a picture is damaged or a constant rate misse
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import av
-import av.logging
-import cv2
 import numpy as np
-from av.sidedata.sidedata import Type
 
 from mme_core.errors import VideoError
-from mme_core.io.containers import is_inside, read_inside
-from mme_core.io.remote import RemoteFile, is_url
+from mme_core.io.frame import SQUARE, Frame, squared
+from mme_core.io.opening import check_size, open_media, video_stream
 from mme_core.io.timeline import NO_PTS, Timeline
 
-MAX_PIXELS = 64_000_000  # of a frame; 8K is 33 million
-# Of `av.open`. From version 19 on PyAV reads metadata that is not UTF-8 without being told.
-OPEN_WORDS = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
-
-_LIMITED_RANGE, _FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
-_Y_PLANE_FORMATS = frozenset(
-    f"yuv{variant}" for variant in ("410p", "411p", "420p", "422p", "440p", "444p", "a420p")
-) | {"yuvj420p", "yuvj422p", "yuvj440p", "yuvj444p", "nv12", "nv21", "nv16", "nv24"}
-_FROM_LIMITED_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One decoded frame. `joined` is False where a gap lies between it and the frame before."""
-
-    number: int
-    pts: int
-    joined: bool
-    picture: av.VideoFrame
-
-    def luma(self, resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Resized luma, uint8 [h, w]; 0 is black and 255 white whatever the file's range is.
-
-        The Y plane is luma; it is resized before a limited range is stretched: fewer pixels.
-        """
-        name, range_ = self.picture.format.name, self.picture.color_range
-        if name not in _Y_PLANE_FORMATS:
-            image = resize(self._upright(self.picture.to_ndarray(format="gray", threads=1)))
-            # FFmpeg stretches a limited range, except where it is grey already
-            limited = name.startswith("gray") and range_ == _LIMITED_RANGE
-            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else image
-        plane = self.picture.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
-        if name.startswith("yuvj") or range_ == _FULL_RANGE:
-            return image.copy()  # the plane's memory goes back to the decoder
-        return cv2.LUT(image, _FROM_LIMITED_RANGE)
-
-    def bgr(self) -> np.ndarray:
-        """Colours as OpenCV wants them, uint8 [H, W, 3]."""
-        return self._upright(self.picture.to_ndarray(format="bgr24", threads=1))
-
-    def rgb(self) -> np.ndarray:
-        """Colours, uint8 [H, W, 3]."""
-        return self._upright(self.picture.to_ndarray(format="rgb24", threads=1))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(height, width), rotation applied."""
-        size = self.picture.height, self.picture.width
-        return size[::-1] if self._display[0] else size
-
-    @functools.cached_property
-    def _display(self) -> tuple[bool, bool, bool]:
-        """Does the file ask to exchange rows and columns, then to mirror x, to mirror y?
-
-        The nearest such turn: any other angle would leave empty corners.
-        """
-        matrix = self.picture.side_data.get(Type.DISPLAYMATRIX)
-        if matrix is None:
-            return False, False, False
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # to (ax + cy, bx + dy)
-        return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
-
-    def _upright(self, image: np.ndarray) -> np.ndarray:
-        turned, mirror_x, mirror_y = self._display
-        image = cv2.transpose(image) if turned else image
-        if mirror_x or mirror_y:
-            image = cv2.flip(image, -1 if mirror_x and mirror_y else int(mirror_x))
-        return image
+_NEARLY_SQUARE = 0.03  # what sizes rounded to even numbers make of square pixels
+_WIDEST = 4  # an aspect beyond it is taken for damage
 
 
 class Video:
     """An open file; iterating decodes it once from the start.
 
-    After the iteration `timeline`, `broken_packets` and `damaged_frames` tell what was met. Raises
-    VideoError, whose message is the reason, for a file that cannot be opened and when `deadline`
-    (of `time.monotonic`) passes.
+    After the iteration `timeline` and the counts `broken_packets`, `damaged_frames` and
+    `interlaced_frames` tell what was met. `pixel_aspect` is a pixel's declared width over its
+    height; with `square_pixels` frames are stretched until it is 1. Raises VideoError, whose
+    message is the reason, for a file that cannot be opened and when `deadline` (of
+    `time.monotonic`) passes.
     """
 
-    def __init__(self, path: str | Path, deadline: float = float("inf")) -> None:
+    def __init__(
+        self, path: str | Path, deadline: float = float("inf"), *, square_pixels: bool = True
+    ) -> None:
         self._deadline = deadline
-        self.broken_packets = self.damaged_frames = 0
+        self.broken_packets = self.damaged_frames = self.interlaced_frames = 0
         self.trouble = ""  # what FFmpeg said of the last broken packet
-        self._container = _open(path)
+        self._container = open_media(path)
         try:
-            self._stream = _video_stream(self._container)
+            self._stream = video_stream(self._container)
         except VideoError:
             self._container.close()
             raise
+        self.pixel_aspect = _pixel_aspect(self._stream)
+        self._stretch = self.pixel_aspect if square_pixels else SQUARE
         # AVI stores no timestamps: FFmpeg makes them up from the order of the packets.
-        self.timeline = Timeline(reliable=self._container.format.name != "avi")
+        self._has_clock = self._container.format.name != "avi"
+        self.timeline = Timeline(reliable=self._has_clock)
 
-    def __enter__(self) -> Video:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -130,8 +66,11 @@ class Video:
         self._container.close()
 
     @property
-    def header_rate(self) -> float:
-        """Frames a second as the header says, 0 where it does not."""
+    def frame_rate(self) -> float:
+        """Frames a second: measured so far, or the header's where timestamps do not tell; or 0."""
+        measured = self.timeline.rate.measure(self.time_base) if self._has_clock else 0.0
+        if self._has_clock and (measured := self.timeline.rate.measure(self.time_base)):
+            return measured
         return float(self._stream.average_rate or 0)
 
     @property
@@ -146,7 +85,8 @@ class Video:
             joined = self.timeline.step(pts) and not damaged and not picture.is_corrupt
             damaged = picture.is_corrupt
             self.damaged_frames += damaged
-            yield Frame(number, pts, joined, picture)
+            self.interlaced_frames += picture.interlaced_frame
+            yield Frame(number, pts, joined, picture, self._stretch)
 
     def seek(self, pts: int) -> None:
         """Goes on from the last key frame not after `pts`. Raises VideoError where that fails."""
@@ -162,12 +102,12 @@ class Video:
                 pictures = packet.decode()
             except av.error.FFmpegError as error:
                 self.broken_packets += 1
-                self.trouble = error.strerror
+                self.trouble = error.strerror or str(error)
                 self.timeline.lose(packet.pts, reorders)
                 continue
             for picture in pictures:
                 self._check_deadline()
-                check_size(picture.height, picture.width)
+                check_size(*squared(picture.height, picture.width, self._stretch))
                 yield picture
 
     def packets(self) -> Iterator[av.Packet]:
@@ -177,53 +117,131 @@ class Video:
             self._check_deadline()
             try:
                 yield next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):  # PyAV's, where a stream appeared in the middle
                 return
             except av.error.FFmpegError as error:  # the rest of the file cannot be read
                 self.broken_packets += 1
-                self.trouble = error.strerror
+                self.trouble = error.strerror or str(error)
                 return
+
+    def presented_pts(self) -> list[int]:
+        """Timestamps of the frames to be shown, in their order; found without decoding.
+
+        An estimate: a decoder may put out fewer frames. Packets that an edit list cuts away, and
+        VP8's hidden reference frames, are left out.
+        """
+        hides = self._stream.codec_context.name in ("vp8", "libvpx")
+        pts = [
+            NO_PTS if packet.pts is None else packet.pts
+            for packet in self.packets()
+            if packet.size and not packet.is_discard and not (hides and _is_hidden_vp8(packet))
+        ]
+        return sorted(pts)
 
     def _check_deadline(self) -> None:
         if time.monotonic() > self._deadline:
             raise VideoError("took longer than the time limit of a video")
 
 
-def check_size(height: int, width: int) -> None:
-    """Raises VideoError for a frame too large to hold in memory."""
-    if height * width > MAX_PIXELS:
-        raise VideoError(f"a frame of {width}×{height} is larger than {MAX_PIXELS} pixels")
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Declared width of a pixel over its height; 1 also where it is nearly 1, or absurd."""
+    declared = Fraction(stream.sample_aspect_ratio or SQUARE)
+    believed = 1 / _WIDEST <= declared <= _WIDEST and abs(declared - 1) > _NEARLY_SQUARE
+    return declared if believed else SQUARE
+
+
+def _is_hidden_vp8(packet: av.Packet) -> bool:
+    """RFC 6386, section 9.1: bit 4 of the frame tag is `show_frame`."""
+    return not memoryview(packet)[0] & 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive frames of one size (height, width)."""
+
+    first: int
+    count: int
+    shape: tuple[int, int]
+
+
+class Parts:
+    """Takes a video's frames and finds the longest part of one size; of equals, the first.
+
+    `frames` counts all, `changes` the frames whose size is not that of the one before.
+    """
+
+    def __init__(self) -> None:
+        self.frames = self.changes = 0
+        self.longest: Part | None = None
+        self._first, self._shape = 0, (0, 0)
+
+    def add(self, frame: Frame) -> None:
+        if frame.shape != self._shape:
+            self.changes += self.frames > 0
+            self._first, self._shape = self.frames, frame.shape
+        self.frames += 1
+        count = self.frames - self._first
+        if self.longest is None or count > self.longest.count:
+            self.longest = Part(self._first, count, self._shape)
+
+
+def longest_part(path: str | Path, *, square_pixels: bool = True) -> Part:
+    """The longest part of a file whose frames have one size, by decoding all of them.
+
+    Raises VideoError where no frame can be decoded.
+    """
+    parts = Parts()
+    with Video(path, square_pixels=square_pixels) as video:
+        for frame in video:
+            parts.add(frame)
+    if parts.longest is None:
+        raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
+    return parts.longest
 
 
 def read_frames(
-    path: str | Path, indices: Sequence[int], pts: Sequence[int] | None = None
+    path: str | Path,
+    indices: Sequence[int] | np.ndarray,
+    pts: Sequence[int] | np.ndarray | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    square_pixels: bool = True,
 ) -> np.ndarray:
     """Raw frames `indices` (ascending) of a file: RGB uint8 [n, H, W, 3], rotation applied.
 
     With the frames' `pts` from the store the file is entered at the key frame before the first
     of them; the frames are taken where exactly these pts come up. Where the pts do not increase,
     or do not come up after the jump, frames are counted from the start, as stage 1 counted them.
-    Raises VideoError where the file has not got the frames.
+    `size` (height, width) is what stage 1 saw: frames count from the start of the longest part of
+    one size. Without it they count from the start of the file. `square_pixels` as of `Video`.
+    Raises VideoError where the file has not got the frames, or has them in another size.
     """
     wanted = np.asarray(indices)
     if pts is not None and NO_PTS not in pts and (np.diff(pts) > 0).all():
-        images = _read_by_pts(path, [int(value) for value in pts])
+        images = _read_by_pts(path, [int(value) for value in pts], square_pixels)
         if images is not None:
-            return images
+            return _stack(images, size)
     images = []
-    with Video(path) as video:
+    with Video(path, square_pixels=square_pixels) as video:
         for frame in video:
+            if size is not None and frame.shape != size:
+                break
             if frame.number == wanted[len(images)]:
                 images.append(frame.rgb())
                 if len(images) == len(wanted):
-                    return np.stack(images)
-    raise VideoError(f"{path}: no frame {wanted[len(images)]}; has the file changed?")
+                    return _stack(images, size)
+        else:
+            raise VideoError(f"{path}: no frame {wanted[len(images)]}; has the file changed?")
+    part = longest_part(path, square_pixels=square_pixels)
+    if part.shape != size:
+        raise _another_size(part.shape, size)
+    return read_frames(path, wanted + part.first, square_pixels=square_pixels)
 
 
-def _read_by_pts(path: str | Path, pts: list[int]) -> np.ndarray | None:
+def _read_by_pts(path: str | Path, pts: list[int], square_pixels: bool) -> list[np.ndarray] | None:
     """The frames with exactly these increasing pts; None where they cannot be had by a jump."""
-    images = []
-    with Video(path) as video:
+    images: list[np.ndarray] = []
+    with Video(path, square_pixels=square_pixels) as video:
         if not video.timeline.increasing:
             return None
         try:
@@ -238,67 +256,22 @@ def _read_by_pts(path: str | Path, pts: list[int]) -> np.ndarray | None:
             if frame.pts == pts[len(images)]:
                 images.append(frame.rgb())
                 if len(images) == len(pts):
-                    return np.stack(images)
+                    return images
     return None
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The stream to decode, its decoder set up; VideoError where there is none."""
-    if not container.streams.video:
-        raise VideoError("no video stream")
-    stream = container.streams.best("video") or container.streams.video[0]
-    codec = stream.codec_context
-    if codec is None:
-        raise VideoError("FFmpeg has no decoder for the video stream")
-    check_size(codec.height, codec.width)
-    codec.thread_count = 1  # parallelism is over videos
-    codec.options = {"max_pixels": str(MAX_PIXELS)}
-    return stream
+def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
+    shapes = {image.shape[:2] for image in images}
+    if len(shapes) > 1:
+        raise VideoError("the size of the frames changes between those that are wanted")
+    (shape,) = shapes
+    if size not in (None, shape):
+        raise _another_size(shape, size)
+    return np.stack(images)
 
 
-def _open(path: str | Path) -> av.container.InputContainer:
-    """Opens a file, local, behind a URL or inside an HDF5 file; VideoError says why it cannot be.
-
-    Raises StoreError where it is the connection that fails.
-    """
-    try:
-        source = _source(str(path))
-        return av.open(source, **OPEN_WORDS)
-    except FileNotFoundError as error:
-        raise VideoError("no such file") from error
-    except IsADirectoryError as error:
-        raise VideoError("is a folder, not a video") from error
-    except PermissionError as error:
-        raise VideoError("permission denied") from error
-    except (av.error.FFmpegError, OSError) as error:
-        if _size(source) == 0:
-            raise VideoError("the file is empty") from error
-        raise VideoError(f"{_why(source)}: truncated or not a video") from error
-
-
-def _source(path: str) -> str | BytesIO | RemoteFile:
-    if is_inside(path):
-        return read_inside(path)
-    return RemoteFile(path) if is_url(path) else f"file:{path}"
-
-
-def _size(source: str | BytesIO | RemoteFile) -> int:
-    if isinstance(source, str):
-        return Path(source.removeprefix("file:")).stat().st_size
-    return source.seek(0, 2)
-
-
-def _why(source: str | BytesIO | RemoteFile) -> str:
-    """FFmpeg's last words on a file that does not open. Its log is off in ordinary use."""
-    if not isinstance(source, str):
-        source.seek(0)
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture():  # keeps the words off the terminal
-            av.open(source).close()
-    except av.error.FFmpegError as error:
-        return error.log[2].strip() if error.log else error.strerror
-    finally:
-        av.logging.set_level(level)
-    return "cannot be opened"
+def _another_size(found: tuple[int, int], expected: tuple[int, int]) -> VideoError:
+    return VideoError(
+        f"its frames are {found[1]}×{found[0]} and were {expected[1]}×{expected[0]} when the "
+        "store was made; has the file changed?"
+    )

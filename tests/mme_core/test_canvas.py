@@ -82,7 +82,7 @@ def test_the_region_has_64_pixels_around_the_canvas_where_the_frame_has_them():
 
 
 def test_the_defaults_are_those_of_the_contract():
-    fields = "4 8 16 4 6 256 320 dis-medium False none 9 8 jpeg 90"
+    fields = "4 8 16 4 6 256 320 dis-medium False none 9 8 jpeg 90 True"
     assert " ".join(map(str, SPEC.to_dict().values())) == fields
     with pytest.raises(UsageError, match="the validity of a patch is 8 bits"):
         TargetSpec(points=9, patch=15)

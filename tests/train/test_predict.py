@@ -1,8 +1,12 @@
 from pathlib import Path
 
+import cv2
+import fsspec
 import numpy as np
 import pytest
 import torch
+from motion import render, translation
+from odd_videos import write_parts
 
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import build_classifier
@@ -70,6 +74,36 @@ def test_a_video_that_cannot_be_read_does_not_stop_the_others(
     with pytest.raises(VideoError, match=r"broken\.mp4: "):
         main([*videos, "--weights", str(weights), "--clips", "1"])
     assert capsys.readouterr().out.startswith(videos[1])
+
+
+def test_every_kind_of_bad_video_is_listed_at_the_end(labelled_set, weights, tmp_path, capsys):
+    moving = render(translation(1.5, 0), 12, 64, 96, finest=6)
+    glued = write_parts(tmp_path / "glued.ts", [moving, moving[:4, :48, :64]])
+    cv2.imwrite(str(tmp_path / "cover.jpg"), moving[0])
+    good = str(labelled_set / "val" / "left" / "0.mp4")
+    bad = [str(tmp_path / "cover.jpg"), "nowhere://a.mp4", str(tmp_path)]
+    with pytest.raises(
+        VideoError, match=r"^3 of 5 videos cannot be used: .*still picture"
+    ) as caught:
+        main([bad[0], good, *bad[1:], str(glued), "--weights", str(weights), "--clips", "2"])
+    assert all(name in str(caught.value) for name in bad)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if not line.startswith(" ")] == [good, str(glued)]
+
+
+def test_a_url_and_a_name_that_begins_with_a_dash(
+    labelled_set, weights, tmp_path, capsys, monkeypatch
+):
+    data = (labelled_set / "val" / "left" / "0.mp4").read_bytes()
+    (tmp_path / "-id.mp4").write_bytes(data)
+    with fsspec.open("memory://predict/a.mp4", "wb") as file:
+        file.write(data)
+    monkeypatch.chdir(tmp_path)
+    videos = ["-id.mp4", "memory://predict/a.mp4"]
+    assert main([*videos, "--weights", str(weights), "--clips", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "./-id.mp4" and printed[6] == "memory://predict/a.mp4"
+    assert printed[1:6] == printed[7:]
 
 
 def test_pictures_of_long_names_are_whole(weights, tmp_path, recwarn):

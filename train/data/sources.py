@@ -1,8 +1,8 @@
 """Labelled videos as clips of frames: from video files, or from the frames of a store.
 
-A source offers the frames of each video under the numbers 0 … frames − 1: a file all its raw
-frames, a store every `spec.stride`-th. `step` is the raw frames between two that it offers,
-`stride` those between two of a clip where nothing else is said.
+A source numbers the frames of each video from 0: a file source offers all raw frames, a store
+source every `spec.stride`-th. `step` is the distance of two frames on offer, in raw frames;
+`stride` is the distance of two frames of a clip, unless `data.stride` says otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
 from mme_core.io.place import open_place
 from mme_core.io.remote import join
-from mme_core.io.video import NO_PTS, Video, read_frames
+from mme_core.io.video import Video, longest_part, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.table import read_attributes, shard_numbers
@@ -27,7 +27,7 @@ from mme_core.store.window import decode_frames
 from train.data.stores import check_finished
 from train.recipes.classification import LabelledDataConfig
 
-FILE_STRIDE = 4  # raw frames between two of a clip from files that belong to no store
+FILE_STRIDE = 4  # raw frames from one frame of a clip to the next, for files without a store
 
 Choose = Callable[[int], np.ndarray]  # frames of a video -> the indices to read, of any shape
 
@@ -52,7 +52,7 @@ class Source(Protocol):
 
 
 class FileSource:
-    """Frames decoded from video files, at their own size."""
+    """Frames decoded from video files, at their own size, with square pixels by default."""
 
     step = 1
 
@@ -62,8 +62,10 @@ class FileSource:
         class_names: Sequence[str],
         stride: int = FILE_STRIDE,
         missing: Sequence[tuple[str, str]] = (),
+        square_pixels: bool = True,
     ) -> None:
         self.stride = stride
+        self._square_pixels = square_pixels
         self._missing = list(missing)
         self.items = items
         self.ids = [item.id for item in items]
@@ -74,41 +76,38 @@ class FileSource:
         return self._missing
 
     def read(self, video: int, choose: Choose) -> np.ndarray:
-        """A packet is taken for a frame; where that does not come out, frames are counted."""
+        """A packet is taken for a frame; where that does not come out, frames are counted.
+
+        Where the frame size changes, the frames are those of the longest part of one size.
+        """
         path = self.items[video].path
         pts = packet_pts(path)
         try:
-            return _read_file(path, choose(len(pts)), pts)
+            _check_moving(len(pts))
+            return self._read_file(path, choose(len(pts)), pts)
         except VideoError:
-            count = count_frames(path)
-            if count in (0, len(pts)):
+            part = longest_part(path, square_pixels=self._square_pixels)
+            if (part.first, part.count) == (0, len(pts)):
                 raise
-        return _read_file(path, choose(count), None)
+        _check_moving(part.count)
+        return self._read_file(path, choose(part.count) + part.first, None)
 
-
-def _read_file(path: str, indices: np.ndarray, pts: np.ndarray | None) -> np.ndarray:
-    wanted, inverse = np.unique(indices, return_inverse=True)
-    frames = read_frames(path, wanted, None if pts is None else pts[wanted])
-    return frames[inverse.reshape(indices.shape)]
+    def _read_file(self, path: str, indices: np.ndarray, pts: np.ndarray | None) -> np.ndarray:
+        wanted, inverse = np.unique(indices, return_inverse=True)
+        known = None if pts is None else pts[wanted]
+        frames = read_frames(path, wanted, known, square_pixels=self._square_pixels)
+        return frames[inverse.reshape(indices.shape)]
 
 
 def packet_pts(path: str) -> np.ndarray:
-    """Timestamps of the packets in presentation order, int64; without decoding.
-
-    Raises VideoError for a file without a packet of video.
-    """
+    """Timestamps of the frames to be shown, int64; without decoding."""
     with Video(path) as video:
-        packets = [packet for packet in video.packets() if packet.size]
-        pts = [NO_PTS if packet.pts is None else packet.pts for packet in packets]
-    if not pts:
-        raise VideoError(f"{path}: no frame can be decoded")
-    return np.sort(np.array(pts, np.int64))
+        return np.array(video.presented_pts(), np.int64)
 
 
-def count_frames(path: str) -> int:
-    """Frames that can be decoded, by decoding them."""
-    with Video(path) as video:
-        return sum(1 for _ in video)
+def _check_moving(frames: int) -> None:
+    if frames < 2:
+        raise VideoError("one frame: a still picture, not a video")
 
 
 class StoreSource:
@@ -184,7 +183,9 @@ def open_source(
         VideoItem(id_, join(root or "", path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
-    return FileSource(items, opened.class_names, opened.spec.stride, quarantined(opened))
+    spec = opened.spec
+    lacking = quarantined(opened)
+    return FileSource(items, opened.class_names, spec.stride, lacking, spec.square_pixels)
 
 
 def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | None) -> Sources:
@@ -228,9 +229,10 @@ def relabel(source: Source, class_names: Sequence[str]) -> None:
 
 
 def frame_stride(data_stride: int | None, source: Source) -> int:
-    """Frames of the source between two of a clip, from the raw frames between them (None: its own).
+    """Frame stride of a clip, counted in the source's frames.
 
-    Raises UsageError where it is no whole number.
+    `data_stride` counts raw frames; None stands for the source's own stride. Raises UsageError
+    where the store does not hold the frames of that stride.
     """
     stride = source.stride if data_stride is None else data_stride
     if stride < 1:

@@ -325,7 +325,7 @@ def test_a_video_file_that_changed_is_named(tmp_path):
     store = TargetStore(write_store(tmp_path / "store", [path], spec))
     data = ClipDataset(store, frames=8, image_size=64, source="video", root=tmp_path)
     write_video(path, render(translation(1, 0), 32, 64, 80))
-    with pytest.raises(VideoError, match=r"a/0\.mp4: .* 80×64 and were 64×64"):
+    with pytest.raises(VideoError, match=r"a/0\.mp4, .* 80×64 and were 64×64"):
         data[0]
     path.write_bytes(b"no video")
     with pytest.raises(VideoError, match=r"a/0\.mp4, which is in the store: "):

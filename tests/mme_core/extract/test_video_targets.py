@@ -1,17 +1,20 @@
 import dataclasses
 import gc
 import weakref
+from fractions import Fraction
 
 import av
 import cv2
 import motion
 import numpy as np
 import pytest
+from odd_videos import write_aspect, write_parts
 
 from mme_core import targets
 from mme_core.canvas import plan_canvas
 from mme_core.errors import UsageError, VideoError
 from mme_core.extract import extract_video, stream_tubelets
+from mme_core.extract.video_targets import LaterPartError
 from mme_core.spec import TargetSpec
 from mme_core.store.window import decode_frames
 
@@ -237,3 +240,86 @@ def test_stored_frames_keep_their_colours(folder):
     stored = decode_frames(tubelet.frames).mean((0, 1, 2))
     assert stored[0] > 140 and stored[1:].max() < 30
     assert extract_video(path, SMALL).frames.mean((0, 1, 2)) == pytest.approx(stored, abs=8)
+
+
+MOVING = motion.render(motion.translation(1.5, 0), 40, 64, 96, finest=6)
+
+
+@pytest.mark.parametrize(("first", "second"), [(24, 10), (3, 24)])
+def test_the_longest_part_of_one_size_is_kept(folder, first, second):
+    parts = [MOVING[:first], MOVING[:second, :48, :64]]
+    path = write_parts(folder / "glued.ts", parts)
+    alone = write_parts(folder / "alone.ts", [max(parts, key=len)])
+    found, expected = extract_video(path, SMALL), extract_video(alone, SMALL)
+    assert found.summary.frames == 24 and len(found.valid) == 3
+    assert (found.valid == expected.valid).all()
+    assert np.abs(found.displacement - expected.displacement)[found.valid].max() < 0.01
+    start = 0 if first == 24 else first
+    warning = f"only frames {start} … {start + 23} of {first + second} are used"
+    assert any(warning in text for text in found.summary.warnings)
+
+
+def test_a_stream_says_that_a_later_part_is_longer(folder):
+    path = write_parts(folder / "later.ts", [MOVING[:9, :48, :64], MOVING[:24]])
+    stream = stream_tubelets(path, SMALL)
+    with pytest.raises(LaterPartError):
+        list(stream)
+    assert len(list(stream)) == 3 and stream.summary.height == 64
+
+
+def test_a_file_that_changes_its_size_all_the_time_is_too_short(folder):
+    parts = [MOVING[:1], MOVING[:1, :48, :64]] * 4
+    path = write_parts(folder / "restless.ts", parts)
+    with pytest.raises(VideoError, match="too short for one trajectory"):
+        extract_video(path, SMALL)
+
+
+def test_pixels_that_are_not_square_are_made_so(folder):
+    wide = write_aspect(folder / "wide.mp4", MOVING[:9, :, ::2], Fraction(2))
+    found = extract_video(wide, SMALL)
+    assert (found.summary.height, found.summary.width) == (64, 96)
+    assert found.summary.warnings == ("pixels of 2:1, made square",)
+    assert np.median(found.displacement[found.valid], axis=(0, 1)) == pytest.approx(
+        [1.5, 0], abs=0.1
+    )
+    squeezed = extract_video(wide, dataclasses.replace(SMALL, square_pixels=False))
+    assert squeezed.summary.width == 48
+    assert squeezed.summary.warnings == ("pixels of 2:1, taken as square",)
+
+
+@pytest.mark.parametrize(("times", "warns"), [(1, False), (2, True), (3, True)])
+def test_frames_stored_more_than_once_are_noted(folder, times, warns):
+    path = folder / f"{times}.mp4"
+    motion.write_video(path, np.repeat(MOVING, times, axis=0)[:40])
+    warnings = extract_video(path, SMALL).summary.warnings
+    assert any("frames stored twice" in text for text in warnings) == warns
+
+
+def test_neither_a_standstill_nor_a_still_video_is_frames_stored_twice(folder):
+    still = folder / "standstill.mp4"
+    motion.write_video(still, np.concatenate([MOVING[:10], np.repeat(MOVING[10:11], 30, axis=0)]))
+    assert extract_video(still, SMALL).summary.warnings == ()
+    motion.write_video(still, np.repeat(MOVING[10:11], 30, axis=0))
+    assert extract_video(still, SMALL).summary.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "warning"),
+    [("tff=1", "interlaced frames: 12"), ("frame-packing=3", "two views in one frame (stereo)")],
+)
+def test_what_frames_hold_besides_one_picture_is_noted(folder, parameters, warning):
+    path = folder / "fields.mp4"
+    motion.write_video(path, MOVING[:12], options={"x264-params": parameters})
+    assert extract_video(path, SMALL).summary.warnings == (warning,)
+
+
+@pytest.mark.parametrize("offset", [60_000, -1])
+def test_glued_recordings_keep_their_frame_rate(folder, offset):
+    path = folder / "jump.mkv"
+    pts = [512 * n + (512 * 20 * offset if n >= 20 else 0) for n in range(40)]
+    motion.write_video(path, MOVING, pts=pts if offset > 0 else range(0, 40 * 512, 512))
+    if offset < 0:
+        path = write_parts(folder / "again.ts", [MOVING[:20], MOVING[:20]])
+    found = extract_video(path, SMALL)
+    assert found.summary.fps == pytest.approx(30, rel=0.01)
+    assert not found.valid[2].any() and found.valid[[0, 1, 3]].any((1, 2, 3)).all()

@@ -1,5 +1,7 @@
 """Encoded videos inside HDF5 files: listed, opened, and told apart from what is none."""
 
+import contextlib
+
 import h5py
 import numpy as np
 import pytest
@@ -69,6 +71,68 @@ def test_the_same_targets_as_from_the_file(root):
 def test_reasons(root, path, message):
     with pytest.raises(VideoError, match=message):
         extract_video(f"{root}/{path}", TargetSpec())
+
+
+@pytest.fixture(scope="module")
+def hostile(root):
+    """An HDF5 file whose datasets lead to other files, or claim more than is stored."""
+    clip = np.fromfile(root.parent / "outside/clip.mp4", np.uint8)
+    path = root.parent / "hostile.h5"
+    layout = h5py.VirtualLayout((len(clip),), np.uint8)
+    layout[:] = h5py.VirtualSource("root/train_0.h5", "wave/clip.mp4", (len(clip),))
+    with h5py.File(path, "w") as file:
+        outside = [(str(root.parent / "outside/clip.mp4"), 0, len(clip))]
+        file.create_dataset("external", (len(clip),), np.uint8, external=outside)
+        file.create_virtual_dataset("virtual", layout)
+        file["link"] = h5py.ExternalLink("root/train_0.h5", "wave/clip.mp4")
+        file["folder"] = h5py.ExternalLink("root/train_0.h5", "/wave")
+        file["soft"] = h5py.SoftLink("/plain")
+        file["plain"] = clip
+        file.create_dataset("unwritten", (2**20,), np.uint8)
+        file.create_dataset("chunks", (2**30,), np.uint8, chunks=(2**20,))
+        file.create_dataset("zipped", data=np.zeros(2**22, np.uint8), compression="gzip")
+        file.create_dataset("huge", (2**33,), np.uint8, chunks=(2**20,))
+        file.create_dataset("texts", data=["a", "b"])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("external", "lies in other files"),
+        ("virtual", "lies in other files"),
+        ("link", "a link in the HDF5 file"),
+        ("folder/clip.mp4", "a link in the HDF5 file"),
+        ("soft", "a link in the HDF5 file"),
+        ("unwritten", "not written in full"),
+        ("chunks", "not written in full"),
+        ("zipped", "not written in full"),
+        ("huge", "the limit is 2147483648"),
+        ("texts", "not the bytes of a video file"),
+        ("plain/deeper", "no such video"),
+    ],
+)
+def test_only_plain_bytes_of_the_file_are_read(hostile, name, message):
+    with pytest.raises(VideoError, match=message):
+        read_frames(f"{hostile}::{name}", [0])
+
+
+def test_a_list_of_other_files_in_a_container_is_refused(root):
+    path = root.parent / "playlist.h5"
+    text = f"#EXTM3U\n#EXTINF:9,\nfile:{root.parent}/outside/clip.mp4\n#EXT-X-ENDLIST\n"
+    with h5py.File(path, "w") as file:
+        file["a.mp4"] = np.frombuffer(text.encode(), np.uint8)
+    with pytest.raises(VideoError, match="HLS"):
+        read_frames(f"{path}::a.mp4", [0])
+
+
+def test_a_damaged_container_is_a_video_error(root):
+    data = (root / "val.hdf5").read_bytes()
+    path = root.parent / "damaged.h5"
+    for place in range(0, 2048, 16):
+        path.write_bytes(data[:place] + b"\xff" * 16 + data[place + 16 :])
+        with contextlib.suppress(VideoError):
+            read_frames(f"{path}::bend/1.mp4", [0])
 
 
 def test_a_list_of_videos_in_a_container(root):

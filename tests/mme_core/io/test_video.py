@@ -1,5 +1,6 @@
 import struct
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -7,11 +8,11 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
 from motion import render, translation, write_video
+from odd_videos import write_aspect, write_edited, write_parts
 
 from mme_core.errors import VideoError
-from mme_core.io import video
 from mme_core.io.timeline import NO_PTS, Timeline
-from mme_core.io.video import Video, read_frames
+from mme_core.io.video import Part, Video, longest_part, read_frames
 
 FRAMES = render(translation(1.3, 0.4), 40, 64, 96, finest=4)
 REORDERED = {"crf": "18", "bf": "2", "g": "12"}
@@ -240,7 +241,7 @@ def test_odd_names(folder, reordered, name):
 
 
 def test_a_frame_too_large_is_refused_before_it_is_decoded(reordered, monkeypatch):
-    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 96 - 1)
+    monkeypatch.setenv("MME_MAX_PIXELS", str(64 * 96 - 1))
     with pytest.raises(VideoError, match="96×64 is larger"):
         Video(reordered)
 
@@ -317,3 +318,96 @@ def test_a_broken_packet_without_a_timestamp_makes_what_may_follow_it_doubtful(r
     assert timeline.step(0)
     timeline.lose(None, reorders)
     assert [timeline.step(pts) for pts in range(1, 9)].count(False) == doubtful
+
+
+def test_rows_stored_from_the_bottom_up_are_upright(folder):
+    path = folder / "negative.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("amv", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for image in FRAMES[:3]:
+            picture = av.VideoFrame.from_ndarray(image, "gray")
+            container.mux(stream.encode(picture.reformat(format="yuvj420p")))
+        container.mux(stream.encode())
+    with Video(path) as opened:
+        for frame, image in zip(opened, FRAMES):
+            assert frame.picture.planes[0].line_size < 0  # else this tests nothing
+            assert np.abs(frame.luma(lambda x: x).astype(int) - image).mean() < 6
+            assert np.abs(frame.rgb()[..., 1].astype(int) - image).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"),
+    [("4/3", (64, 128)), ("1/2", (128, 96)), ("64/63", (64, 96)), ("100/1", (64, 96))],
+)
+def test_pixels_become_square_unless_nearly_so_or_absurd(folder, aspect, shape):
+    path = write_aspect(folder / "aspect.mp4", FRAMES[:3], Fraction(aspect))
+    with Video(path) as opened:
+        frame = next(iter(opened))
+        luma = frame.luma(lambda image: image)
+        assert frame.shape == luma.shape == frame.rgb().shape[:2] == shape
+    assert read_frames(path, [1]).shape[1:3] == shape
+    assert read_frames(path, [1], square_pixels=False).shape[1:3] == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "part"), [((9, 5), (0, 9)), ((2, 12), (2, 12)), ((3, 6, 6, 2), (3, 6))]
+)
+def test_the_longest_part_of_one_size(folder, lengths, part):
+    sizes = [(64, 96), (48, 64), (32, 64), (64, 96)]
+    frames = [FRAMES[:n, :h, :w] for n, (h, w) in zip(lengths, sizes)]
+    path = write_parts(folder / "parts.ts", frames)
+    shape = sizes[1 if part[0] else 0]
+    assert longest_part(path) == Part(*part, shape)
+    found = read_frames(path, [0, part[1] - 1], size=shape)
+    expected = frames[1 if part[0] else 0][[0, part[1] - 1]]
+    assert np.abs(found[..., 1].astype(int) - expected).mean() < 5
+
+
+def test_frames_of_two_sizes_are_an_error(folder):
+    path = write_parts(folder / "two.ts", [FRAMES[:5], FRAMES[:5, :48, :64]])
+    with pytest.raises(VideoError, match="the size of the frames changes"):
+        read_frames(path, [3, 7])
+    with pytest.raises(VideoError, match="are 96×64 and were 99×99"):
+        read_frames(path, [0], size=(99, 99))
+
+
+def test_a_stream_that_appears_in_the_middle_ends_nothing(reordered):
+    with Video(reordered) as opened:
+        container = opened._container
+
+        class Appearing:
+            """PyAV fails to flush a stream that was not there at the start."""
+
+            def demux(self, stream):
+                yield from container.demux(stream)
+                raise IndexError("list index out of range")
+
+        opened._container = Appearing()
+        assert len(list(opened)) == 40
+        opened._container = container
+
+
+def shown(path):
+    with Video(path) as opened:
+        expected = opened.presented_pts()
+    return expected, list(decode(path)[2])
+
+
+def test_frames_that_an_edit_list_cuts_away_are_not_counted(folder):
+    path = write_edited(folder / "edited.mp4", FRAMES, 9)
+    expected, seen = shown(path)
+    assert expected == seen and len(seen) < 40 <= len(packets(path)) + 9
+
+
+def test_hidden_frames_of_vp8_are_not_counted(folder):
+    path = folder / "hidden.webm"
+    write_video(path, FRAMES, codec="libvpx", options={"b:v": "300k"})
+    with av.open(str(path)) as container:
+        twentieth = [packet for packet in container.demux(video=0) if packet.size][20]
+        place, start = twentieth.pos, bytes(twentieth)[:16]
+    data = bytearray(path.read_bytes())
+    data[data.index(start, place)] &= ~16
+    path.write_bytes(data)
+    expected, seen = shown(path)
+    assert expected == seen and len(seen) == 39

@@ -1,13 +1,18 @@
 """Labelled videos as clips: the same frames from files and from a store, and what is missing."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from labelled import source_of, write_square
+from motion import render, translation, write_video
+from odd_videos import write_aspect, write_edited, write_parts
 
-from mme_core.errors import UsageError
+from mme_core.datasets import VideoItem
+from mme_core.errors import UsageError, VideoError
 from mme_core.io.video import Video
 from mme_core.store import TargetStore
-from train.data.sources import StoreSource, frame_stride, open_source, packet_pts
+from train.data.sources import FileSource, StoreSource, frame_stride, open_source, packet_pts
 from train.recipes.classification import LabelledDataConfig
 
 
@@ -85,3 +90,36 @@ def test_videos_of_an_official_list_that_are_not_there_are_asked_and_not_read(tm
     source = open_source(LabelledDataConfig(dataset="k400"), None, root=str(tmp_path), split="val")
     assert len(source.ids) == 1
     assert source.missing() == [("b 1–11 s", "in the list, but not in the folder")]
+
+
+MOVING = render(translation(1.5, 0), 40, 64, 96, finest=6)
+
+
+def read_all(path, **options):
+    source = FileSource([VideoItem("a", str(path))], (), **options)
+    return source.read(0, np.arange)
+
+
+@pytest.mark.parametrize(("first", "second"), [(20, 8), (2, 20)])
+def test_a_frame_size_that_changes_leaves_the_longest_part(tmp_path, first, second):
+    path = write_parts(tmp_path / "a.ts", [MOVING[:first], MOVING[:second, :48, :64]])
+    frames = read_all(path)
+    expected = MOVING[:20] if first == 20 else MOVING[:20, :48, :64]
+    assert np.abs(frames[..., 1].astype(int) - expected).mean() < 5
+
+
+def test_a_clip_in_the_middle_counts_the_frames_that_are_shown(tmp_path):
+    path = write_edited(tmp_path / "a.mp4", MOVING, 10)
+    assert np.abs(read_all(path)[..., 1].astype(int) - MOVING[10:40]).mean() < 5
+
+
+def test_frames_have_square_pixels_where_the_store_has(tmp_path):
+    path = write_aspect(tmp_path / "a.mp4", MOVING[:5], Fraction(4, 3))
+    assert read_all(path).shape == (5, 64, 128, 3)
+    assert read_all(path, square_pixels=False).shape == (5, 64, 96, 3)
+
+
+def test_a_video_of_one_frame_is_a_still_picture(tmp_path):
+    write_video(tmp_path / "a.mp4", MOVING[:1])
+    with pytest.raises(VideoError, match="a still picture"):
+        read_all(tmp_path / "a.mp4")

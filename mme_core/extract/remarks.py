@@ -1,0 +1,42 @@
+"""What is said of a video once it has been read: warnings, and why none of it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mme_core.extract.tracker import Tracker
+from mme_core.io.frame import SQUARE, Frame
+from mme_core.io.video import Video
+from mme_core.spec import TargetSpec
+
+
+def why_none_is_valid(frames: int, spec: TargetSpec) -> str:
+    """The reason that a video of so many frames is quarantined for."""
+    needed = max(spec.length, spec.stride) + 1
+    if frames < needed:
+        counted = f"{frames} frame{'s' * (frames != 1)}"
+        return f"{counted}: too short for one trajectory of {spec.length} steps ({needed} frames)"
+    return f"{frames} frames without one valid trajectory: gaps, or points that leave the frame"
+
+
+def warnings_of(video: Video, tracker: Tracker, first: Frame, spec: TargetSpec) -> Iterator[str]:
+    """Remarks for the video's row of the table."""
+    counts = {
+        "broken packets": video.broken_packets,
+        "damaged frames": video.damaged_frames,
+        "gaps": video.timeline.gaps,
+        "frame pairs without a homography": tracker.unmatched,
+        "interlaced frames": video.interlaced_frames,
+    }
+    yield from (f"{name}: {count}" for name, count in counts.items() if count)
+    if not video.timeline.increasing:
+        yield "timestamps are missing or do not increase"
+    if tracker.repeats.often:
+        repeats = tracker.repeats
+        yield f"frames stored twice: {repeats.count} of {repeats.pairs} pairs"
+    aspect = video.pixel_aspect
+    if aspect != SQUARE:
+        done = "made square" if spec.square_pixels else "taken as square"
+        yield f"pixels of {aspect.numerator}:{aspect.denominator}, {done}"
+    if first.is_stereo:
+        yield "two views in one frame (stereo)"
