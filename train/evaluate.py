@@ -14,7 +14,14 @@ from pathlib import Path
 from mme_core.errors import UsageError
 from mme_core.weights.load import build_from, read_weights
 from train.data.labelled import ViewPlan
-from train.data.sources import check_labels, frame_stride, open_source, relabel
+from train.data.overlap import trained_videos
+from train.data.sources import (
+    check_labels,
+    frame_stride,
+    open_source,
+    relabel,
+    warn_of_overlap,
+)
 from train.engine import folder
 from train.engine.distributed import autocast_dtype, connect, disconnect
 from train.recipes import loading
@@ -39,6 +46,9 @@ def main(argv: list[str]) -> int:
                 f"{config.init} has {weights.num_classes} classes, the videos have "
                 f"{len(source.class_names)}"
             )
+        trained = trained_videos(weights.recipe)
+        if trained is not None:
+            warn_of_overlap(trained, source.videos)
         sampling, stride = trained_data(weights.recipe, config.data)
         plan = ViewPlan(
             sampling=sampling,
