@@ -6,7 +6,6 @@ otherwise the videos of DIR/SPLIT/CLASS.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -20,11 +19,10 @@ from mme_core.datasets.manifest import (
     missing_note,
     sort_items,
 )
-from mme_core.datasets.paths import AnyPath, RemotePath, any_path
+from mme_core.datasets.paths import AnyPath, RemotePath, any_path, read_table
+from mme_core.datasets.suffixes import VIDEO_SUFFIXES
 from mme_core.errors import UsageError
 
-_SUFFIXES = "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp ogv ts m2ts mts asf vob"
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 SPLIT_FILE = "split.csv"
 _SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
@@ -153,17 +151,16 @@ def _from_split_file(top: AnyPath, split: str) -> Manifest:
 
 def read_split_file(path: AnyPath) -> Iterator[dict[str, str]]:
     """Rows of a split.csv; `class` may be left out, then it is the path's first folder."""
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise UsageError(f"{path}:1: no column '{min(missing)}'; it needs path,class,split")
-        for row in reader:
-            video, split = row["path"], row["split"]
-            if not video or not split or None in row:
-                raise UsageError(f"{path}:{reader.line_num}: a row must be path,class,split")
-            if video.startswith("/") or ".." in video.split("/"):
-                raise UsageError(
-                    f"{path}:{reader.line_num}: '{video}' must be a path below the list's folder"
-                )
-            yield {"path": video, "class": row.get("class") or class_of(video), "split": split}
+    reader = read_table(path)
+    missing = {"path", "split"} - set(reader.fieldnames or ())
+    if missing:
+        raise UsageError(f"{path}:1: no column '{min(missing)}'; it needs path,class,split")
+    for row in reader:
+        video, split = row["path"], row["split"]
+        if not video or not split or None in row:
+            raise UsageError(f"{path}:{reader.line_num}: a row must be path,class,split")
+        if video.startswith("/") or ".." in video.split("/"):
+            raise UsageError(
+                f"{path}:{reader.line_num}: '{video}' must be a path below the list's folder"
+            )
+        yield {"path": video, "class": row.get("class") or class_of(video), "split": split}

@@ -241,3 +241,17 @@ def test_lists_edited_on_windows_and_names_that_are_not_utf8(tmp_path, made_by_w
         manifest = load_manifest(dataset, tmp_path / dataset)
         wanted = classes.get(dataset, ["wave", "wave"])
         assert (sorted(table(manifest).values()), manifest.notes) == (wanted, ())
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("utf-16", ","), ("utf-8", ";")])
+def test_tables_that_a_spreadsheet_saved(tmp_path, encoding, separator):
+    touch(tmp_path, "train/AAAAAAAAAAA_000001_000011.mp4", "a/1.gif")
+    rows = {
+        "train.csv": ["label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,1,11"],
+        "split.csv": ["path,class,split", "a/1.gif,a,train"],
+    }
+    for name, lines in rows.items():
+        text = "\r\n".join(lines).replace(",", separator)
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    assert list(table(load_manifest("k400", tmp_path, "train")).values()) == ["zumba"]
+    assert table(load_manifest("folder", tmp_path, "train")) == {"a/1.gif": "a"}
