@@ -144,7 +144,7 @@ def locate(row: dict[str, Any], root: str | None, url: str) -> str:
 
 def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
     """Whether to draw on the video file's frames; an error where what is asked for is not there."""
-    there = any_path(path.partition("::")[0]).is_file()  # FILE.h5::NAME is in a container
+    there = any_path(path.partition("::")[0]).exists()  # FILE.h5::NAME is in a container
     if source == "store" and not kept:
         raise StoreError(f"{url} keeps no frames (spec.frames=none): take --source video")
     if source == "store" or (source == "auto" and kept and not there):

@@ -1,4 +1,4 @@
-"""The names of files that are videos, and of pictures that are a video's frames."""
+"""The suffixes of files that are videos."""
 
 from __future__ import annotations
 
@@ -9,4 +9,3 @@ _VIDEOS = """
     rmvb roq swf tod trp ts vob webm wmv wtv y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
-FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})

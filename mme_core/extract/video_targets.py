@@ -16,7 +16,8 @@ from mme_core.canvas import Canvas, plan_canvas
 from mme_core.errors import VideoError
 from mme_core.extract.flow import flow_function
 from mme_core.extract.tracker import Render, Tracker, Tubelet
-from mme_core.io.video import Frame, Video
+from mme_core.io.frame_folder import FrameFolder
+from mme_core.io.video import Frame, Video, open_video
 from mme_core.spec import TargetSpec
 
 
@@ -139,12 +140,12 @@ class TubeletStream:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # flow computed in stripes would depend on the machine
         try:
-            with Video(self._path, time.monotonic() + self._deadline_s) as video:
+            with open_video(self._path, time.monotonic() + self._deadline_s) as video:
                 yield from self._extract(video)
         finally:
             cv2.setNumThreads(threads)
 
-    def _extract(self, video: Video) -> Iterator[Any]:
+    def _extract(self, video: Video | FrameFolder) -> Iterator[Any]:
         frames = iter(video)
         first = next(frames, None)
         if first is None:
@@ -230,7 +231,7 @@ def _render_jpeg(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None
     return cv2.imencode(".jpg", image, quality)[1].tobytes()
 
 
-def _frames_a_second(video: Video, frames: int) -> float:
+def _frames_a_second(video: Video | FrameFolder, frames: int) -> float:
     timeline = video.timeline
     if not (timeline.increasing and frames > 1 and video.time_base):
         return video.header_rate
@@ -245,7 +246,7 @@ def _why_none_is_valid(frames: int, spec: TargetSpec) -> str:
     return f"{frames} frames without one valid trajectory: gaps, or points that leave the frame"
 
 
-def _warnings(video: Video, tracker: Tracker) -> tuple[str, ...]:
+def _warnings(video: Video | FrameFolder, tracker: Tracker) -> tuple[str, ...]:
     """Remarks for the video's row of the table."""
     counts = {
         "broken packets": video.broken_packets,

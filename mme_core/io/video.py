@@ -22,6 +22,7 @@ from av.sidedata.sidedata import Type
 
 from mme_core.errors import VideoError
 from mme_core.io.containers import is_inside, read_inside
+from mme_core.io.frame_folder import FrameFolder, is_frame_folder, read_pictures
 from mme_core.io.remote import RemoteFile, is_url
 from mme_core.io.timeline import NO_PTS, Timeline
 
@@ -55,7 +56,8 @@ class Frame:
             image = resize(self._upright(self.picture.to_ndarray(format="gray", threads=1)))
             # FFmpeg stretches a limited range, except where it is grey already
             limited = name.startswith("gray") and range_ == _LIMITED_RANGE
-            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else image
+            # a grey picture's rows are padded
+            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else np.ascontiguousarray(image)
         plane = self.picture.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
@@ -195,6 +197,11 @@ def check_size(height: int, width: int) -> None:
         raise VideoError(f"a frame of {width}×{height} is larger than {MAX_PIXELS} pixels")
 
 
+def open_video(path: str | Path, deadline: float = float("inf")) -> Video | FrameFolder:
+    """A video file, or a folder of numbered pictures, to be iterated once."""
+    return (FrameFolder if is_frame_folder(path) else Video)(path, deadline)
+
+
 def read_frames(
     path: str | Path, indices: Sequence[int], pts: Sequence[int] | None = None
 ) -> np.ndarray:
@@ -205,6 +212,8 @@ def read_frames(
     or do not come up after the jump, frames are counted from the start, as stage 1 counted them.
     Raises VideoError where the file has not got the frames.
     """
+    if is_frame_folder(path):
+        return read_pictures(path, indices, pts)
     wanted = np.asarray(indices)
     if pts is not None and NO_PTS not in pts and (np.diff(pts) > 0).all():
         images = _read_by_pts(path, [int(value) for value in pts])

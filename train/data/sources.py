@@ -17,9 +17,10 @@ import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
+from mme_core.io.frame_folder import FrameFolder, is_frame_folder
 from mme_core.io.place import Place
 from mme_core.io.remote import join
-from mme_core.io.video import NO_PTS, Video, read_frames
+from mme_core.io.video import NO_PTS, Video, open_video, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.table import read_attributes, shard_numbers
@@ -106,6 +107,8 @@ def packet_pts(path: str) -> np.ndarray:
 
     Raises VideoError for a file without a packet of video.
     """
+    if is_frame_folder(path):
+        return FrameFolder(path).numbers
     with Video(path) as video:
         packets = [packet for packet in video.packets() if packet.size]
         pts = [NO_PTS if packet.pts is None else packet.pts for packet in packets]
@@ -116,7 +119,7 @@ def packet_pts(path: str) -> np.ndarray:
 
 def count_frames(path: str) -> int:
     """Frames that can be decoded, by decoding them."""
-    with Video(path) as video:
+    with open_video(path) as video:
         return sum(1 for _ in video)
 
 

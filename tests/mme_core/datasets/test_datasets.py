@@ -194,3 +194,36 @@ def test_the_demo_set_stays_as_it_was_made(tmp_path):
         load_manifest("demo", root, seed=0)
     (tmp_path / "demo" / "split.csv").unlink()  # broken off: the rest is made
     assert len(load_manifest("demo", root, generate=False).items) == 100
+
+
+def touch_frames(root, *folders):
+    touch(root, *(f"{folder}/{number:05d}.jpg" for folder in folders for number in (1, 2, 3)))
+
+
+def test_folders_of_frames_are_videos(tmp_path):
+    touch_frames(tmp_path, "a/v1", "a/v.2", "b/deep/er", "top")
+    touch(tmp_path, "c/1.mp4", "c/1.jpg", "c/2.jpg", "d/cover.jpg", "0.jpg", "1.jpg")
+    manifest = load_manifest("folder", tmp_path)
+    assert table(manifest) == {
+        "a/v1": "a",
+        "a/v.2": "a",
+        "b/deep/er": "b",
+        "c/1.mp4": "c",
+        "top": None,
+    }
+    assert all(item.path == str(tmp_path / item.id) for item in manifest.items)
+    assert "5 files without a video's suffix left out" in manifest.notes[0]
+
+
+def test_lists_may_name_folders_of_frames(tmp_path):
+    touch_frames(tmp_path, "1", "2")
+    (tmp_path / "l.txt").write_text("1 3 0\n2 3 5\n3 3 1\n")
+    manifest = load_manifest("csv", str(tmp_path / "l.txt"))
+    assert table(manifest) == {"1": "0", "2": "5", "3": "1"}
+    assert manifest.notes[-1] == "1 videos of the list are missing (3)"
+
+
+@pytest.mark.parametrize("suffix", ["gif", "F4V", "y4m", "mxf", "rm", "m2v", "3g2", "h264"])
+def test_folder_takes_every_usual_suffix(tmp_path, suffix):
+    touch(tmp_path, f"a/1.{suffix}")
+    assert table(load_manifest("folder", tmp_path)) == {f"a/1.{suffix}": "a"}
