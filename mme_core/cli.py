@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+_HOME_VALUE = re.compile(r"(?P<name>(?:-{0,2}[\w.-]+=)?)(?P<value>~(?:/.*)?)", re.DOTALL)
+
+
 def _usage() -> str:
     rows = "\n".join(f"  {name:<11}{text}" for name, (_, _, text) in COMMANDS.items())
     return f"usage: mme COMMAND ...\n\n{rows}\n\n`mme COMMAND --help` lists a command's options."
@@ -50,11 +55,23 @@ def _run(name: str, argv: list[str]) -> int:
     return main_function(argv) or 0
 
 
+def expand_home(word: str) -> str:
+    """An argument whose value begins with `~/`, which a shell leaves in --root=~/v and store=~/s.
+
+    A folder that is called `~` is written ./~.
+    """
+    match = _HOME_VALUE.fullmatch(word)
+    if match is None:
+        return word
+    return match["name"] + os.path.expanduser(match["value"])  # noqa: PTH111 – text stays text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command and returns its exit status: 2 for wrong usage, 1 for other errors."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
-    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    name, *rest = map(expand_home, words)
     if name in ("-h", "--help"):
         print(_usage())
         return 0

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
 from mme_core.io.place import Place
@@ -195,7 +195,7 @@ def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
     done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
     todo = sum(item.id not in done for item in items)
     size = arguments.videos_per_shard or default_videos_per_shard(len(items))
-    workers = 1 if arguments.serial else arguments.workers or _cores()
+    workers = 1 if arguments.serial else arguments.workers or usable_cores()
     split = f", split '{manifest.split}'" if manifest.split else ""
     chosen = f", {len(items)} of them chosen" if len(items) < len(manifest.items) else ""
     where = f"Ray at {arguments.address}" if arguments.address else f"workers: {workers}"
@@ -217,7 +217,7 @@ def _pool(
 ) -> Generator[ShardResult]:
     if arguments.serial:
         return run_serial(jobs, display.note)
-    workers = arguments.workers or (None if arguments.address else _cores())
+    workers = arguments.workers or (None if arguments.address else usable_cores())
     return run_ray(jobs, display.note, workers, arguments.address, arguments.gpus_per_task)
 
 
@@ -230,10 +230,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-failures {arguments.max_failures} must not be negative")
     if not 0 <= arguments.gpus_per_task < math.inf:
         raise UsageError(f"--gpus-per-task {arguments.gpus_per_task:g} must be 0 or more")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _absolute(store: str) -> str:

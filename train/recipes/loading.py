@@ -133,7 +133,17 @@ def merge(schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]])
     if missing:
         raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
     _check_values(config)
-    return OmegaConf.to_object(config)
+    return _expand_home(OmegaConf.to_object(config))
+
+
+def _expand_home(config: Any) -> Any:
+    """Text that begins with `~/` is a path in the user's home folder, wherever it stands."""
+    if dataclasses.is_dataclass(config):
+        for item in dataclasses.fields(config):
+            setattr(config, item.name, _expand_home(getattr(config, item.name)))
+    if isinstance(config, str) and (config == "~" or config.startswith("~/")):
+        return str(Path(config).expanduser())
+    return config
 
 
 def _explain(error: OmegaConfBaseException) -> str:
