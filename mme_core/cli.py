@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from mme_core.errors import MMEError, UsageError
+from mme_core.terminal import plain
 
 # name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -76,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0
     if name not in COMMANDS:
-        print(f"mme: no command '{name}'\n\n{_usage()}", file=sys.stderr)
+        print(f"mme: no command '{plain(name)}'\n\n{_usage()}", file=sys.stderr)
         return 2
     try:
         return _run(name, rest)
     except MMEError as error:
-        print(f"mme {name}: {error}", file=sys.stderr)
+        print(f"mme {name}: {plain(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"mme {name}: interrupted", file=sys.stderr)

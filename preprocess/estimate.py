@@ -18,6 +18,7 @@ from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import open_or_create_store
+from mme_core.terminal import plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, Outcome, ShardJob
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
     number = min(arguments.sample, len(manifest.items))
     outcomes, size = _try(manifest, spec, number, arguments.seed, arguments.timeout)
     for line in describe(outcomes, size, len(manifest.items), arguments.cores):
-        print(line)
+        print(plain(line))
     return 0
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest, VideoItem
@@ -34,6 +34,7 @@ from mme_core.store.layout import LEDGER, STORE
 from mme_core.store.table import load_table
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
+from mme_core.terminal import plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob
@@ -129,7 +130,7 @@ class _Work:
 
     def say(self, *lines: str) -> None:
         for line in lines:
-            self.console.print(escape(line), highlight=False, soft_wrap=True)
+            self.console.print(Text(plain(line)), soft_wrap=True)
 
 
 def _run(work: _Work) -> int:
@@ -160,7 +161,7 @@ def _run(work: _Work) -> int:
     if finished:
         work.say(run_line(display.frames, display.seconds, finished, work.place))
     if failures.too_many:
-        print(f"mme flows: {failures} (see {work.place.at(LEDGER)})", file=sys.stderr)
+        print(plain(f"mme flows: {failures} (see {work.place.at(LEDGER)})"), file=sys.stderr)
         return TOO_MANY_FAILURES
     return 0
 

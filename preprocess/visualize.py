@@ -20,6 +20,7 @@ from mme_core.io.video import read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.layout import LEDGER
+from mme_core.terminal import plain
 from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
 from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> int:
         count = 1
     else:
         count = write_film(args.output, film(clip, layers, scale), args.fps or clip.fps)
-    print(f"{args.output}: {count} picture{'s' * (count > 1)} of {clip.name}")
+    print(plain(f"{args.output}: {count} picture{'s' * (count > 1)} of {clip.name}"))
     return 0
 
 

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from mme_core.model import build_classifier
+from mme_core.terminal import plain
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.engine.folder import check_suffix
@@ -50,5 +51,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
-    print(convert(arguments.source, arguments.output, arguments.frames, arguments.image_size))
+    done = convert(arguments.source, arguments.output, arguments.frames, arguments.image_size)
+    print(plain(done))
     return 0

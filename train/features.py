@@ -19,6 +19,7 @@ import zarr
 
 from mme_core.encoder import encoder_from, random_encoder
 from mme_core.errors import UsageError
+from mme_core.terminal import plain
 from mme_core.weights.load import read_weights
 from train.data.labelled import ViewPlan
 from train.data.sources import Source, frame_stride, open_source
@@ -116,7 +117,7 @@ def main(argv: list[str]) -> int:
             write_features(out, aside, features, source, config)
             videos, views, width = features.pooled.shape
             print(
-                f"{out}: [videos, views, width] {videos} × {views} × {width}; "
+                f"{plain(out)}: [videos, views, width] {videos} × {views} × {width}; "
                 f"{len(features.failures)} videos could not be read"
             )
         return 0

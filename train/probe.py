@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mme_core.encoder import VideoEncoder, encoder_from, random_encoder
+from mme_core.terminal import plain, styled
 from mme_core.weights.load import read_weights
 from train.data.labelled import ViewPlan
 from train.data.sources import Source, Sources, frame_stride, open_sources
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
             path = Path(config.out) / "probe.json"
             path.write_text(json.dumps(report, indent=2))
             show(report)
-            print(f"written to {path}")
+            print(plain(f"written to {path}"))
         return 0
     finally:
         disconnect()
@@ -140,7 +141,7 @@ def show(report: dict[str, Any]) -> None:
         table.add_column(name)
     for row in rows:
         cells = [_cell(row[name]) for name in columns]
-        table.add_row(row["weights"], row["clip"], *cells)
+        table.add_row(styled(row["weights"]), row["clip"], *cells)
     Console().print(table)
 
 

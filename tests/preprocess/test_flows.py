@@ -279,3 +279,16 @@ def test_estimate_scales_with_the_data_set():
 
 def test_clock():
     assert [clock(s) for s in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]
+
+
+def test_names_that_look_like_markup(tmp_path, capsys):
+    for name in ("a[/b].mp4", "[red].mp4", "\x1b[31m.mp4"):
+        path = tmp_path / "videos[v1]" / "a" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no video") if "/" not in name else None
+    write_clip(tmp_path / "videos[v1]" / "a[" / "b].mp4")
+    words = ["--dataset", "folder", "--root", str(tmp_path / "videos[v1]"), "--serial", *SPEC]
+    assert mme(["flows", *words, "--store", str(tmp_path / "store[v2]")]) == 0
+    out = capsys.readouterr().out
+    assert "store[v2]" in out and "videos[v1]" in out and "a/[red].mp4" in out
+    assert "\x1b[31m" not in out

@@ -25,6 +25,7 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.window import decode_frames
+from mme_core.terminal import plain
 from train.data.overlap import Videos, check_overlap
 from train.engine.folder import check_finished
 from train.recipes.classification import LabelledDataConfig
@@ -233,7 +234,7 @@ def warn_of_overlap(train: Videos, val: Videos) -> None:
 
 def _say(text: str) -> None:
     if _is_main():
-        print(text, file=sys.stderr)
+        print(plain(text), file=sys.stderr)
 
 
 def _is_main() -> bool:

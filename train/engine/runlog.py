@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from mme_core.errors import MMEError
+from mme_core.terminal import styled
 
 METRICS = "metrics.jsonl"
 
@@ -48,10 +49,10 @@ class RunLog:
             _drop_rows(self.path, after)
 
     def say(self, text: str) -> None:
-        self.console.print(text)
+        self.console.print(styled(text))
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]warning:[/] {text}")
+        self.console.print(styled("warning:", "yellow"), styled(text))
 
     def row(self, values: Mapping[str, Any]) -> None:
         """One object of metrics.jsonl; `step` is the number of steps done."""
