@@ -282,13 +282,40 @@ def test_clock():
 
 
 def test_names_that_look_like_markup(tmp_path, capsys):
-    for name in ("a[/b].mp4", "[red].mp4", "\x1b[31m.mp4"):
-        path = tmp_path / "videos[v1]" / "a" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"no video") if "/" not in name else None
-    write_clip(tmp_path / "videos[v1]" / "a[" / "b].mp4")
-    words = ["--dataset", "folder", "--root", str(tmp_path / "videos[v1]"), "--serial", *SPEC]
-    assert mme(["flows", *words, "--store", str(tmp_path / "store[v2]")]) == 0
+    root = tmp_path / "set[v1]"
+    write_clip(root / "a[" / "b].mp4")
+    (root / "[red]\x1b[31m.mp4").write_bytes(b"no video")
+    words = ["--dataset", "folder", "--root", str(root), "--store", str(tmp_path / "store[v2]")]
+    assert mme(["flows", "--serial", *words, *SPEC]) == 0
     out = capsys.readouterr().out
-    assert "store[v2]" in out and "videos[v1]" in out and "a/[red].mp4" in out
-    assert "\x1b[31m" not in out
+    assert "set[v1]: 2 videos" in out and "store[v2] (new)" in out
+    assert "[red]\\x1b[31m.mp4" in out and "\x1b" not in out
+
+
+# Servers. Nothing listens at port 9 of this machine.
+
+DEAD = "http://127.0.0.1:9/{}.mp4"
+
+
+def flows_of_list(tmp_path, paths, *words):
+    (tmp_path / "l.csv").write_text("".join(f"{path} 0\n" for path in paths))
+    words = ["--dataset", "csv", "--root", str(tmp_path / "l.csv"), "--serial", *words, *SPEC]
+    return mme(["flows", "--store", str(tmp_path / "store"), *words])
+
+
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_a_dead_server_ends_the_run(tmp_path, capsys, size):
+    paths = [DEAD.format(number) for number in range(6)]
+    assert flows_of_list(tmp_path, paths, "--videos-per-shard", size) == 1
+    error = capsys.readouterr().err
+    assert "mme flows: http://127.0.0.1:9/" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("bad", [DEAD.format("x"), "nowhere://x/y.mp4", "http://[bad/x.mp4"])
+def test_one_bad_url_does_not_end_the_run(tmp_path, bad):
+    write_tree(tmp_path / "videos", 3)
+    paths = [*(tmp_path / "videos").rglob("*.mp4"), bad]
+    assert flows_of_list(tmp_path, paths) == 0
+    rows = map(json.loads, (tmp_path / "store" / "ledger.jsonl").read_text().splitlines())
+    status = {row["path"]: row["status"] for row in rows}
+    assert [path for path, word in status.items() if word == "quarantined"] == [bad]
