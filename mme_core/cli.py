@@ -5,6 +5,7 @@ Stage 1 must run without torch and stage 2 without Ray, so nothing is imported a
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+_MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _HOME_VALUE = re.compile(r"(?P<name>(?:-{0,2}[\w.-]+=)?)(?P<value>~(?:/.*)?)", re.DOTALL)
 
 
@@ -90,6 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mme info STORE | head`
         sys.stderr.close()
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a folder that is read-only or missing, a full disk
+        if error.filename is None and error.errno not in _MENDABLE:
+            raise
+        where = (
+            f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        )
+        text = f"{where}{error.strerror}; check that it is there, may be written and has room"
+        print(f"mme {name}: {plain(text)}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

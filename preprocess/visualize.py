@@ -68,7 +68,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--root", help="where the video files are now, if they moved")
     parser.add_argument("--fps", type=float, help="pictures a second (default: the video's own)")
-    return parser.parse_args(argv)
+    return parser.parse_args(_joined(argv))
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--video ID` as one word: argparse would take an ID that begins with a dash for an option."""
+    words = list(argv)
+    if "--video" in words[:-1]:
+        place = words.index("--video")
+        words[place : place + 2] = [f"--video={words[place + 1]}"]
+    return words
 
 
 def main(argv: list[str]) -> int:
@@ -87,6 +96,7 @@ def main(argv: list[str]) -> int:
     layers = list(LAYERS) if args.layer == "all" else [args.layer]
     scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.touch()  # its error names the file, FFmpeg's does not
     if args.output.suffix.lower() == ".png":
         write_png(args.output, contact_sheet(clip, layers, scale))
         count = 1
