@@ -233,7 +233,7 @@ class Finetuning:
             **meter.read(self.ranks.device),
         }
         self.log.row(row)
-        self.log.say(step_line(row, self.steps, []))
+        self.log.say(step_line(row, self.steps, []), f"loss {row['loss']:.4f}")
 
     def _evaluate(self, clips: int, crops: int) -> Evaluation:
         config = self.config

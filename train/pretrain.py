@@ -242,7 +242,7 @@ class Pretraining:
                 **numbers.figures,
             }
             self.log.row(row)
-            self.log.say(step_line(row, self.steps, self.contents))
+            self.log.say(step_line(row, self.steps, self.contents), f"loss {row['loss']:.4f}")
         return asked > 0
 
     def _note_skipped(self, numbers: StepNumbers, guilty: bool) -> None:
@@ -270,7 +270,7 @@ class Pretraining:
         ]
         if "knn" in row:
             parts.append(f"kNN accuracy {row['knn']:.1%}")
-        self.log.say(f"[bold]held out[/] after step {self.done}: {'; '.join(parts)}")
+        self.log.say(f"held out after step {self.done}: {'; '.join(parts)}", "held out")
 
     def _introduce(self) -> None:
         data, optim = self.config.data, self.config.optim

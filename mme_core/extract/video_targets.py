@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from mme_core import targets
 from mme_core.canvas import Canvas, plan_canvas
+from mme_core.clock import deadline_after
 from mme_core.errors import VideoError
 from mme_core.extract.flow import flow_function
 from mme_core.extract.tracker import Render, Tracker, Tubelet
@@ -140,7 +140,7 @@ class TubeletStream:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # flow computed in stripes would depend on the machine
         try:
-            with open_video(self._path, time.monotonic() + self._deadline_s) as video:
+            with open_video(self._path, deadline_after(self._deadline_s)) as video:
                 yield from self._extract(video)
         finally:
             cv2.setNumThreads(threads)

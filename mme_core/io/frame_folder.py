@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mme_core.clock import has_passed
 from mme_core.errors import VideoError
 from mme_core.io.containers import is_inside
 from mme_core.io.place import Place
@@ -108,7 +108,7 @@ class FrameFolder:
 
         timeline, damaged, number = self.timeline, False, 0
         for pts in self._names:
-            if time.monotonic() > self._deadline:
+            if has_passed(self._deadline):
                 raise VideoError("took longer than the time limit of a video")
             try:
                 picture = self.decode(pts)

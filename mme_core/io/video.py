@@ -7,7 +7,6 @@ is found where a packet is broken, a picture is damaged or a constant rate misse
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import Type
 
+from mme_core.clock import has_passed
 from mme_core.errors import VideoError
 from mme_core.io.containers import is_inside, read_inside
 from mme_core.io.frame_folder import FrameFolder, is_frame_folder, read_pictures
@@ -104,7 +104,7 @@ class Video:
 
     After the iteration `timeline`, `broken_packets` and `damaged_frames` tell what was met. Raises
     VideoError, whose message is the reason, for a file that cannot be opened and when `deadline`
-    (of `time.monotonic`) passes.
+    (of `mme_core.clock`) passes.
     """
 
     def __init__(self, path: str | Path, deadline: float = float("inf")) -> None:
@@ -187,7 +187,7 @@ class Video:
                 return
 
     def _check_deadline(self) -> None:
-        if time.monotonic() > self._deadline:
+        if has_passed(self._deadline):
             raise VideoError("took longer than the time limit of a video")
 
 

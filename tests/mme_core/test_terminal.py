@@ -51,3 +51,10 @@ def test_errors_are_one_visible_line(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_run", refuse)
     assert cli.main(["info"]) == 2
     assert capsys.readouterr().err == "mme info: no file '\\x1b[31mx\\ny'\n"
+
+
+def test_some_words_of_a_log_stand_out(tmp_path):
+    log = RunLog(tmp_path, True, {})
+    log.console = Console(file=(out := io.StringIO()), force_terminal=True, color_system="standard")
+    log.say("step 1  loss 0.5  [x]", "loss 0.5")
+    assert out.getvalue() == "step 1  \x1b[1mloss 0.5\x1b[0m  [x]\n"

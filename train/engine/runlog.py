@@ -48,8 +48,11 @@ class RunLog:
         if main:
             _drop_rows(self.path, after)
 
-    def say(self, text: str) -> None:
-        self.console.print(styled(text))
+    def say(self, text: str, *bold: str) -> None:
+        """A line; the words `bold` of it stand out on a terminal."""
+        line = styled(text)
+        line.highlight_words(bold, "bold")
+        self.console.print(line)
 
     def warn(self, text: str) -> None:
         self.console.print(styled("warning:", "yellow"), styled(text))
@@ -112,7 +115,7 @@ def step_line(row: Mapping[str, Any], steps: int, terms: list[str]) -> str:
     left = timedelta(seconds=round(row["eta"]))
     return (
         f"step {row['step']:>{width}}/{steps}  epoch {row['epoch']:.2f}  "
-        f"[bold]loss {row['loss']:.4f}[/]  {parts}  lr {row['lr']:.2e}  "
+        f"loss {row['loss']:.4f}  {parts}  lr {row['lr']:.2e}  "
         f"grad {row['grad_norm']:.2f}  {row['clips_per_s']:.1f} clips/s  "
         f"wait {row['data_wait']:.0%}  {row['memory']:.1f} GB  left {left}"
     )
