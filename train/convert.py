@@ -52,5 +52,6 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
     done = convert(arguments.source, arguments.output, arguments.frames, arguments.image_size)
-    print(plain(done))
+    for line in done.split("\n"):
+        print(plain(line))
     return 0
