@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from mme_core.errors import MMEError, UsageError
-from mme_core.terminal import plain
+from mme_core.terminal import plain, plain_lines
 
 # name: (module with `main(argv) -> exit status`, extra that installs it, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(name, rest)
     except MMEError as error:
-        print(f"mme {name}: {plain(error)}", file=sys.stderr)
+        print(f"mme {name}: {plain_lines(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"mme {name}: interrupted", file=sys.stderr)

@@ -18,9 +18,14 @@ def plain(text: object) -> str:
     return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
+def plain_lines(text: object) -> str:
+    """The same of several lines."""
+    return "\n".join(map(plain, str(text).split("\n")))
+
+
 def styled(text: object, style: str = "") -> Text:
     """For rich's `print` and tables, which would read [words] in a str as markup, :cat: as a sign.
 
     Newlines stay.
     """
-    return Text("\n".join(map(plain, str(text).split("\n"))), style)
+    return Text(plain_lines(text), style)

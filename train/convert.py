@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from mme_core.model import build_classifier
-from mme_core.terminal import plain
+from mme_core.terminal import plain_lines
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.engine.folder import check_suffix
@@ -52,6 +52,5 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
     done = convert(arguments.source, arguments.output, arguments.frames, arguments.image_size)
-    for line in done.split("\n"):
-        print(plain(line))
+    print(plain_lines(done))
     return 0

@@ -46,11 +46,11 @@ def test_a_runs_log_prints_names_as_they_are(tmp_path, capsys):
 
 def test_errors_are_one_visible_line(monkeypatch, capsys):
     def refuse(name, argv):
-        raise UsageError("no file '\x1b[31mx\ny'")
+        raise UsageError("no file '\x1b[31mx'\rtry y")
 
     monkeypatch.setattr(cli, "_run", refuse)
     assert cli.main(["info"]) == 2
-    assert capsys.readouterr().err == "mme info: no file '\\x1b[31mx\\ny'\n"
+    assert capsys.readouterr().err == "mme info: no file '\\x1b[31mx'\\rtry y\n"
 
 
 def test_some_words_of_a_log_stand_out(tmp_path):
