@@ -8,17 +8,18 @@ The sample is extracted on one core of this machine and thrown away.
 from __future__ import annotations
 
 import math
-import os
 import random
 import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest
 from mme_core.processes import plugin_path
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import open_or_create_store
+from mme_core.terminal import plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, Outcome, ShardJob
@@ -31,14 +32,14 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("--sample", type=positive, default=16, metavar="N", help="videos to try (default: 16)")
     add("--seed", type=int, default=0, help="of the sample (default: 0)")
-    add("--cores", type=positive, default=os.cpu_count(), help="for the wall time (default: here)")
+    add("--cores", type=positive, default=usable_cores(), help="for the wall time (default: here)")
     add("--timeout", type=seconds, default=1800, metavar="S", help="of a video (default: 1800)")
     arguments = parser.parse_intermixed_args(argv)
     spec, manifest = read_spec(arguments), read_manifest(arguments)
     number = min(arguments.sample, len(manifest.items))
     outcomes, size = _try(manifest, spec, number, arguments.seed, arguments.timeout)
     for line in describe(outcomes, size, len(manifest.items), arguments.cores):
-        print(line)
+        print(plain(line))
     return 0
 
 

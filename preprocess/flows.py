@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -23,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
 from mme_core.io.place import Place, open_place
@@ -34,6 +34,7 @@ from mme_core.store.layout import LEDGER, STORE
 from mme_core.store.table import load_table
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
+from mme_core.terminal import plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob
@@ -130,7 +131,7 @@ class _Work:
 
     def say(self, *lines: str) -> None:
         for line in lines:
-            self.console.print(escape(line), highlight=False, soft_wrap=True)
+            self.console.print(Text(plain(line)), soft_wrap=True)
 
 
 def _run(work: _Work, lock: str) -> int:
@@ -162,7 +163,7 @@ def _run(work: _Work, lock: str) -> int:
     if finished:
         work.say(run_line(display.frames, display.seconds, finished, work.place))
     if failures.too_many:
-        print(f"mme flows: {failures} (see {work.place.at(LEDGER)})", file=sys.stderr)
+        print(plain(f"mme flows: {failures} (see {work.place.at(LEDGER)})"), file=sys.stderr)
         return TOO_MANY_FAILURES
     return 0
 
@@ -197,7 +198,7 @@ def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
     done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
     todo = sum(item.id not in done for item in items)
     size = arguments.videos_per_shard or default_videos_per_shard(len(items))
-    workers = 1 if arguments.serial else arguments.workers or _cores()
+    workers = 1 if arguments.serial else arguments.workers or usable_cores()
     split = f", split '{manifest.split}'" if manifest.split else ""
     chosen = f", {len(items)} of them chosen" if len(items) < len(manifest.items) else ""
     where = f"Ray at {arguments.address}" if arguments.address else f"workers: {workers}"
@@ -219,7 +220,7 @@ def _pool(
 ) -> Generator[ShardResult]:
     if arguments.serial:
         return run_serial(jobs, display.note)
-    workers = arguments.workers or (None if arguments.address else _cores())
+    workers = arguments.workers or (None if arguments.address else usable_cores())
     return run_ray(jobs, display.note, workers, arguments.address, arguments.gpus_per_task)
 
 
@@ -232,10 +233,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-failures {arguments.max_failures} must not be negative")
     if not 0 <= arguments.gpus_per_task < math.inf:
         raise UsageError(f"--gpus-per-task {arguments.gpus_per_task:g} must be 0 or more")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _absolute(store: str) -> str:

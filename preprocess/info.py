@@ -19,6 +19,7 @@ from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.writer import leftovers
+from mme_core.terminal import plain, styled
 
 
 def describe(url: str) -> dict[str, Any]:
@@ -124,14 +125,14 @@ def _print(about: dict[str, Any], console: Console) -> None:
         del rows["quarantined"]
     if not console.is_terminal:
         for name, text in rows.items():
-            print(f"{name:<12}{text}")
+            print(plain(f"{name:<12}{text}"))
         return
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column()
     for name, text in rows.items():
-        table.add_row(name, text)
-    console.print(table, markup=False, highlight=False)
+        table.add_row(name, styled(text))
+    console.print(table)
 
 
 def _print_videos(url: str, count: int, console: Console) -> None:
@@ -143,11 +144,11 @@ def _print_videos(url: str, count: int, console: Console) -> None:
         fields = [f"{row[c]:.2f}" if c == "fps" else row[c] for c in columns[:-1]]
         fields.append("; ".join(row["warnings"]))
         if console.is_terminal:
-            table.add_row(*map(str, fields))
+            table.add_row(*map(styled, fields))
         else:
-            print(*fields, sep="\t")
+            print(*map(plain, fields), sep="\t")
     if console.is_terminal:
-        console.print(table, markup=False)
+        console.print(table)
 
 
 def main(argv: Sequence[str]) -> int:

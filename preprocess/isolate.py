@@ -6,10 +6,10 @@ read is tried once more and then quarantined, and the shard is written again wit
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,12 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mme_core.clock import deadline_after, has_passed
 from mme_core.errors import MMEError
 from mme_core.processes import child_environment
 from preprocess.jobs import ERRORS, Outcome, ShardJob
 
 GRACE = 1.5  # the worker gives up by itself at the time limit, unless it hangs
 GRACE_S = 15.0
+_LOOK_S = 1.0  # between two looks at the clock
 _GPUS = "CUDA_VISIBLE_DEVICES"
 START_S = 300.0  # for imports, on a slow shared disk
 
@@ -100,14 +102,12 @@ class _Child:
         environment = child_environment(*plugins)
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-        self._socket = mine
-        self._lines = mine.makefile("rw")
+        self._socket, self._unread, self._arrivals = mine, b"", select.poll()
+        self._arrivals.register(mine, select.POLLIN)
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):  # a job that was never sent
-            self._lines.close()
         self._socket.close()
 
     def write(self, job: ShardJob, report: Callable[[Outcome], None]) -> tuple[Outcome, ...]:
@@ -131,23 +131,34 @@ class _Child:
 
     def _send(self, text: str, video: str) -> None:
         try:
-            self._lines.write(text + "\n")
-            self._lines.flush()
+            self._socket.sendall(f"{text}\n".encode())
         except OSError:
             raise self._died(video) from None
 
     def _receive(self, limit: float, video: str, timeout: float) -> dict[str, Any]:
-        self._socket.settimeout(limit)
         try:
-            line = self._lines.readline()
+            line = self._read_line(deadline_after(limit))
         except TimeoutError:
             reason = f"took longer than {timeout:g} s and could not be interrupted"
             raise _HungError(video, reason) from None
         except OSError:
-            line = ""
-        if not line.endswith("\n"):
+            line = b""
+        if not line:
             raise self._died(video)
         return json.loads(line)
+
+    def _read_line(self, deadline: float) -> bytes:
+        """The next message; nothing where the child has ended. Raises TimeoutError."""
+        while b"\n" not in self._unread:
+            if has_passed(deadline):
+                raise TimeoutError
+            if self._arrivals.poll(1000 * _LOOK_S):
+                data = self._socket.recv(1 << 16)
+                if not data:
+                    return b""
+                self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
 
     def _died(self, video: str) -> _LostError:
         code = self._process.wait()

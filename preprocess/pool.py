@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from mme_core.errors import MMEError, UsageError
 from mme_core.processes import SOURCES, ChildEnvironment, plugin_path
 from preprocess.isolate import Isolated, ShardResult
 from preprocess.jobs import Outcome, ShardJob
+from preprocess.ray_start import prepared
 
 if TYPE_CHECKING:
     import ray
@@ -28,6 +28,7 @@ Report = Callable[[int, list[Outcome]], None]
 
 RETRIES = 20  # of a task whose node or worker was lost; poison videos are found by `Isolated`
 TICK_S = 0.5
+_STARTS = 3  # of Ray
 
 
 def run_serial(jobs: Iterable[ShardJob], report: Report) -> Iterator[ShardResult]:
@@ -57,9 +58,21 @@ def run_ray(
 
     Closing the iterator ends what is running.
     """
+    with prepared(workers, address) as options:
+        yield from _run(jobs, report, workers, address, gpus_per_task, options)
+
+
+def _run(
+    jobs: Iterable[ShardJob],
+    report: Report,
+    workers: int | None,
+    address: str | None,
+    gpus_per_task: float,
+    options: dict[str, Any],
+) -> Iterator[ShardResult]:
     import ray
 
-    _connect(ray, workers, address, gpus_per_task)
+    _connect(ray, options, address, gpus_per_task)
     task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
     board = ray.remote(num_cpus=0)(_Board).remote()
     waiting, plugins = iter(jobs), plugin_path()
@@ -82,29 +95,45 @@ def run_ray(
         ray.shutdown()
 
 
-def _connect(ray: Any, workers: int | None, address: str | None, gpus_per_task: float) -> None:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        options = {
-            "address": "local",
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "object_store_memory": 128 * 2**20,
-        }
+def _connect(ray: Any, options: dict[str, Any], address: str | None, gpus_per_task: float) -> None:
     try:
         # Ray's workers import from the folder in which it is started before all others.
         with _signals_held_back(), ChildEnvironment(), contextlib.chdir(SOURCES):
-            ray.init(**options, logging_level="ERROR", log_to_driver=True)
+            _start(ray, options)
     except ConnectionError as error:
         raise UsageError(
             f"no Ray cluster at --address {address}, or it wants a token (RAY_AUTH_MODE=token and "
             "~/.ray/auth_token): start one with `ray start --head`, or leave --address out"
         ) from error
+    except Exception as error:  # of many kinds: RuntimeError, RayError, plain Exception
+        ray.shutdown()
+        raise MMEError(
+            f"Ray did not start ({_first_line(error)}): look for a full disk, too few processes "
+            "(ulimit -u) or too little memory, try again, or use --serial"
+        ) from error
     if gpus_per_task > ray.cluster_resources().get("GPU", 0) and address is None:
         there = ray.cluster_resources().get("GPU", 0)
         ray.shutdown()
         raise UsageError(f"--gpus-per-task {gpus_per_task:g}: this machine has {there:g} GPUs")
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    """Ray gives its own processes 30 s, which is too little on a busy machine."""
+    for attempt in range(_STARTS):
+        try:
+            # Its errors become one line of this program.
+            ray.init(**options, logging_level="CRITICAL", log_to_driver=True)
+        except Exception as error:
+            if attempt == _STARTS - 1 or "timed out" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
 
 @contextlib.contextmanager

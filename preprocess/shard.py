@@ -6,13 +6,14 @@ import dataclasses
 import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mme_core.datasets import VideoItem
 from mme_core.errors import MMEError, StoreError, UsageError, VideoError
-from mme_core.io.remote import is_url, relative
+from mme_core.io.remote import is_url, relative, server_of
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
 from preprocess.lock import check_owner
 
@@ -88,11 +89,11 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     writer.begin_video()
     try:
         try:
-            _append(stream, writer)
+            _append(stream, writer, item, job)
         except LaterPartError:
             writer.abandon_video()
             writer.begin_video()
-            _append(stream, writer)
+            _append(stream, writer, item, job)
     except VideoError:
         writer.abandon_video()
         raise
@@ -102,8 +103,8 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     return stream.summary
 
 
-def _append(stream: TubeletStream, writer: ShardWriter) -> None:
-    for tubelet in _blame_the_video(stream):
+def _append(stream: TubeletStream, writer: ShardWriter, item: VideoItem, job: ShardJob) -> None:
+    for tubelet in _blame_the_server(_blame_the_video(stream), item, job):
         writer.append(tubelet)
 
 
@@ -117,6 +118,31 @@ def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip(": ")
         raise VideoError(f"internal error while it was extracted: {text}") from error
+
+
+_unreachable: Counter[str] = Counter()  # videos by server, since one of it was read
+_MOST_UNREACHABLE = 3
+
+
+def _blame_the_server(
+    tubelets: Iterator[TubeletTargets], item: VideoItem, job: ShardJob
+) -> Iterator[TubeletTargets]:
+    """The tubelets; a URL that cannot be read ends the run only where its server is to blame.
+
+    That is the server of the data set's root, of all the shard's videos, or of several in a row.
+    """
+    server = server_of(item.path)
+    try:
+        yield from tubelets
+    except StoreError as error:
+        if not server:
+            raise
+        _unreachable[server] += 1
+        alone = len(job.items) == 1 or any(server_of(other.path) != server for other in job.items)
+        if server == server_of(job.root) or not alone or _unreachable[server] >= _MOST_UNREACHABLE:
+            raise
+        raise VideoError(str(error)) from error
+    _unreachable.pop(server, None)
 
 
 def _one_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
 from mme_core.store.writer import leftovers
+from mme_core.terminal import plain
 from preprocess.jobs import OK
 from preprocess.ledger import read_row
 from preprocess.verify_shard import ShardReport, check_shard
@@ -157,13 +158,13 @@ def main(argv: Sequence[str]) -> int:
         args.store, deep=args.deep, workers=args.workers, progress=sys.stderr.isatty()
     )
     for note in report.notes:
-        print(f"note: {note}")
+        print(plain(f"note: {note}"))
     for problem in report.problems:
-        print(problem)
+        print(plain(problem))
     found = len(report.problems)
     verdict = f"{found} problem{'s' * (found > 1)}" if found else "no problem"
     print(
-        f"{args.store}: {report.videos} videos, {report.tubelets} tubelets, {report.shards} "
+        f"{plain(args.store)}: {report.videos} videos, {report.tubelets} tubelets, {report.shards} "
         f"shards: {verdict} found"
     )
     return 1 if found else 0

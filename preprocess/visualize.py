@@ -20,6 +20,7 @@ from mme_core.io.video import read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.layout import LEDGER
+from mme_core.terminal import plain
 from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
 from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar
@@ -67,7 +68,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--root", help="where the video files are now, if they moved")
     parser.add_argument("--fps", type=float, help="pictures a second (default: the video's own)")
-    return parser.parse_args(argv)
+    return parser.parse_args(_joined(argv))
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--video ID` as one word: argparse would take an ID that begins with a dash for an option."""
+    words = list(argv)
+    if "--video" in words[:-1]:
+        place = words.index("--video")
+        words[place : place + 2] = [f"--video={words[place + 1]}"]
+    return words
 
 
 def main(argv: list[str]) -> int:
@@ -86,12 +96,13 @@ def main(argv: list[str]) -> int:
     layers = list(LAYERS) if args.layer == "all" else [args.layer]
     scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.touch()  # its error names the file, FFmpeg's does not
     if args.output.suffix.lower() == ".png":
         write_png(args.output, contact_sheet(clip, layers, scale))
         count = 1
     else:
         count = write_film(args.output, film(clip, layers, scale), args.fps or clip.fps)
-    print(f"{args.output}: {count} picture{'s' * (count > 1)} of {clip.name}")
+    print(plain(f"{args.output}: {count} picture{'s' * (count > 1)} of {clip.name}"))
     return 0
 
 
@@ -149,7 +160,7 @@ def locate(row: dict[str, Any], root: str | None, url: str) -> str:
 
 def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
     """Whether to draw on the video file's frames; an error where what is asked for is not there."""
-    there = any_path(path.partition("::")[0]).is_file()  # FILE.h5::NAME is in a container
+    there = any_path(path.partition("::")[0]).exists()  # FILE.h5::NAME is in a container
     if source == "store" and not kept:
         raise StoreError(f"{url} keeps no frames (spec.frames=none): take --source video")
     if source == "store" or (source == "auto" and kept and not there):

@@ -20,6 +20,19 @@ def demo_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def held_out_store(tmp_path_factory) -> Path:
+    """A store like `demo_store` of the next videos of the same six classes."""
+    from mme_core.datasets import demo
+    from mme_core.spec import TargetSpec
+
+    root = tmp_path_factory.mktemp("held_out")
+    items = demo.load(str(root / "videos"), None, videos=16).items
+    paths = [Path(item.path) for item in items if 10 <= int(Path(item.path).stem) < 16]
+    spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast")
+    return write_store(root / "store", paths, spec)
+
+
+@pytest.fixture(scope="session")
 def pan(tmp_path_factory) -> Path:
     """A video file of 40 frames, 64×96, that moves by (1.4, −0.6) pixels a frame."""
     import motion

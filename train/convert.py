@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from mme_core.model import build_classifier
+from mme_core.terminal import plain_lines
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.engine.folder import check_suffix
@@ -53,5 +54,6 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
     with named(frames="--frames", image_size="--image-size"):
-        print(convert(arguments.source, arguments.output, arguments.frames, arguments.image_size))
+        done = convert(arguments.source, arguments.output, arguments.frames, arguments.image_size)
+    print(plain_lines(done))
     return 0

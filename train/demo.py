@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mme_core.terminal import styled
 from train.engine.runlog import read_metrics
 
 VIDEOS = 200  # one in five is held out
@@ -100,15 +101,14 @@ def main(argv: list[str] | None = None) -> int:
         console.rule(f"[bold]{number}/{len(plan)} {title}[/] ({spent})", align="left")
         status = subprocess.run([sys.executable, "-m", "mme_core", *words]).returncode
         if status:
-            console.print(f"[red]make demo: `mme {' '.join(words)}` ended with status {status}")
+            text = f"make demo: `mme {' '.join(words)}` ended with status {status}"
+            console.print(styled(text, "red"))
             return status
     console.rule(f"[bold]result[/] ({time.monotonic() - began:.0f} s)", align="left")
     figure = shutil.copy(_last_panel(places), places.out / "figure4.png")
     console.print(result_table(places))
-    console.print(
-        f"pictures: {places.tracks} (tracked points), {figure} (masked frames, true "
-        "and predicted trajectories, original)"
-    )
+    text = f"pictures: {places.tracks} (tracked points), {figure} (masked frames, true "
+    console.print(styled(f"{text}and predicted trajectories, original)"))
     return 0
 
 

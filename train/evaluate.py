@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mme_core.errors import UsageError
-from train.data.sources import check_labels, open_source, relabel
+from train.data.overlap import trained_videos
+from train.data.sources import check_labels, open_source, relabel, warn_of_overlap
 from train.engine import folder
 from train.engine.distributed import autocast_dtype, connect, disconnect
 from train.recipes import loading
@@ -37,6 +38,9 @@ def main(argv: list[str]) -> int:
                 f"{config.init} has {weights.num_classes} classes, the videos have "
                 f"{len(source.class_names)}"
             )
+        trained = trained_videos(weights.recipe)
+        if trained is not None:
+            warn_of_overlap(trained, source.videos)
         plan = view_plan(
             source, config.data, config.eval, architecture(weights), recipe=weights.recipe
         )

@@ -20,6 +20,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import SIZES, sinusoid_table
 from mme_core.spec import TUBELET
+from mme_core.terminal import plain
 from mme_core.weights.load import Weights, build_from, read_weights
 from mme_core.weights.names import to_hf
 from mme_core.weights.save import save_weights, writing
@@ -165,5 +166,5 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     with named(frames="--frames", image_size="--image-size"):
         weights = read_weights(arguments.weights, arguments.frames, arguments.image_size)
-        print(TARGETS[arguments.to](weights, arguments.output))
+        print(plain(TARGETS[arguments.to](weights, arguments.output)))
     return 0

@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from mme_core.errors import UsageError
+from mme_core.terminal import plain
 from train.data.sources import Source, open_source
 from train.engine.distributed import autocast_dtype, connect, disconnect
 from train.recipes import loading
@@ -98,7 +99,7 @@ def main(argv: list[str]) -> int:
             write_features(out, aside, features, source, config)
             videos, views, width = features.pooled.shape
             print(
-                f"{out}: [videos, views, width] {videos} × {views} × {width}; "
+                f"{plain(out)}: [videos, views, width] {videos} × {views} × {width}; "
                 f"{len(features.failures)} videos could not be read"
             )
         return 0

@@ -16,6 +16,7 @@ from mme_core.clips.views import test_views, to_model_input
 from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.model import Classifier
+from mme_core.terminal import plain
 from mme_core.weights.load import Weights
 from mme_core.weights.save import writing
 from train.data.sources import FileSource
@@ -126,9 +127,9 @@ def main(argv: list[str]) -> int:
             continue
         order = rank(scores[None])[0][:TOP]
         best = [(names[number], float(scores[number])) for number in order]
-        print(video)
+        print(plain(video))
         for name, score in best:
-            print(f"  {score:6.1%}  {name}")
+            print(f"  {score:6.1%}  {plain(name)}")
         if picture:
             draw(picture, video, frames, best)
     if failed:

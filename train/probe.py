@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mme_core.terminal import plain, styled
 from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
             path = Path(config.out) / "probe.json"
             path.write_text(json.dumps(report, indent=2))
             show(report)
-            print(f"written to {path}")
+            print(plain(f"written to {path}"))
         return 0
     finally:
         disconnect()
@@ -130,7 +131,7 @@ def show(report: dict[str, Any]) -> None:
         table.add_column(name)
     for row in rows:
         cells = [_cell(row[name]) for name in columns]
-        table.add_row(row["weights"], row["clip"], *cells)
+        table.add_row(styled(row["weights"]), row["clip"], *cells)
     Console().print(table)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mme_core.io.place import Place
+from mme_core.io.place import open_place
 from mme_core.store import TargetStore
 from preprocess.ledger import Ledger
 
@@ -26,7 +26,7 @@ class Content:
     @classmethod
     def read(cls, url: Path, root: str) -> Content:
         store = TargetStore(url)
-        ledger = Ledger.load(Place(url), store.spec.hash, root)
+        ledger = Ledger.load(open_place(url), store.spec.hash, root)
         names = ("dataset", "split", "class_names", "made_by")
         return cls(
             about={name: getattr(store, name) for name in names} | store.spec.to_dict(),

@@ -1,24 +1,18 @@
-"""`csv`: the `path label` lists that users of VideoMAE and MME have.
+"""`csv`: the `path label` lists that users of VideoMAE, MME and mmaction2 have.
 
-One video a line, its path and a whole number, separated by a space, a tab or a comma; the path
-may itself hold spaces and commas. -1 stands for no label; a first line `path label` is a heading.
+One video a line; `mme_core.datasets.listfile` says what a line may look like.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
 
 from mme_core.datasets.folder import absolute
+from mme_core.datasets.listfile import read_list
 from mme_core.datasets.manifest import NO_LABEL, Manifest, VideoItem, count_note, missing_note
-from mme_core.datasets.paths import AnyPath, any_path, read_lines
+from mme_core.datasets.paths import AnyPath, any_path, expanded
 from mme_core.errors import UsageError
 from mme_core.io.remote import is_url, join, relative
-
-_LINE = re.compile(r"(?P<path>.+?)\s*[,\s]\s*(?P<label>[^\s,]+)")
-_HEADING = re.compile(r"(path|video)\s*[,\s]\s*label", re.IGNORECASE)
-_MOST_CLASSES = 1_000_000  # a larger label is a mistake, such as a number of frames
 
 
 def load(root: str, split: str | None, list_file: str | None = None) -> Manifest:
@@ -31,7 +25,8 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     path, top = _find_list(any_path(root), split, list_file)
     seen: dict[str, tuple[int, VideoItem]] = {}
     repeated: list[str] = []
-    for number, video, label in read_list(path):
+    rows, how = read_list(path)
+    for number, video, label in rows:
         item = _item(top, video, label)
         first, known = seen.setdefault(item.id, (number, item))
         if known.label != label:
@@ -43,27 +38,17 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     items = tuple(seen[video][1] for video in sorted(seen))
     classes = max((item.label for item in items), default=NO_LABEL) + 1
     names = tuple(str(number) for number in range(classes))
-    notes = count_note("lines repeat a video and were left out", repeated)
+    notes = how + _sparse_note({item.label for item in items} - {NO_LABEL})
+    notes += count_note("lines repeat a video and were left out", repeated)
     return Manifest("csv", str(top), split, names, items, notes + missing_note(items, str(top)))
 
 
-def read_list(path: AnyPath) -> Iterator[tuple[int, str, int]]:
-    """(line number, path, label) of every line; UsageError names the file and the line."""
-    for number, text in read_lines(path):
-        if number > 1 or not _HEADING.fullmatch(text):
-            yield number, *_parse(text, f"{path}:{number}")
-
-
-def _parse(text: str, where: str) -> tuple[str, int]:
-    match = _LINE.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{where}: '{text}' has no label; a line is `path label` (-1: none)")
-    video, label = match["path"].strip('"'), match["label"]
-    if not re.fullmatch(r"-1|\d+", label):
-        raise UsageError(f"{where}: label '{label}' is not a whole number; a line is `path label`")
-    if int(label) >= _MOST_CLASSES:
-        raise UsageError(f"{where}: label {label} is too large to be a class's number")
-    return video, int(label)
+def _sparse_note(labels: set[int]) -> tuple[str, ...]:
+    """Labels are numbers of classes: a classifier gets an output for each up to the largest."""
+    classes = max(labels, default=NO_LABEL) + 1
+    if classes <= 2 * len(labels):
+        return ()
+    return (f"the largest label is {classes - 1}, but only {len(labels)} labels occur",)
 
 
 def _find_list(root: AnyPath, split: str | None, list_file: str | None) -> tuple[AnyPath, AnyPath]:
@@ -87,6 +72,6 @@ def _list_in(root: AnyPath, split: str | None) -> AnyPath:
 
 
 def _item(top: AnyPath, video: str, label: int) -> VideoItem:
-    path = join(str(top), video)
+    path = join(str(top), expanded(video))
     path = path if is_url(path) else os.path.normpath(path)
     return VideoItem(relative(path, str(top)), path, label)

@@ -6,9 +6,9 @@ otherwise the videos of DIR/SPLIT/CLASS.
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from mme_core.datasets.manifest import (
@@ -20,11 +20,11 @@ from mme_core.datasets.manifest import (
     missing_note,
     sort_items,
 )
-from mme_core.datasets.paths import AnyPath, RemotePath, any_path
-from mme_core.errors import UsageError
+from mme_core.datasets.paths import AnyPath, RemotePath, any_path, read_table
+from mme_core.datasets.suffixes import VIDEO_SUFFIXES
+from mme_core.errors import UsageError, VideoError
+from mme_core.io.frame_folder import picture_numbers
 
-_SUFFIXES = "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp ogv ts m2ts mts asf vob"
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 SPLIT_FILE = "split.csv"
 _SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
@@ -60,29 +60,51 @@ def absolute(path: AnyPath) -> AnyPath:
 def find_videos(top: AnyPath) -> tuple[list[str], list[str]]:
     """Ids (posix paths relative to `top`) of the videos below it, and of the other files.
 
-    Links to folders are followed, each folder once. An empty folder named like a video counts as
-    a video, so that its row in the ledger says what it is.
+    A folder of numbered pictures, and of nothing else that counts, is a video. Links to folders are
+    followed, each folder once. An empty folder named like a video counts as a video, so that its
+    row in the ledger says what it is.
     """
     videos: list[str] = []
     others: list[str] = []
-    if isinstance(top, RemotePath):
-        for name in top.files():
-            path = PurePosixPath(name)
-            if not any(part.startswith(".") for part in path.parts):
-                (videos if path.suffix.lower() in VIDEO_SUFFIXES else others).append(name)
-        return videos, others
-    for folder, subfolders, files in _walk(top):
+    for folder, has_folders, files in _folders(top):
+        kinds: tuple[list[str], list[str]] = ([], [])
         for name in files:
-            kind = videos if Path(name).suffix.lower() in VIDEO_SUFFIXES else others
-            kind.append((folder / name).relative_to(top).as_posix())
-        if (
-            not subfolders
-            and not files
-            and folder.suffix.lower() in VIDEO_SUFFIXES
-            and folder != top
-        ):
-            videos.append(folder.relative_to(top).as_posix())
+            kinds[_suffix(name) not in VIDEO_SUFFIXES].append(f"{folder}/{name}".lstrip("/"))
+        leaf = bool(folder) and not has_folders and not kinds[0]
+        if leaf and (_holds_frames(files) or (not files and _suffix(folder) in VIDEO_SUFFIXES)):
+            videos.append(folder)
+            continue
+        videos += kinds[0]
+        others += kinds[1]
     return videos, others
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _holds_frames(names: Sequence[str]) -> bool:
+    try:
+        return bool(picture_numbers(names))
+    except VideoError:
+        return True  # its row in the ledger says what is wrong
+
+
+def _folders(top: AnyPath) -> Iterator[tuple[str, bool, list[str]]]:
+    """(folder relative to `top`, whether it has subfolders, its files), hidden ones left out."""
+    if not isinstance(top, RemotePath):
+        for here, subfolders, files in _walk(top):
+            folder = here.relative_to(top).as_posix()
+            yield "" if folder == "." else folder, bool(subfolders), files
+        return
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name in top.files():
+        path = PurePosixPath(name)
+        if not any(part.startswith(".") for part in path.parts):
+            inside["" if str(path.parent) == "." else str(path.parent)].append(path.name)
+    parents = {str(parent) for folder in inside for parent in PurePosixPath(folder).parents}
+    for folder, files in inside.items():
+        yield folder, folder in parents, files
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -153,17 +175,16 @@ def _from_split_file(top: AnyPath, split: str) -> Manifest:
 
 def read_split_file(path: AnyPath) -> Iterator[dict[str, str]]:
     """Rows of a split.csv; `class` may be left out, then it is the path's first folder."""
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise UsageError(f"{path}:1: no column '{min(missing)}'; it needs path,class,split")
-        for row in reader:
-            video, split = row["path"], row["split"]
-            if not video or not split or None in row:
-                raise UsageError(f"{path}:{reader.line_num}: a row must be path,class,split")
-            if video.startswith("/") or ".." in video.split("/"):
-                raise UsageError(
-                    f"{path}:{reader.line_num}: '{video}' must be a path below the list's folder"
-                )
-            yield {"path": video, "class": row.get("class") or class_of(video), "split": split}
+    reader = read_table(path)
+    missing = {"path", "split"} - set(reader.fieldnames or ())
+    if missing:
+        raise UsageError(f"{path}:1: no column '{min(missing)}'; it needs path,class,split")
+    for row in reader:
+        video, split = row["path"], row["split"]
+        if not video or not split or None in row:
+            raise UsageError(f"{path}:{reader.line_num}: a row must be path,class,split")
+        if video.startswith("/") or ".." in video.split("/"):
+            raise UsageError(
+                f"{path}:{reader.line_num}: '{video}' must be a path below the list's folder"
+            )
+        yield {"path": video, "class": row.get("class") or class_of(video), "split": split}

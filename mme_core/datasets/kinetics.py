@@ -8,7 +8,6 @@ YOUTUBEID.mp4, with any suffix. Without such a file: ROOT/SPLIT/CLASS/NAME.mp4.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from mme_core.datasets import folder
 from mme_core.datasets.lookup import Collector, VideoFiles
 from mme_core.datasets.manifest import Manifest
-from mme_core.datasets.paths import AnyPath
+from mme_core.datasets.paths import AnyPath, read_table
 from mme_core.errors import UsageError
 
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
@@ -81,19 +80,15 @@ def _find_list(top: AnyPath, split: str, dataset: str) -> AnyPath | None:
 
 
 def _read(path: AnyPath) -> Iterator[_Row]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        if "youtube_id" not in columns:
-            raise UsageError(
-                f"{path}:1: no column 'youtube_id'; for a list of `path label` use --dataset csv"
-            )
-        for row in reader:
-            start, end = row.get("time_start") or "", row.get("time_end") or ""
-            timed = start or end
-            known = _SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)
-            if not row["youtube_id"] or (timed and not known):
-                raise UsageError(
-                    f"{path}:{reader.line_num}: needs a youtube_id and times in seconds"
-                )
-            yield _Row(row["youtube_id"], start, end, row.get("label") or None)
+    reader = read_table(path)
+    if "youtube_id" not in (reader.fieldnames or ()):
+        raise UsageError(
+            f"{path}:1: no column 'youtube_id'; for a list of `path label` use --dataset csv"
+        )
+    for row in reader:
+        start, end = row.get("time_start") or "", row.get("time_end") or ""
+        timed = start or end
+        known = _SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)
+        if not row["youtube_id"] or (timed and not known):
+            raise UsageError(f"{path}:{reader.line_num}: needs a youtube_id and times in seconds")
+        yield _Row(row["youtube_id"], start, end, row.get("label") or None)

@@ -17,6 +17,7 @@ from mme_core.datasets.manifest import (
     sort_items,
 )
 from mme_core.datasets.paths import AnyPath
+from mme_core.datasets.suffixes import VIDEO_SUFFIXES
 from mme_core.errors import UsageError
 
 _MISSING = "videos of the list are missing"
@@ -34,8 +35,10 @@ class VideoFiles:
                 continue
             for name in sorted(find_videos(top / folder)[0]):
                 path = PurePosixPath(folder, name)
-                self._by_stem.setdefault(path.stem, str(path))
-                self._by_folded.setdefault(path.stem.casefold(), str(path))
+                # the name of a folder of frames has no suffix, but may have dots
+                stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+                self._by_stem.setdefault(stem, str(path))
+                self._by_folded.setdefault(stem.casefold(), str(path))
 
     def find(self, stems: Sequence[str], any_case: bool = False) -> str | None:
         """The file (relative to the root) of the first of these names that exists."""

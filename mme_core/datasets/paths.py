@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import io
+import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from mme_core.errors import UsageError
 from mme_core.io.place import local_path, open_place
 from mme_core.io.remote import is_url
 
@@ -52,32 +56,53 @@ class RemotePath:
         """All files below, relative to this folder."""
         return sorted(self._place.files(self._name))
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self._place.read(self._name).decode(encoding)
-
-    def open(
-        self, newline: str | None = None, encoding: str = "utf-8", errors: str = "strict"
-    ) -> io.TextIOWrapper:
-        data = io.BytesIO(self._place.read(self._name))
-        return io.TextIOWrapper(data, encoding, errors, newline)
+    def read_bytes(self) -> bytes:
+        return self._place.read(self._name)
 
 
 AnyPath = Path | RemotePath
 
 
-def read_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
-    """(line number, text) of every line of a list that is not blank, without space at its ends.
+def read_text(path: AnyPath) -> str:
+    """A list's text, from UTF-8 or UTF-16 with or without a byte-order mark.
 
-    A byte-order mark is no part of the text; bytes that are not UTF-8 come as in a file's name.
+    Bytes that are not UTF-8 come as in a file's name.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if text := line.strip():
-                yield number, text
+    data = path.read_bytes()
+    encoding = "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in data[:4]:  # no text holds it, but ASCII in two bytes
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    try:
+        return data.decode(encoding, "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not {encoding} text: {error.reason}") from error
+
+
+def read_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
+    """(line number, text) of every line of a list that is not blank, without space at its ends."""
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
+        if text := line.strip():
+            yield number, text
+
+
+def read_table(path: AnyPath) -> csv.DictReader[str]:
+    """Rows of a list with a heading, separated by commas, semicolons or tabs."""
+    text = read_text(path)
+    heading = text.partition("\n")[0]
+    delimiter = max(",;\t", key=heading.count)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
 def any_path(text: str) -> AnyPath:
     """A path as given: of a disk (also as file://…), or behind a URL."""
+    text = expanded(text)
     if not is_url(text):
         return Path(text)
     return local_path(text) or RemotePath(text.rstrip("/"))
+
+
+def expanded(path: str) -> str:
+    """A path whose `~` is the user's home folder, as a shell would have it."""
+    return os.path.expanduser(path)  # noqa: PTH111 – text stays text

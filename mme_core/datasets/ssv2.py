@@ -13,7 +13,7 @@ from typing import Any
 from mme_core.datasets.folder import existing_folder
 from mme_core.datasets.lookup import Collector, VideoFiles, first_existing
 from mme_core.datasets.manifest import Manifest
-from mme_core.datasets.paths import AnyPath
+from mme_core.datasets.paths import AnyPath, read_text
 from mme_core.errors import UsageError
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -56,7 +56,7 @@ def _find(top: AnyPath, name: str) -> AnyPath:
 
 def _read(path: AnyPath, kind: type) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, kind):

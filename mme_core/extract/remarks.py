@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mme_core.extract.tracker import Tracker
 from mme_core.io.frame import SQUARE, Frame
+from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Video
 from mme_core.spec import TargetSpec
 
@@ -19,7 +20,9 @@ def why_none_is_valid(frames: int, spec: TargetSpec) -> str:
     return f"{frames} frames without one valid trajectory: gaps, or points that leave the frame"
 
 
-def warnings_of(video: Video, tracker: Tracker, first: Frame, spec: TargetSpec) -> Iterator[str]:
+def warnings_of(
+    video: Video | FrameFolder, tracker: Tracker, first: Frame, spec: TargetSpec
+) -> Iterator[str]:
     """Remarks for the video's row of the table."""
     counts = {
         "broken packets": video.broken_packets,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,14 @@ import numpy as np
 
 from mme_core import targets
 from mme_core.canvas import Canvas, plan_canvas
+from mme_core.clock import deadline_after
 from mme_core.errors import VideoError
 from mme_core.extract.flow import flow_function
 from mme_core.extract.remarks import warnings_of, why_none_is_valid
 from mme_core.extract.tracker import Render, Tracker, Tubelet
 from mme_core.io.frame import Frame
-from mme_core.io.video import Part, Parts, Video
+from mme_core.io.frame_folder import FrameFolder
+from mme_core.io.video import Part, Parts, Video, open_video
 from mme_core.spec import TargetSpec
 
 
@@ -158,16 +159,18 @@ class TubeletStream:
 
     def __iter__(self) -> Iterator[Any]:
         if self._deadline is None:
-            self._deadline = time.monotonic() + self._deadline_s
+            self._deadline = deadline_after(self._deadline_s)
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # flow computed in stripes would depend on the machine
         try:
-            with Video(self._path, self._deadline, square_pixels=self._spec.square_pixels) as video:
+            with open_video(
+                self._path, self._deadline, square_pixels=self._spec.square_pixels
+            ) as video:
                 yield from self._extract(video)
         finally:
             cv2.setNumThreads(threads)
 
-    def _extract(self, video: Video) -> Iterator[Any]:
+    def _extract(self, video: Video | FrameFolder) -> Iterator[Any]:
         frames = self._of_one_size(video)
         first = next(frames, None)
         if first is None:
@@ -192,7 +195,7 @@ class TubeletStream:
             warnings=(*warnings_of(video, tracker, first, self._spec), *self._part_warning()),
         )
 
-    def _of_one_size(self, video: Video) -> Iterator[Frame]:
+    def _of_one_size(self, video: Video | FrameFolder) -> Iterator[Frame]:
         """The frames of the longest part of one size, counted from its start.
 
         The first iteration takes the first part for it, and looks at the others once it is over.
@@ -220,7 +223,7 @@ class TubeletStream:
         )
 
 
-def _frames_of(video: Video, part: Part) -> Iterator[Frame]:
+def _frames_of(video: Video | FrameFolder, part: Part) -> Iterator[Frame]:
     for frame in itertools.islice(video, part.first, part.first + part.count):
         yield dataclasses.replace(frame, number=frame.number - part.first)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,27 @@ def errors_named(url: str, *expected: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, *expected):
+    except (FileNotFoundError, *expected) as error:
+        if _is_unreachable(error):  # HTTP's file system says so of a server that is not there
+            raise refused(url, error.__cause__ or error) from error
         raise
     except Exception as error:
         raise refused(url, error) from error
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Is a connection that failed the cause?"""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def server_of(url: str) -> str:
+    """Scheme and host of a URL, such as s3://bucket; "" for a path of a disk."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if separator else ""
 
 
 def refused(url: str, error: Exception) -> StoreError:

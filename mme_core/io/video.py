@@ -6,7 +6,6 @@ is found where a packet is broken, a picture is damaged or a constant rate misse
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,8 +16,10 @@ from typing import Self
 import av
 import numpy as np
 
+from mme_core.clock import has_passed
 from mme_core.errors import VideoError
 from mme_core.io.frame import SQUARE, Frame, squared
+from mme_core.io.frame_folder import FrameFolder, is_frame_folder, read_pictures
 from mme_core.io.opening import check_size, open_media, video_stream
 from mme_core.io.timeline import NO_PTS, Timeline
 
@@ -33,7 +34,7 @@ class Video:
     `interlaced_frames` tell what was met. `pixel_aspect` is a pixel's declared width over its
     height; with `square_pixels` frames are stretched until it is 1. Raises VideoError, whose
     message is the reason, for a file that cannot be opened and when `deadline` (of
-    `time.monotonic`) passes.
+    `mme_core.clock`) passes.
     """
 
     def __init__(
@@ -69,9 +70,7 @@ class Video:
     def frame_rate(self) -> float:
         """Frames a second: measured so far, or the header's where timestamps do not tell; or 0."""
         measured = self.timeline.rate.measure(self.time_base) if self._has_clock else 0.0
-        if self._has_clock and (measured := self.timeline.rate.measure(self.time_base)):
-            return measured
-        return float(self._stream.average_rate or 0)
+        return measured or float(self._stream.average_rate or 0)
 
     @property
     def time_base(self) -> float:
@@ -139,7 +138,7 @@ class Video:
         return sorted(pts)
 
     def _check_deadline(self) -> None:
-        if time.monotonic() > self._deadline:
+        if has_passed(self._deadline):
             raise VideoError("took longer than the time limit of a video")
 
 
@@ -191,12 +190,21 @@ def longest_part(path: str | Path, *, square_pixels: bool = True) -> Part:
     Raises VideoError where no frame can be decoded.
     """
     parts = Parts()
-    with Video(path, square_pixels=square_pixels) as video:
+    with open_video(path, square_pixels=square_pixels) as video:
         for frame in video:
             parts.add(frame)
     if parts.longest is None:
         raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
     return parts.longest
+
+
+def open_video(
+    path: str | Path, deadline: float = float("inf"), *, square_pixels: bool = True
+) -> Video | FrameFolder:
+    """A video file, or a folder of numbered pictures, to be iterated once; arguments of `Video`."""
+    if is_frame_folder(path):
+        return FrameFolder(path, deadline)
+    return Video(path, deadline, square_pixels=square_pixels)
 
 
 def read_frames(
@@ -216,6 +224,8 @@ def read_frames(
     one size. Without it they count from the start of the file. `square_pixels` as of `Video`.
     Raises VideoError where the file has not got the frames, or has them in another size.
     """
+    if is_frame_folder(path):
+        return _stack(read_pictures(path, indices, pts), size)
     wanted = np.asarray(indices)
     if pts is not None and NO_PTS not in pts and (np.diff(pts) > 0).all():
         images = _read_by_pts(path, [int(value) for value in pts], square_pixels)

@@ -279,3 +279,43 @@ def test_estimate_scales_with_the_data_set():
 
 def test_clock():
     assert [clock(s) for s in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]
+
+
+def test_names_that_look_like_markup(tmp_path, capsys):
+    root = tmp_path / "set[v1]"
+    write_clip(root / "a[" / "b].mp4")
+    (root / "[red]\x1b[31m.mp4").write_bytes(b"no video")
+    words = ["--dataset", "folder", "--root", str(root), "--store", str(tmp_path / "store[v2]")]
+    assert mme(["flows", "--serial", *words, *SPEC]) == 0
+    out = capsys.readouterr().out
+    assert "set[v1]: 2 videos" in out and "store[v2] (new)" in out
+    assert "[red]\\x1b[31m.mp4" in out and "\x1b" not in out
+
+
+# Servers. Nothing listens at port 9 of this machine.
+
+DEAD = "http://127.0.0.1:9/{}.mp4"
+
+
+def flows_of_list(tmp_path, paths, *words):
+    (tmp_path / "l.csv").write_text("".join(f"{path} 0\n" for path in paths))
+    words = ["--dataset", "csv", "--root", str(tmp_path / "l.csv"), "--serial", *words, *SPEC]
+    return mme(["flows", "--store", str(tmp_path / "store"), *words])
+
+
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_a_dead_server_ends_the_run(tmp_path, capsys, size):
+    paths = [DEAD.format(number) for number in range(6)]
+    assert flows_of_list(tmp_path, paths, "--videos-per-shard", size) == 1
+    error = capsys.readouterr().err
+    assert "mme flows: http://127.0.0.1:9/" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("bad", [DEAD.format("x"), "nowhere://x/y.mp4", "http://[bad/x.mp4"])
+def test_one_bad_url_does_not_end_the_run(tmp_path, bad):
+    write_tree(tmp_path / "videos", 3)
+    paths = [*(tmp_path / "videos").rglob("*.mp4"), bad]
+    assert flows_of_list(tmp_path, paths) == 0
+    rows = map(json.loads, (tmp_path / "store" / "ledger.jsonl").read_text().splitlines())
+    status = {row["path"]: row["status"] for row in rows}
+    assert [path for path, word in status.items() if word == "quarantined"] == [bad]

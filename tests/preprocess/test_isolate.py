@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -174,3 +176,36 @@ def test_worker_that_loses_its_parent_ends(poisoned, monkeypatch):
     os.waitpid(parent, 0)
     psutil.wait_procs([child], timeout=20)
     assert not child.is_running()
+
+
+SLOW_PLUGIN = """
+import time
+from pathlib import Path
+import numpy as np
+
+def flow(first, second):
+    Path(__file__).with_name("begun").touch()
+    time.sleep(0.3)
+    return np.zeros((*first.shape, 2), np.float32)
+"""
+
+
+def test_a_pause_does_not_count_towards_the_time_limit(tmp_path):
+    """A run of about 4 s with a limit of 6 s a video is stopped for 8 s, with all its processes."""
+    (tmp_path / "slow_plugin.py").write_text(SLOW_PLUGIN)
+    write_clip(tmp_path / "videos" / "a" / "1.mp4")
+    words = ["--dataset", "folder", "--root", tmp_path / "videos", "--store", tmp_path / "store"]
+    words += ["--serial", "--timeout", "6", *SPEC[:-1], "spec.flow=slow_plugin:flow"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "mme_core", "flows", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(8)
+    os.killpg(run.pid, signal.SIGCONT)
+    assert run.wait(60) == 0
+    assert '"status": "ok"' in (tmp_path / "store" / "ledger.jsonl").read_text()

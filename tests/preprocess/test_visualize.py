@@ -193,3 +193,10 @@ def test_png_keeps_the_colours(tmp_path):
     wheel = viz.wheel(33)
     film.write_png(tmp_path / "w.png", wheel)
     assert (cv2.imread(str(tmp_path / "w.png"))[..., ::-1] == wheel).all()
+
+
+def test_an_id_may_begin_with_a_dash(demo_store):
+    for words in (["--video", "-id.mp4"], ["--video=-id.mp4"]):
+        assert visualize.parse(["store", *words, "-o", "x.png"]).video == "-id.mp4"
+    with pytest.raises(UsageError, match=r"no video '-id\.mp4' in the store"):
+        visualize.main([str(demo_store), "--video", "-id.mp4", "-o", "x.png"])

@@ -35,14 +35,15 @@ for words in json.loads(sys.argv[1]):
 import mme_core
 print(mme_core.__file__)
 """
-DEMO = ["--dataset", "demo", "--root", "videos", "--demo-videos", "4"]
+DEMO = ["--dataset", "demo", "--root", "videos", "--demo-videos", "14"]
 DEMO += ["spec.stride=1", "spec.short_side=64", "spec.long_side=80"]
 SMALL = ["model.size=tiny", "model.depth=2", "model.frames=8", "model.image_size=48"]
 LABELLED = ["init=run", "store=store", "device=cpu", "data.workers=0", *SMALL]
-TUNED = ["val_store=store", "optim.epochs=1", "eval.clips=1", "eval.crops=1"]
+TUNED = ["val_store=val", "optim.epochs=1", "eval.clips=1", "eval.crops=1"]
 STAGES = {
     "preprocess": [
-        ["flows", "--serial", "--store", "store", *DEMO],
+        ["flows", "--serial", "--store", "store", "--split", "train", *DEMO],
+        ["flows", "--serial", "--store", "val", "--split", "val", *DEMO],
         ["info", "store"],
         ["verify", "store"],
         ["visualize", "store", "-o", "look.png"],

@@ -10,11 +10,13 @@ import pytest
 import torch
 from evaluate_phases import FINETUNE
 from labelled import source_of, write_set
+from stores import write_store
 
 from mme_core.clips.views import to_model_input
 from mme_core.errors import MMEError, UsageError
 from mme_core.io.video import Video
 from mme_core.model import build_classifier
+from mme_core.store import TargetStore
 from mme_core.weights.load import read_weights
 from mme_core.weights.save import save_weights
 from train import evaluate, finetune
@@ -232,7 +234,9 @@ def test_the_stride_of_training_goes_with_the_weights(labelled_store, labelled_s
     """Trained from a store, evaluated from files: the clip must be the same."""
     run = [*FINETUNE, "init=none", "device=cpu", "data.workers=0", "data.batch_size=4"]
     run = [word for word in run if not word.startswith("data.stride")]
-    stores = [f"store={labelled_store}", f"val_store={labelled_store}", f"out={tmp_path / 'run'}"]
+    spec = TargetStore(labelled_store).spec
+    train = write_store(tmp_path / "train", sorted((labelled_set / "train").rglob("*.mp4")), spec)
+    stores = [f"store={train}", f"val_store={labelled_store}", f"out={tmp_path / 'run'}"]
     assert finetune.main([*run, *stores, "optim.steps=1"]) == 0
     assert read_weights(tmp_path / "run").recipe["data"]["stride"] == 2
     assert checkpoint.read(checkpoint.newest(tmp_path / "run"))["config"]["data"]["stride"] == 2
@@ -261,3 +265,12 @@ def test_scores_do_not_depend_on_the_batch(labelled_set, classifier):
     four = score_videos(model, source, plan, ranks, batch=4, **how)
     assert one[0].tolist() == four[0].tolist() == list(range(6))
     np.testing.assert_allclose(one[1], four[1], atol=1e-6)
+
+
+def test_the_training_videos_are_refused_as_test_videos(labelled_set, tmp_path):
+    more = ["init=none", "device=cpu", "data.workers=0", "data.batch_size=4", "optim.steps=1"]
+    more += ["data.dataset=folder", f"data.root={labelled_set}", f"out={tmp_path / 'run'}"]
+    assert finetune.main([*FINETUNE, *more]) == 0
+    trained_on = words(labelled_set, tmp_path / "run", tmp_path / "out", "data.val_split=train")
+    with pytest.raises(UsageError, match="all 12 held-out videos are training videos"):
+        evaluate.main(trained_on)

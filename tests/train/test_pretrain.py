@@ -44,10 +44,17 @@ def run(store, out, *words):
     return pretrain.Pretraining(read(store, out, *words), CPU).run()
 
 
+@pytest.fixture
+def pair(demo_store, held_out_store):
+    return demo_store, held_out_store
+
+
 @pytest.fixture(scope="module")
-def finished(demo_store, tmp_path_factory):
+def finished(demo_store, held_out_store, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
-    status = run(demo_store, out, f"val_store={demo_store}", "eval.every=2", "checkpoint.every=4")
+    status = run(
+        demo_store, out, f"val_store={held_out_store}", "eval.every=2", "checkpoint.every=4"
+    )
     assert status == 0
     return out
 
@@ -137,23 +144,23 @@ def test_the_loss_falls(demo_store, tmp_path):
         ["precision=bf16"],
     ],
 )
-def test_other_recipes_run(demo_store, tmp_path, words):
-    words = [*words, "optim.steps=2", "data.shuffle_frames=true", f"val_store={demo_store}"]
+def test_other_recipes_run(demo_store, held_out_store, tmp_path, words):
+    words = [*words, "optim.steps=2", "data.shuffle_frames=true", f"val_store={held_out_store}"]
     assert run(demo_store, tmp_path, *words) == 0
     assert np.isfinite([row["loss"] for row in read_metrics(tmp_path) if "loss" in row]).all()
     assert list((tmp_path / "pictures").glob("*.png"))
 
 
-def held_out_parts(demo_store, tmp_path, *words):
-    config = read(demo_store, tmp_path, f"val_store={demo_store}", *words)
-    store = TargetStore(demo_store)
+def held_out_parts(pair, tmp_path, *words):
+    config = read(pair[0], tmp_path, f"val_store={pair[1]}", *words)
+    store = TargetStore(pair[0])
     objective = Objective.of(config, store.spec, CPU.device, torch.float32)
     sizes = content_sizes(list(objective.weights), store.spec, objective.settings)
     return HeldOut(config, store, objective, sizes, CPU), objective, sizes, config
 
 
-def test_the_best_constant_is_found_and_no_other_is_better(demo_store, tmp_path):
-    held_out, objective, sizes, _ = held_out_parts(demo_store, tmp_path)
+def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
+    held_out, objective, sizes, _ = held_out_parts(pair, tmp_path)
     batches = list(held_out._batches(held_out.val, 100))
     assert sum(len(batch["video"]) for batch in batches) == 6
     questions = [objective.ask(batch) for batch in batches]
@@ -178,8 +185,8 @@ def test_the_best_constant_is_found_and_no_other_is_better(demo_store, tmp_path)
     assert row["val_loss"] == pytest.approx(row["val_position"] + row["val_shape"])
 
 
-def test_the_held_out_clips_are_the_same_every_time(demo_store, tmp_path):
-    held_out, objective, sizes, config = held_out_parts(demo_store, tmp_path, "eval.clips=4")
+def test_the_held_out_clips_are_the_same_every_time(pair, tmp_path):
+    held_out, objective, sizes, config = held_out_parts(pair, tmp_path, "eval.clips=4")
     model = build_model(config, sizes)
     losses = [
         held_out_loss(model, objective, sizes, held_out._batches(held_out.val, 4), CPU)
@@ -188,17 +195,17 @@ def test_the_held_out_clips_are_the_same_every_time(demo_store, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_as_many_held_out_clips_are_read_as_the_recipe_says(demo_store, tmp_path):
+def test_as_many_held_out_clips_are_read_as_the_recipe_says(pair, tmp_path):
     taken = []
     for size in (1, 2, 3):
-        held_out = held_out_parts(demo_store, tmp_path, f"data.batch_size={size}")[0]
+        held_out = held_out_parts(pair, tmp_path, f"data.batch_size={size}")[0]
         batches = list(held_out._batches(held_out.val, 4))
         taken.append(torch.cat([batch["video"] for batch in batches]).tolist())
     assert len(taken[0]) == 4 and taken[0] == taken[1] == taken[2]
 
 
-def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, tmp_path):
-    words = ["data.shuffle_frames=true", f"val_store={demo_store}", "eval.panels=0"]
+def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, held_out_store, tmp_path):
+    words = ["data.shuffle_frames=true", f"val_store={held_out_store}", "eval.panels=0"]
     for every in (0, 1):
         assert run(demo_store, tmp_path / str(every), *words, f"eval.every={every}") == 0
     rows = [read_metrics(tmp_path / str(every)) for every in (0, 1)]
@@ -206,22 +213,22 @@ def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, tmp_pa
     assert losses[0] == losses[1]
 
 
-def test_ctrl_c_as_the_held_out_workers_end_is_heard(demo_store, tmp_path, monkeypatch):
+def test_ctrl_c_as_the_held_out_workers_end_is_heard(pair, tmp_path, monkeypatch):
     class Ending(list):
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
-    held_out, *_ = held_out_parts(demo_store, tmp_path)
+    held_out, *_ = held_out_parts(pair, tmp_path)
     monkeypatch.setattr(heldout, "make_loader", lambda *_, **__: Ending())
     with pytest.raises(KeyboardInterrupt):
         list(held_out._batches(held_out.val, 4))
 
 
 @pytest.mark.parametrize("norm", ["patch", "step", "length", "none"])
-def test_true_targets_are_drawn_as_the_true_motion(demo_store, tmp_path, norm):
-    held_out, objective, _, _ = held_out_parts(demo_store, tmp_path, f"norm.kind={norm}")
+def test_true_targets_are_drawn_as_the_true_motion(pair, tmp_path, norm):
+    held_out, objective, _, _ = held_out_parts(pair, tmp_path, f"norm.kind={norm}")
     batch = next(held_out._batches(held_out.val, 2))
-    plain = held_out_parts(demo_store, tmp_path, "norm.kind=none")[1]
+    plain = held_out_parts(pair, tmp_path, "norm.kind=none")[1]
     true = plain.ask(batch).targets["position"][0]
     drawn = to_pixels(
         objective.ask(batch).targets["position"][0], true, objective.settings, objective.spec.points

@@ -19,6 +19,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mme_core.cores import usable_cores
 from mme_core.errors import MMEError
 from mme_core.processes import ChildEnvironment
 from train.engine.signals import STOP_SIGNALS, interrupt_waits
@@ -57,11 +58,6 @@ def _context(preload: str) -> BaseContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: more loader processes would only slow each other."""
-    return len(os.sched_getaffinity(0))
 
 
 def _start_worker(trainer: int, worker: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError
+from mme_core.io.frame_folder import FrameFolder, is_frame_folder
 from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.io.video import Video, longest_part, read_frames
@@ -24,6 +25,8 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.window import decode_frames
+from mme_core.terminal import plain
+from train.data.overlap import Videos, check_overlap
 from train.data.stores import check_finished
 from train.recipes.classification import LabelledDataConfig
 
@@ -40,6 +43,10 @@ class Source(Protocol):
     class_names: Sequence[str]
     step: int
     stride: int
+
+    @property
+    def videos(self) -> Videos:
+        """What an overlap with another source is looked for in."""
 
     def missing(self) -> list[tuple[str, str]]:
         """(id, reason) of videos of the data set that were left out before."""
@@ -72,6 +79,10 @@ class FileSource:
         self.labels = np.array([item.label for item in items], np.int64)
         self.class_names = class_names
 
+    @property
+    def videos(self) -> Videos:
+        return self.items
+
     def missing(self) -> list[tuple[str, str]]:
         return self._missing
 
@@ -101,6 +112,8 @@ class FileSource:
 
 def packet_pts(path: str) -> np.ndarray:
     """Timestamps of the frames to be shown, int64; without decoding."""
+    if is_frame_folder(path):
+        return FrameFolder(path).numbers
     with Video(path) as video:
         return np.array(video.presented_pts(), np.int64)
 
@@ -124,6 +137,10 @@ class StoreSource:
         self.labels = np.asarray(store.videos["label"], np.int64)
         self.class_names = store.class_names
         self.step = self.stride = store.spec.stride
+
+    @property
+    def videos(self) -> Videos:
+        return self.store
 
     def missing(self) -> list[tuple[str, str]]:
         return quarantined(self.store)
@@ -169,9 +186,8 @@ def open_source(
         if root is None:
             raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
         manifest = load_manifest(data.dataset, root, split)
-        if os.environ.get("RANK", "0") == "0":
-            for note in manifest.notes:
-                print(f"{data.dataset}, {split}: {note}", file=sys.stderr)
+        for note in manifest.notes:
+            _say(f"{data.dataset}, {split}: {note}")
         lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
         return FileSource(manifest.items, manifest.class_names, missing=lacking)
     opened = TargetStore(store)
@@ -189,7 +205,11 @@ def open_source(
 
 
 def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | None) -> Sources:
-    """Both sources of a run. Raises UsageError for videos without labels or of unknown classes."""
+    """Both sources of a run.
+
+    Raises UsageError for videos without labels or of unknown classes, and where every held-out
+    video is a training video.
+    """
     if store is not None and val_store is None:
         raise UsageError("val_store is not set: the store of the held-out videos")
     train = open_source(data, store, root=data.root, split=data.train_split)
@@ -198,7 +218,28 @@ def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | N
     check_labels(train, "training")
     relabel(val, train.class_names)
     check_labels(val, "held-out")
+    warn_of_overlap(train.videos, val.videos)
     return Sources(train, val)
+
+
+def warn_of_overlap(train: Videos, val: Videos) -> None:
+    """Says how many held-out videos are training videos; UsageError where all of them are.
+
+    The main process does it: it takes a question to the disk for every file.
+    """
+    if _is_main():
+        mend = "name other videos by val_store, data.val_root or data.val_split"
+        if warning := check_overlap(train, val, mend):
+            _say(f"warning: {warning}")
+
+
+def _say(text: str) -> None:
+    if _is_main():
+        print(plain(text), file=sys.stderr)
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_labels(source: Source, which: str) -> None:

@@ -30,6 +30,7 @@ from mme_core.processes import child_environment, die_with_parent
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
 from mme_core.store.reader import ChunkReader
+from mme_core.terminal import plain
 
 KEEP_FREE = 0.05  # share of the local disk that is never filled
 _STAMP = "copied-from"  # in a copy: the stamp of the shard it was made from
@@ -201,7 +202,7 @@ def main(argv: list[str]) -> int:
             say,
         )
     except MMEError as error:
-        print(f"staging: {error}; clips are read from the store itself", file=sys.stderr)
+        print(f"staging: {plain(error)}; clips are read from the store itself", file=sys.stderr)
         return 1
     if staged and staged.full:
         print(

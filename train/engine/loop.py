@@ -229,7 +229,7 @@ class Loop:
                 **numbers.figures,
             }
             self.log.row(row)
-            self.log.say(step_line(row, self.steps, numbers.terms))
+            self.log.say(step_line(row, self.steps, numbers.terms), f"loss {loss:.4f}")
         return asked > 0
 
     def _note_skipped(self, numbers: StepNumbers, guilty: bool) -> None:
@@ -253,7 +253,7 @@ class Loop:
 
     def log_evaluation(self, row: Mapping[str, Any], text: str) -> None:
         self.log.row({"step": self.done, "epoch": self.done / self.steps_per_epoch, **row})
-        self.log.say(f"[bold]held out[/] after step {self.done}: {text}")
+        self.log.say(f"held out after step {self.done}: {text}", "held out")
 
     def _save(self) -> None:
         rng = self.ranks.gather(rng_state())

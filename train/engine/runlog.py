@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from mme_core.errors import MMEError
+from mme_core.terminal import styled
 
 METRICS = "metrics.jsonl"
 
@@ -48,10 +50,19 @@ class RunLog:
         if self.path:
             _drop_rows(self.path, after)
 
-    def say(self, text: str) -> None:
-        """Prints a line. Goes silent when the terminal has closed, so that the run can save."""
+    def say(self, text: str, *bold: str) -> None:
+        """Prints a line; the words `bold` of it stand out on a terminal."""
+        line = styled(text)
+        line.highlight_words(bold, "bold")
+        self._print(line)
+
+    def warn(self, text: str) -> None:
+        self._print(styled("warning:", "yellow"), styled(text))
+
+    def _print(self, *texts: Text) -> None:
+        """Goes silent when the terminal has closed, so that the run can save."""
         try:
-            self.console.print(text)
+            self.console.print(*texts)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -59,9 +70,6 @@ class RunLog:
             for stream in (1, 2):
                 os.dup2(silence, stream)
             os.close(silence)
-
-    def warn(self, text: str) -> None:
-        self.say(f"[yellow]warning:[/] {text}")
 
     def row(self, values: Mapping[str, Any]) -> None:
         """One object of metrics.jsonl; `step` is the number of steps done."""
@@ -121,7 +129,7 @@ def step_line(row: Mapping[str, Any], steps: int, terms: list[str]) -> str:
     left = timedelta(seconds=round(row["eta"]))
     return (
         f"step {row['step']:>{width}}/{steps}  epoch {row['epoch']:.2f}  "
-        f"[bold]loss {row['loss']:.4f}[/]  {parts}lr {row['lr']:.2e}  "
+        f"loss {row['loss']:.4f}  {parts}lr {row['lr']:.2e}  "
         f"grad {row['grad_norm']:.2f}  {row['clips_per_s']:.1f} clips/s  "
         f"wait {row['data_wait']:.0%}  {row['memory']:.1f} GB  left {left}"
     )

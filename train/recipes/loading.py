@@ -80,7 +80,7 @@ def merge(
         raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
     values = cast(Config, OmegaConf.to_object(config))
     check_limits(values, raw)
-    return values
+    return _expand_home(values)
 
 
 def _resolve(config: Any, raw: Mapping[str, str]) -> None:
@@ -91,6 +91,16 @@ def _resolve(config: Any, raw: Mapping[str, str]) -> None:
         raise UsageError(f"{key}={raw.get(key, '${…}')} has not the type of {key}") from error
     except OmegaConfBaseException as error:
         raise UsageError(_explain(error)) from error
+
+
+def _expand_home(config: Any) -> Any:
+    """Text that begins with `~/` is a path in the user's home folder, wherever it stands."""
+    if dataclasses.is_dataclass(config):
+        for item in dataclasses.fields(config):
+            setattr(config, item.name, _expand_home(getattr(config, item.name)))
+    if isinstance(config, str) and (config == "~" or config.startswith("~/")):
+        return str(Path(config).expanduser())
+    return config
 
 
 def _explain(error: OmegaConfBaseException) -> str:

@@ -15,6 +15,7 @@ from mme_core.model import PretrainingModel, take_tokens
 from mme_core.store import TargetStore
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
+from train.data.sources import warn_of_overlap
 from train.data.stores import check_finished, check_same_spec
 from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks
@@ -49,6 +50,7 @@ class HeldOut:
         val = TargetStore(config.val_store)
         check_finished(val)
         check_same_spec(store, val)
+        warn_of_overlap(store, val)
         self.config, self.objective, self.sizes, self.ranks = config, objective, sizes, ranks
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)

@@ -241,3 +241,38 @@ def test_lists_edited_on_windows_and_names_that_are_not_utf8(tmp_path, made_by_w
         manifest = load_manifest(dataset, tmp_path / dataset)
         wanted = classes.get(dataset, ["wave", "wave"])
         assert (sorted(table(manifest).values()), manifest.notes) == (wanted, ())
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("utf-16", ","), ("utf-8", ";")])
+def test_tables_that_a_spreadsheet_saved(tmp_path, encoding, separator):
+    touch(tmp_path, "train/AAAAAAAAAAA_000001_000011.mp4", "a/1.gif")
+    rows = {
+        "train.csv": ["label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,1,11"],
+        "split.csv": ["path,class,split", "a/1.gif,a,train"],
+    }
+    for name, lines in rows.items():
+        text = "\r\n".join(lines).replace(",", separator)
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    assert list(table(load_manifest("k400", tmp_path, "train")).values()) == ["zumba"]
+    assert table(load_manifest("folder", tmp_path, "train")) == {"a/1.gif": "a"}
+
+
+def test_official_lists_find_folders_of_frames(tmp_path):
+    ucf, hmdb, kinetics, ssv2 = (tmp_path / name for name in ("ucf", "hmdb", "k400", "ssv2"))
+    write(ucf, "classInd.txt", "1 Yo")
+    write(ucf, "trainlist01.txt", "Yo/v_Yo_g01_c01.avi 1")
+    write(hmdb, "yo_test_split1.txt", "a.b_0.avi 1")
+    write(kinetics, "train.csv", "label,youtube_id,time_start,time_end", "yo,AAAAAAAAAAA,1,11")
+    write(ssv2, "labels.json", '{"Yo": "0"}')
+    write(ssv2, "train.json", '[{"id": "7", "template": "Yo"}]')
+    folders = {
+        "ucf101": ucf / "frames/Yo/v_Yo_g01_c01",
+        "hmdb51": hmdb / "frames/yo/a.b_0",
+        "k400": kinetics / "train/AAAAAAAAAAA_000001_000011",
+        "ssv2": ssv2 / "20bn/7",
+    }
+    for dataset, folder in folders.items():
+        touch(folder, "00001.jpg", "00002.jpg")
+        root = tmp_path / folder.relative_to(tmp_path).parts[0]
+        (item,) = load_manifest(dataset, root).items
+        assert (item.path, item.label) == (str(folder), 0)

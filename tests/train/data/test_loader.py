@@ -12,9 +12,10 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mme_core import cli
+from mme_core.cores import usable_cores
 from mme_core.processes import ONE_THREAD
 from train.data import loader as workers
-from train.data.loader import Loader, make_loader, usable_cores, worker_options
+from train.data.loader import Loader, make_loader, worker_options
 
 LEFT = """
 import sys

@@ -211,3 +211,12 @@ def test_any_dataclass_is_a_schema():
         name: str = "a"
 
     assert merge(Other, [("", {"name": "b"})]).name == "b"
+
+
+def test_home_is_meant_by_a_tilde_in_recipes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text("store: ~/s\ndata:\n  root: ~/v\n")
+    words = ["--config", str(tmp_path / "r.yaml"), "out=~/o", "init=none", "val_store=a~/b"]
+    config = load(FinetuneConfig, words, "", "")
+    assert (config.store, config.data.root) == (f"{tmp_path}/s", f"{tmp_path}/v")
+    assert (config.out, config.val_store) == (f"{tmp_path}/o", "a~/b")

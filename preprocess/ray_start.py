@@ -1,0 +1,196 @@
+"""What Ray needs before it starts, so that it starts everywhere and is open to nobody else.
+
+A Ray of one machine listens on the loopback address only, wants a token that its user alone can
+read, exports no metrics, and keeps its files in a private folder that is removed with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import resource
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mme_core.errors import UsageError
+
+_LONGEST_BASE = 28  # bytes: a socket's path may have 107, and Ray's folders and names take the rest
+_SPACE = 200 * 2**20  # bytes free, for logs
+STORE_SPACE = 128 * 2**20  # of Ray's object store; only small rows go through it
+_THREADS, _THREADS_A_WORKER = 250, 50  # that Ray and the decoders were seen to start
+_PATIENCE_S = 5.0  # for a cluster that has just been started
+_ANSWER_S = 10.0  # of a machine, at most
+
+# Read when Ray is imported or started; what the user set stays.
+_EVERYWHERE = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Else Ray would pack the current folder, with all its data, when the driver is run by `uv run`.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
+}
+_ALONE = {
+    # Off, Ray takes the loopback address for the machine's own, on any system.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_enable_metrics_collection": "0",
+    # On a busy machine, or from a slow disk, processes take long to start.
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+
+
+@contextlib.contextmanager
+def prepared(workers: int | None, address: str | None) -> Iterator[dict[str, Any]]:
+    """Arguments of `ray.init`, and the environment it needs until the block ends.
+
+    Enter it before Ray is imported. Raises UsageError for an address where no cluster answers, and
+    where this machine lacks what Ray needs.
+    """
+    if address is not None:
+        check_address(address)
+        with _environment(_EVERYWHERE):
+            yield {"address": address}
+        return
+    check_processes(workers or 1)
+    base = short_folder()
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=base))
+    options = {
+        "address": "local",
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "object_store_memory": STORE_SPACE,
+        "_temp_dir": str(folder / "r"),  # Ray opens this one to all users
+    }
+    if not has_room(Path("/dev/shm"), 2 * STORE_SPACE):
+        options["_plasma_directory"] = str(folder)
+    try:
+        with _environment({**_EVERYWHERE, **_ALONE, **_token(folder)}):
+            yield options
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+def _token(folder: Path) -> dict[str, str]:
+    """The environment of a token in a file of mode 0600; nothing where the user has a mode."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    path = folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(_secret())
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+@functools.cache
+def _secret() -> str:
+    """One for the process: Ray reads it once."""
+    return secrets.token_hex(32)
+
+
+# this machine
+
+
+def short_folder() -> Path:
+    """Where Ray's files go: RAY_TMPDIR, TMPDIR or a usual place, the first that will do."""
+    named = (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"))
+    tried = [*filter(None, named), "/tmp", "/var/tmp", "/dev/shm"]
+    for name in tried:
+        if len(os.fsencode(name)) <= _LONGEST_BASE and has_room(Path(name), _SPACE):
+            return Path(name).absolute()
+    raise UsageError(
+        f"Ray cannot start: it needs a folder that can be written, with {_SPACE >> 20} MB free and "
+        f"a path of at most {_LONGEST_BASE} bytes; tried {', '.join(tried)}: name one by "
+        "RAY_TMPDIR=/short/path, or use --serial"
+    )
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Can a file be made in the folder, and are `size` bytes free there?"""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return shutil.disk_usage(folder).free >= size
+    except OSError:
+        return False
+
+
+def check_processes(workers: int) -> None:
+    """Raises UsageError where the user may not start as many threads as Ray does."""
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return
+    needed = _THREADS + _THREADS_A_WORKER * workers
+    used = _threads_of_user()
+    if limit - used < needed:
+        raise UsageError(
+            f"Ray cannot start: it takes about {needed} threads, and `ulimit -u` leaves "
+            f"{max(limit - used, 0)} of {limit}: raise it, take fewer --workers, or use --serial"
+        )
+
+
+def _threads_of_user() -> int:
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if folder.stat().st_uid == os.geteuid():
+                count += len(list((folder / "task").iterdir()))
+    return count
+
+
+# clusters
+
+
+def check_address(address: str) -> None:
+    """Raises UsageError for an address that is no cluster's, or where none answers."""
+    name, named_by = address, f"--address {address}"
+    if address == "auto":
+        name = os.environ.get("RAY_ADDRESS") or _local_cluster() or ""
+        named_by = "RAY_ADDRESS" if "RAY_ADDRESS" in os.environ else "--address auto"
+        if not name:
+            return  # Ray looks for one among the processes
+    if name.startswith(("http://", "https://")):
+        raise UsageError(
+            f"{named_by}: {name} is the address of Ray's dashboard: give HOST:PORT of `ray start "
+            "--head` (its port is 6379 where nothing else was said)"
+        )
+    host, colon, port = name.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(
+            f"{named_by}: '{name}' is no address of a cluster: give HOST:PORT, or `auto`"
+        )
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline or isinstance(error, socket.gaierror):
+                raise UsageError(
+                    f"{named_by}: no Ray cluster answers at {name} ({error.strerror or error}): "
+                    "start one with `ray start --head`, or leave --address out"
+                ) from error
+            time.sleep(1)
+
+
+def _local_cluster() -> str | None:
+    """The address that the last `ray start` on this machine left."""
+    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return Path(base, "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return None

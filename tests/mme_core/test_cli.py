@@ -1,0 +1,54 @@
+"""What the `mme` command does before a sub-command sees its words."""
+
+import pytest
+
+from mme_core import cli
+from mme_core.cli import expand_home, main
+
+
+@pytest.mark.parametrize(
+    ("word", "expanded"),
+    [
+        ("~", "/home/me"),
+        ("~/v", "/home/me/v"),
+        ("--root=~/v", "/home/me/v"),
+        ("store=~/s", "/home/me/s"),
+        ("data.val_root=~/l.csv", "/home/me/l.csv"),
+        ("./~/v", "./~/v"),
+        ("a~/v", "a~/v"),
+        ("~someone/v", "~someone/v"),
+        ("note=~approximately", "note=~approximately"),
+    ],
+)
+def test_home_is_meant_by_a_tilde(monkeypatch, word, expanded):
+    monkeypatch.setenv("HOME", "/home/me")
+    name = word.partition("=")[0] + "=" if "=~/" in word else ""
+    assert expand_home(word) == name + expanded.removeprefix(name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["flows", "--store=/proc/x/store", "--dataset=folder", "--root={root}", "--serial"],
+        ["flows", "--store={root}/file/x", "--dataset=folder", "--root={root}", "--serial"],
+        ["flows", "--store={root}/store", "--dataset=demo", "--root=/proc/x", "--serial"],
+        ["visualize", "{store}", "-o", "/proc/x.png"],
+        ["visualize", "{store}", "-o", "/proc/x.mp4"],
+        ["visualize", "{store}", "-o", "/proc/y/x.gif"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(demo_store, tmp_path, capsys, words):
+    for name in ("file", "v.mp4"):
+        (tmp_path / name).touch()
+    assert main([word.format(root=tmp_path, store=demo_store) for word in words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"mme {words[0]}: ") and error.count("\n") == 1
+
+
+def test_other_errors_of_the_system_are_not_hidden(monkeypatch):
+    def fail(name, argv):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(ConnectionResetError):
+        main(["info"])
