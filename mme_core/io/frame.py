@@ -51,7 +51,8 @@ class Frame:
             image = resize(self._upright(self._array("gray")))
             # FFmpeg stretches a limited range, except where it is grey already
             limited = name.startswith("gray") and range_ == _LIMITED_RANGE
-            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else image
+            # rows of a grey picture may be padded, and flow algorithms want none of that
+            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else np.ascontiguousarray(image)
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
         if name.startswith("yuvj") or range_ == _FULL_RANGE:

@@ -113,7 +113,7 @@ def test_init_takes_an_encoder_alone(finished, demo_store, tmp_path, capsys):
     for name, value in encoder.items():
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(after[DECODER_TOKEN], learnt[DECODER_TOKEN], atol=1e-5)
-    assert "encoder.safetensors: encoder, " in capsys.readouterr().out
+    assert "encoder.safetensors: " in capsys.readouterr().out
 
 
 def test_init_takes_a_whole_model_as_safetensors(finished, demo_store, tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_init_takes_a_whole_model_as_safetensors(finished, demo_store, tmp_path,
     assert run(demo_store, tmp_path / "run", init, "optim.steps=1", "optim.lr=1e-9") == 0
     after = checkpoint.load_last(tmp_path / "run", pytest.fail)["model"]
     torch.testing.assert_close(after[DECODER_TOKEN], learnt[DECODER_TOKEN], atol=1e-5, rtol=1e-4)
-    assert "whole.safetensors: encoder and decoder, " in capsys.readouterr().out
+    assert f"whole.safetensors: {len(learnt)} tensors" in capsys.readouterr().out
 
 
 def test_the_loss_falls(demo_store, tmp_path):
