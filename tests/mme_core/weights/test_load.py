@@ -200,8 +200,10 @@ def test_positions_are_interpolated_for_another_clip(tmp_path):
 def test_positions_of_the_same_clip_stay():
     table = sinusoid_table(8, 12)
     assert interpolate_positions(table, (2, 2, 2), (2, 2, 2), "x") is table
+    # a file that does not say what clip it is for
+    assert interpolate_positions(table, (3, 2, 2), (2, 2, 2), "x") is table
     with pytest.raises(UsageError, match="8 positions, but 3×2×2 tokens were expected"):
-        interpolate_positions(table, (3, 2, 2), (2, 2, 2), "x")
+        interpolate_positions(table, (3, 2, 2), (4, 2, 2), "x")
 
 
 class Trap:
