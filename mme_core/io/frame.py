@@ -50,11 +50,11 @@ class Frame:
         plane = self.picture.planes[0]
         # A negative line size means that rows are stored from the bottom up.
         if name not in _Y_PLANE_FORMATS or plane.line_size < 0:
-            image = resize(self._upright(self._array("gray")))
+            image = np.ascontiguousarray(resize(self._upright(self._array("gray"))))
             # FFmpeg's conversion to grey stretches a limited range, except for grey formats.
             limited = name.startswith("gray") and range_ == _LIMITED_RANGE
             return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else image
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
         if name.startswith("yuvj") or range_ == _FULL_RANGE:
             return image.copy()  # the decoder will reuse the plane's memory
@@ -77,8 +77,13 @@ class Frame:
     @property
     def is_stereo(self) -> bool:
         """Whether the file declares that the frame holds two stereo views."""
-        about = self.picture.side_data.get(Type.STEREO3D)
+        about = self._side_data(Type.STEREO3D)
         return about is not None and bool(np.frombuffer(about, np.int32)[0])  # 0: AV_STEREO3D_2D
+
+    def _side_data(self, kind: Type) -> memoryview | None:
+        # PyAV's stubs declare integers as keys, but it also takes members of Type.
+        data = self.picture.side_data.get(kind)  # type: ignore[call-overload]
+        return None if data is None else memoryview(data)
 
     def _array(self, format: str) -> np.ndarray:
         try:
@@ -94,7 +99,7 @@ class Frame:
         This is the multiple of 90° nearest to the rotation that the file declares. Any other angle
         would leave empty corners.
         """
-        matrix = self.picture.side_data.get(Type.DISPLAYMATRIX)
+        matrix = self._side_data(Type.DISPLAYMATRIX)
         if matrix is None:
             return False, False, False
         # The matrix maps (x, y) to (ax + cy, bx + dy).

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -146,12 +146,13 @@ class FrameFolder:
         decoder = _DECODERS.get(data[:2])
         if decoder is None:
             raise VideoError(f"{self._names[pts]}: neither JPEG nor PNG")
-        codec = av.CodecContext.create(decoder, "r")
+        codec = cast("av.VideoCodecContext", av.CodecContext.create(decoder, "r"))
         codec.thread_count, codec.options = 1, {"max_pixels": str(max_pixels())}
         try:
             pictures = [*codec.decode(av.Packet(data)), *codec.decode(None)]
         except (av.error.FFmpegError, MemoryError) as error:
-            raise VideoError(f"{self._names[pts]}: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise VideoError(f"{self._names[pts]}: {reason}") from error
         if not pictures:
             raise VideoError(f"{self._names[pts]}: cannot be decoded")
         check_size(pictures[0].height, pictures[0].width)
@@ -159,7 +160,9 @@ class FrameFolder:
 
 
 def read_pictures(
-    path: str | Path, indices: Sequence[int], pts: Sequence[int] | None
+    path: str | Path,
+    indices: Sequence[int] | np.ndarray,
+    pts: Sequence[int] | np.ndarray | None,
 ) -> list[np.ndarray]:
     """Reads chosen pictures of a folder: a list of RGB uint8 [H, W, 3].
 

@@ -180,7 +180,8 @@ def _last_words(source: Source) -> str:
         with av.logging.Capture():  # keeps the messages off the terminal
             _open(source).close()
     except av.error.FFmpegError as error:
-        words = error.log[2].strip() if error.log else error.strerror
+        log: Any = error.log  # PyAV's stubs lack its third part, the message
+        words = str(log[2].strip() if log else error.strerror)
         return "not a video format" if "whitelist" in words else words
     except ValueError as error:
         return str(error)

@@ -50,7 +50,9 @@ def errors_named(url: str, *expected: type[Exception]) -> Iterator[None]:
         yield
     except unchanged as error:
         if _is_unreachable(error):  # fsspec's HTTP raises FileNotFoundError for a missing server
-            raise refused(url, error.__cause__ or error) from error
+            cause = error.__cause__
+            shown = cause if isinstance(cause, Exception) else error
+            raise refused(url, shown) from error
         raise
     except Exception as error:
         raise refused(url, error) from error
