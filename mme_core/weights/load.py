@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mme_core.errors import UsageError
-from mme_core.model import SIZES, Classifier, build_classifier, sinusoid_table
+from mme_core.model import SIZES, Classifier, Encoder, build_classifier, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.weights import names
 from mme_core.weights.files import find_file, read_file
@@ -167,6 +167,7 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
         if table is None:
             n, h, w = weights.grid
             table = sinusoid_table(n * h * w, own["encoder.pos_embed"].shape[-1])
+        assert isinstance(model.encoder, Encoder)  # every model with this name has one
         moved = interpolate_positions(table, weights.grid, model.encoder.grid, weights.path)
         interpolated = moved is not table
         tensors["encoder.pos_embed"] = moved
@@ -200,8 +201,17 @@ def build_from(weights: Weights) -> Classifier:
     return model.eval()
 
 
-def clip_arguments(weights: Weights) -> dict[str, int]:
-    """What a builder of `mme_core.model` needs beside the size."""
+class ClipArguments(TypedDict):
+    """Arguments of the builders in `mme_core.model`."""
+
+    frames: int
+    image_size: int
+    patch: int
+    depth: int
+
+
+def clip_arguments(weights: Weights) -> ClipArguments:
+    """Returns the clip and depth of the model that the weights belong to."""
     return {
         "frames": weights.frames,
         "image_size": weights.image_size,
