@@ -1,4 +1,4 @@
-"""HOG drawn as glyphs: a stroke a bin, along the edge, as bright as the bin is strong."""
+"""Draws HOG as glyphs: one stroke per bin, along the edge, brighter for a stronger bin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in: read any known checkpoint, and load it into a model of perhaps another resolution."""
+"""Reads any known checkpoint, and loads it into a model, also of another resolution."""
 
 from __future__ import annotations
 
@@ -76,7 +76,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a model got: names of the model without a tensor, of the file without a place."""
+    """The result of loading weights into a model.
+
+    loaded        number of tensors loaded
+    missing       names in the model that the file lacks
+    unexpected    names in the file that the model lacks
+    interpolated  whether the positions were interpolated
+    """
 
     loaded: int
     missing: list[str]
@@ -144,11 +150,11 @@ def _rename(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor],
 
 
 def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> LoadReport:
-    """Fills any model of ours by name; positions are interpolated where the model's clip differs.
+    """Loads weights into a model of `mme_core.model`.
 
-    head: take the classification head as well; a head of another class count is then an error.
-    The decoders of a pre-training model are filled where all of the file's fit it, else not at all.
-    Raises UsageError for weights of another size, and when the encoder got nothing.
+    Positions are interpolated where the model's clip differs. Decoders are loaded only if all of
+    them fit. `head` also loads the classification head, which must have the same number of classes.
+    Raises UsageError for weights of another size, and where no weight of the encoder is found.
     """
     own = model.state_dict()
     tensors = {n: t for n, t in weights.tensors.items() if head or not n.startswith("head.")}
