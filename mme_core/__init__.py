@@ -1,4 +1,4 @@
-"""Masked Motion Encoding: the library. What a user imports, with nothing loaded before its use.
+"""Masked Motion Encoding, the library: its public names, each imported only when it is used.
 
 from mme_core import TargetStore, ClipDataset, extract_video, load_encoder
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mme_core.spec import TargetSpec
     from mme_core.store.target_store import TargetStore
 
-# name: module that defines it, imported when it is asked for: stage 1 runs without torch
+# name: module that defines it. Lazy imports let stage 1 run without torch.
 _PUBLIC = {
     "ClipDataset": "mme_core.clips.dataset",
     "TargetSpec": "mme_core.spec",

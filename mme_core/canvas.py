@@ -1,8 +1,8 @@
 """Geometry: source frame -> resized frame -> canvas and the region around it -> grid of points.
 
-A *region* is the canvas grown by up to 64 pixels on each side, as far as the resized frame goes.
-Positions handed between modules are in canvas pixels (the canvas' first pixel centre is 0, 0), so
-a position in the region may be negative.
+The *canvas* is the part of the resized frame that is divided into patches. The *region* adds up to
+64 pixels of the frame on each side of it. Other modules pass positions in canvas pixels (the centre
+of the canvas' first pixel is 0, 0), so a position in the region may be negative.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MARGIN = 64  # pixels of the frame kept around the canvas, so that points may le
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where a video's canvas lies; every number is in pixels unless said otherwise.
+    """The position of a video's canvas. All numbers except hp and wp are pixels.
 
     height, width            source frame, rotation applied
     source                   (top, left, bottom, right) of the part of it that is resized: all of
@@ -49,7 +49,7 @@ class Canvas:
         return self.left - self.region[1], self.top - self.region[0]
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """The source frame [height, width(, 3)] uint8 at canvas scale: area down, cubic up."""
+        """Resizes a source frame, uint8 [height, width(, 3)]: area filter down, cubic up."""
         top, left, bottom, right = self.source
         image = image[top:bottom, left:right]
         if image.shape[:2] == self.resized:
@@ -60,18 +60,18 @@ class Canvas:
         return cv2.resize(image, (width, height), interpolation=method)
 
     def crop(self, resized: np.ndarray) -> np.ndarray:
-        """A resized frame's canvas, [16 hp, 16 wp(, 3)]."""
+        """Returns the canvas of a resized frame, [patch · hp, patch · wp(, 3)]."""
         bottom, right = self.top + self.hp * self.patch, self.left + self.wp * self.patch
         return resized[self.top : bottom, self.left : right]
 
     def crop_region(self, resized: np.ndarray) -> np.ndarray:
-        """A resized frame's region."""
+        """Returns the region of a resized frame."""
         top, left, bottom, right = self.region
         return resized[top:bottom, left:right]
 
 
 def plan_canvas(height: int, width: int, spec: TargetSpec) -> Canvas:
-    """The canvas of a video whose (rotated) frames are height × width."""
+    """Returns the canvas of a video whose rotated frames have height × width pixels."""
     scale = spec.short_side / min(height, width)
     needed = (spec.long_side + 2 * MARGIN) / scale
     margins = [_unneeded(side, needed) for side in (height, width)]
@@ -89,9 +89,10 @@ def plan_canvas(height: int, width: int, spec: TargetSpec) -> Canvas:
 
 
 def _unneeded(side: int, needed: float) -> int:
-    """Source pixels to leave out at each end of a side more than twice as long as is needed.
+    """Returns the number of source pixels to cut off at each end of a very long side.
 
-    The same number at both ends, so that the canvas stays exactly in the middle.
+    A side is cut to twice the needed length, by the same number at both ends, so the canvas stays
+    exactly in the middle.
     """
     return max(math.floor((side - 2 * needed) / 2), 0)
 
@@ -103,7 +104,7 @@ def _resized(height: int, width: int, spec: TargetSpec) -> tuple[int, int]:
 
 
 def grid_points(hp: int, wp: int, spec: TargetSpec) -> np.ndarray:
-    """Starting positions of all points: float32 [hp, wp, K, 2] (x, y), canvas pixels."""
+    """Returns the start of every trajectory: float32 [hp, wp, K, 2] (x, y), canvas pixels."""
     cell = spec.patch // spec.grid
     centres = np.arange(spec.grid) * cell + (cell - 1) / 2
     y = np.arange(hp)[:, None, None, None] * spec.patch + centres[:, None]

@@ -1,7 +1,7 @@
-"""Time limits that a pause does not use up: Ctrl-Z, a suspended job, a laptop that sleeps.
+"""Time limits that do not count pauses, such as Ctrl-Z, a suspended job or a sleeping laptop.
 
-A stopped process cannot see that it is stopped, but a thread of it that wakes twice a second can
-see afterwards that it did not.
+A process cannot notice that it is stopped. Here a thread wakes twice a second. Afterwards it sees
+that it did not wake for a long time.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import threading
 import time
 
 _TICK_S = 0.5
-_PAUSE_S = 3.0  # without a tick; a busy machine delays one by less
+_PAUSE_S = 3.0  # a longer time without a tick is a pause; a busy machine delays ticks by less
 
 
 class _Clock:
     def __init__(self) -> None:
-        self._process: int | None = None  # whose thread ticks
+        self._process: int | None = None  # the process that the thread runs in
         self._paused, self._ticked = 0.0, 0.0
 
     def now(self) -> float:
@@ -38,10 +38,10 @@ _clock = _Clock()
 
 
 def deadline_after(seconds: float) -> float:
-    """A deadline for `has_passed`, that many seconds of running from now; infinity: never."""
+    """Returns a deadline for `has_passed`: `seconds` of running time from now, or infinity."""
     return _clock.now() + seconds if seconds < float("inf") else seconds
 
 
 def has_passed(deadline: float) -> bool:
-    """Has this process run until then?"""
+    """Whether a deadline of `deadline_after` has passed."""
     return deadline < float("inf") and _clock.now() > deadline

@@ -1,4 +1,4 @@
-"""The cores that this process may use."""
+"""Number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cores(groups: Path = _GROUPS, membership: Path = _MEMBERSHIP) -> int:
-    """Cores of this process' affinity, but no more than its control groups' CPU quota.
+    """Returns the number of cores in this process' affinity, limited by its CPU quota.
 
-    A container of 2.5 cores counts as 3. groups: where the control groups are mounted; membership:
-    the file that says which are this process' (Linux, both versions).
+    groups      folder where the control groups are mounted (Linux, versions 1 and 2)
+    membership  file that names the control groups of this process
+
+    A container with 2.5 cores counts as 3.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -44,7 +46,7 @@ def _quotas(groups: Path, membership: Path) -> Iterator[float]:
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """What version 2 or version 1 says in a group's folder."""
+    """Yields the CPU quota in a group's folder, in cores, for version 2 or 1."""
     both = (_read(folder / "cpu.max") or "").split()
     if not both:
         both = [_read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]

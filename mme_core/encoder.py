@@ -1,4 +1,4 @@
-"""A trained encoder as a source of features, for any video.
+"""Computes features of any video with a trained encoder.
 
 encoder = load_encoder("runs/mine")              # a run's folder or a file of weights
 features = encoder.features(frames)              # uint8 [T, H, W, 3] -> float32 [width]
@@ -19,7 +19,7 @@ from mme_core.weights.load import Weights, clip_arguments, load_weights, read_we
 
 
 class VideoEncoder(nn.Module):
-    """An encoder, and the norm that follows the mean over its tokens (of a fine-tuned one)."""
+    """An encoder and the norm after its mean over tokens (an identity unless fine-tuned)."""
 
     def __init__(self, encoder: Encoder, fc_norm: nn.Module) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class VideoEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers of a feature."""
+        """Length of a feature vector."""
         return self.encoder.width
 
     def tokens(self, clip: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class VideoEncoder(nn.Module):
 
     @torch.inference_mode()
     def features(self, frames: np.ndarray | Tensor) -> Tensor:
-        """The feature of a video, float32 [width], or of a batch of videos, float32 [B, width].
+        """Returns the feature of a video, float32 [width], or of a batch, float32 [B, width].
 
         frames  uint8 [T, H, W, 3] or [B, T, H, W, 3], RGB, of any size and number of frames. The
                 model sees as many frames as it was trained with, spread evenly over the video,
@@ -66,9 +66,9 @@ class VideoEncoder(nn.Module):
 
 
 def load_encoder(path: str | Path) -> VideoEncoder:
-    """The encoder of a run's folder, a checkpoint or a file of weights, in evaluation mode.
+    """Loads the encoder of a run's folder, a checkpoint or a file of weights, in evaluation mode.
 
-    Reads all that `mme_core.weights.load.read_weights` reads, and raises what it raises.
+    Formats and errors as of `mme_core.weights.load.read_weights`.
     """
     return encoder_from(read_weights(path))
 

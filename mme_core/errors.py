@@ -2,7 +2,10 @@
 
 
 class MMEError(Exception):
-    """Something the user can mend: the message names the file or field, what is wrong, the mend."""
+    """A problem that the user can fix.
+
+    The message names the file or field, says what is wrong, and how to fix it.
+    """
 
 
 class UsageError(MMEError):

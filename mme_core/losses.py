@@ -43,4 +43,5 @@ def reconstruction_loss(
         weight = take_tokens(valid, hidden_BM) if mask_invalid else None
         terms[name] = masked_loss(predictions[name], take_tokens(target, hidden_BM), weight)
     total = sum(factor * terms[name] for name, factor in weights.items())
+    assert isinstance(total, Tensor)  # `weights` names at least one content
     return total, terms

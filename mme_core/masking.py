@@ -1,6 +1,6 @@
-"""Which tokens a clip hides: bool [n, h, w] over tubelets, rows and columns, True = hidden.
+"""Masks of a clip's tokens: bool [n, h, w] over tubelets, rows and columns, True = hidden.
 
-Every kind hides exactly `hidden_count` tokens, so that a batch of masks gathers into one tensor.
+Every kind of mask hides exactly `hidden_count` tokens, so the clips of a batch can be stacked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CUBE_ASPECT = (0.3, 1 / 0.3)
 
 
 def hidden_per_tubelet(shape: Shape, ratio: float) -> int:
-    """Hidden patches of one tubelet: ratio · h · w to the nearest whole number (137 of 196 at 0.7).
+    """Returns the number of hidden patches of one tubelet: round(ratio · h · w).
 
     Raises UsageError when nothing would be hidden, or nothing visible.
     """
@@ -37,28 +37,28 @@ def hidden_per_tubelet(shape: Shape, ratio: float) -> int:
 
 
 def hidden_count(shape: Shape, ratio: float) -> int:
-    """Hidden tokens of a clip, the same for every kind: tubelets × hidden_per_tubelet."""
+    """Returns the number of hidden tokens of a clip, which is the same for every kind of mask."""
     return shape[0] * hidden_per_tubelet(shape, ratio)
 
 
 def tube_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """The same random patches in every tubelet (VideoMAE)."""
+    """Hides the same random patches in every tubelet (VideoMAE)."""
     _, h, w = shape
     visible = rng.permutation(h * w)[hidden_per_tubelet(shape, ratio) :]
     return _tubes(visible, shape)
 
 
 def random_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Tokens drawn independently of place and time."""
+    """Hides random tokens, independent of position and time."""
     mask = np.zeros(math.prod(shape), bool)
     mask[rng.permutation(mask.size)[: hidden_count(shape, ratio)]] = True
     return mask.reshape(shape)
 
 
 def cube_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Boxes of random place, area, aspect and duration until enough is hidden (MaskFeat's cube).
+    """Hides boxes of random position, area, aspect ratio and duration (MaskFeat's cube).
 
-    Of the last box only as many tokens are hidden as are missing.
+    Only part of the last box is hidden, so the number of hidden tokens is exact.
     """
     mask = np.zeros(shape, bool)
     missing = hidden_count(shape, ratio)
@@ -76,11 +76,12 @@ def cube_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarra
 def motion_tube_mask(
     shape: Shape, ratio: float, rng: np.random.Generator, motion_hw: np.ndarray
 ) -> np.ndarray:
-    """Tubes of which half of the visible ones are in the quarter of patches that move most.
+    """Hides tubes; half of the visible tubes come from the quarter of patches that move most.
 
-    motion_hw [h, w] is each patch's mean |Δp| (residual where the camera's motion is known). The
-    other visible tubes come from the other three quarters. A low ratio leaves more than twice the
-    quarter visible; then the whole quarter is.
+    The other visible tubes come from the other three quarters. Where a low ratio leaves more than
+    half of the patches visible, the whole quarter is visible.
+
+    motion_hw  [h, w], mean |Δp| of each patch (without the camera's motion where it is known)
     """
     _, h, w = shape
     if motion_hw.shape != (h, w):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -134,6 +135,8 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """From encoded visible tokens to predictions at the hidden ones."""
+
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -329,7 +332,9 @@ def build_classifier(
 
 def _block(width: int, heads: int, drop_path: float = 0.0) -> Block:
     # VideoMAE has biases on q and v only; one on the keys cancels in the softmax.
-    return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=LayerNorm)
+    # timm's annotation asks for a class, but it only calls norm_layer(width).
+    norm: Any = LayerNorm
+    return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=norm)
 
 
 def _head(width: int, size: int, layers: int) -> nn.Module:

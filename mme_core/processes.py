@@ -1,4 +1,4 @@
-"""What every process that a command starts is given: one thread, and a safe import path.
+"""Gives every process that a command starts one thread and a safe import path.
 
 A folder of experiments often has a train.py, a utils.py or a numpy.py of its own. Python would
 import these in place of the installed packages, because `python -m` and `python -c` look into the
@@ -29,19 +29,19 @@ def put_current_folder_last() -> None:
 
 
 def import_path(*more: str) -> list[str]:
-    """Absolute folders that this process imports from, and then those of `more` not among them."""
+    """Returns the absolute folders that this process imports from, followed by `more`."""
     here = _current_folder()
     folders = [here if _is_current(path, here) else path for path in (*sys.path, *more)]
     return list(dict.fromkeys(folders))
 
 
 def plugin_path() -> list[str]:
-    """Where a flow plug-in may be: `import_path`, and the current folder at the end."""
+    """Returns the folders to search for a flow plug-in: `import_path` and the current folder."""
     return import_path(_current_folder())
 
 
 def child_environment(*more: str) -> dict[str, str]:
-    """The variables of a Python child process that imports what this one can, and `more`."""
+    """Returns the environment of a Python child process that has this import path and `more`."""
     path = os.pathsep.join(import_path(*more))
     return {**os.environ, **ONE_THREAD, "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
 
@@ -60,10 +60,10 @@ class ChildEnvironment:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ends this process when its parent, whose number is given, ends in any way.
+    """Ends this process when its parent ends. `parent` is the parent's process id.
 
-    On Linux the system does it, even while this process hangs; elsewhere only a parent that has
-    ended already is noticed.
+    On Linux the kernel does it, even if this process hangs. Other systems only detect a parent that
+    has already ended.
     """
     import ctypes
     import signal

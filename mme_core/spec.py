@@ -14,31 +14,33 @@ from mme_core.errors import UsageError
 
 TUBELET = 2  # sampled frames in a tubelet; the ViT's Conv3d has this depth
 
-# Fields that older stores lack, with what these stores were made with. The hash leaves out a field
-# of that value, so that an older store keeps both its hash and its meaning.
+# Fields that older stores lack, with the value that those stores were made with. The hash leaves
+# out a field with that value, so an older store keeps its hash.
 _ADDED = {"square_pixels": False}
 _CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
 
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """What stage 1 computes. Two stores with equal specifications of one video are equal bytes.
+    """The settings of stage 1. Two stores of the same video and settings have equal bytes.
 
-    stride        raw frames between two sampled frames
-    hop           raw frames between the starts of two tubelets; None: 2 · stride
+    stride        frame stride: raw frames from one sampled frame to the next
+    hop           raw frames from the start of one tubelet to the next. Default: 2 · stride
     patch         side of a patch, canvas pixels
     points        K, tracked points in a patch; a square number
     length        L, steps of a trajectory, raw frames
     short_side    the resized video's shorter side, pixels
-    long_side     cap of the canvas, pixels
+    long_side     largest side of the canvas, pixels
     flow          a name of `mme_core.extract.flow.ALGORITHMS`, or `package.module:function`
     check         forward–backward check of the flow (doubles its cost)
     camera        "homography" stores the camera's motion beside the displacement
     hog_bins      unsigned orientation bins
     hog_cell      side of the HOG window, canvas pixels
-    frames        "jpeg" stores the sampled frames, "none" leaves them in the video files
+    frames        "jpeg" stores the sampled frames, "none" does not
     jpeg_quality  quality of those frames
-    square_pixels stretches frames whose pixels the file declares not to be square
+    square_pixels stretches frames to square pixels where the file declares other pixels
+
+    Raises UsageError for a value out of range.
     """
 
     stride: int = 4
@@ -58,8 +60,8 @@ class TargetSpec:
     square_pixels: bool = True
 
     def __post_init__(self) -> None:
-        if self.hop is None:
-            object.__setattr__(self, "hop", TUBELET * self.stride)
+        hop = TUBELET * self.stride if self.hop is None else self.hop
+        object.__setattr__(self, "hop", hop)
         for field in dataclasses.fields(self):
             if field.type in ("int", "int | None") and getattr(self, field.name) < 1:
                 raise UsageError(f"spec.{field.name} must be at least 1")
@@ -68,9 +70,9 @@ class TargetSpec:
                 raise UsageError(
                     f"spec.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
                 )
-        if (TUBELET * self.stride) % self.hop:
+        if (TUBELET * self.stride) % hop:
             raise UsageError(
-                f"spec.hop={self.hop} must divide 2·stride={TUBELET * self.stride}, so that the "
+                f"spec.hop={hop} must divide 2·stride={TUBELET * self.stride}, so that the "
                 "tubelets of a clip are on the time line"
             )
         if math.isqrt(self.points) ** 2 != self.points or self.patch % math.isqrt(self.points):
@@ -96,7 +98,8 @@ class TargetSpec:
 
     @property
     def clip_step(self) -> int:
-        """Tubelets on the time line from one tubelet of a clip to its next."""
+        """Number of stored tubelets from one tubelet of a clip to its next."""
+        assert self.hop is not None  # __post_init__ fills it in
         return TUBELET * self.stride // self.hop
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +107,7 @@ class TargetSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TargetSpec:
-        """The reverse of `to_dict`, also of an older version; an unknown key is an error."""
+        """The reverse of `to_dict`; also reads older stores. Raises UsageError for unknown keys."""
         return cls._from_known({**_ADDED, **values})
 
     @classmethod
@@ -117,19 +120,19 @@ class TargetSpec:
 
     @classmethod
     def from_overrides(cls, overrides: Iterable[str]) -> TargetSpec:
-        """From command-line words such as `spec.stride=2`."""
+        """Reads overrides such as `spec.stride=2`. Raises UsageError for unknown fields."""
         known = {field.name: field for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         for word in overrides:
             name, equals, text = word.removeprefix("spec.").partition("=")
             if not (word.startswith("spec.") and equals):
                 raise UsageError(f"'{word}' is not of the form spec.FIELD=VALUE")
-            values[name] = _parse(name, text, known[name].type) if name in known else text
+            values[name] = _parse(name, text, str(known[name].type)) if name in known else text
         return cls._from_known(values)
 
     @property
     def hash(self) -> str:
-        """Short digest of every field, but for what an older store means by leaving it out."""
+        """Short digest of all fields, except those in _ADDED that have an older store's value."""
         values = {
             name: value
             for name, value in self.to_dict().items()
@@ -139,7 +142,7 @@ class TargetSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: TargetSpec) -> list[str]:
-        """The fields that differ, as `stride: 4 here, 2 there`; empty when equal."""
+        """Returns the fields that differ, as `stride: 4 here, 2 there`."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [
             f"{name}: {mine[name]} here, {theirs[name]} there"

@@ -1,8 +1,9 @@
-"""From displacements and HOG to the stored int8 codes, and back.
+"""Converts displacements and HOG to the stored int8 codes, and back.
 
-Position is normalised per patch, tubelet *and axis* over its K·L displacements, shape per patch
-and tubelet over its K·L·9 numbers, with the population deviation. By Samuelson's inequality no
-z-score in a group of N numbers exceeds √(N−1), so int8 with the scale 127 / √(N−1) never clips.
+Position is normalised per patch, tubelet *and axis* over its K·L displacements. Shape is normalised
+per patch and tubelet over its K·L·B numbers. Both use the population standard deviation. By
+Samuelson's inequality no z-score in a group of N numbers exceeds √(N−1), so int8 with the scale
+127 / √(N−1) never clips.
 
 Shapes: `...` is any leading shape, usually [n, hp, wp]. K points, L steps, B HOG bins.
 """
@@ -29,31 +30,32 @@ _MOMENTS_ERROR = 1 / 32  # rounding error of the moments, as a share of the quan
 
 
 def position_scale(spec: TargetSpec) -> float:
-    """Codes a unit of the per-axis z-score: position code = round(z · scale)."""
+    """Returns the scale of the position codes: code = round(z-score per axis · scale)."""
     return _INT8_MAX / math.sqrt(max(spec.points * spec.length - 1, 1))
 
 
 def shape_scale(spec: TargetSpec) -> float:
-    """Codes a unit of the shape's z-score."""
+    """Returns the scale of the shape codes: code = round(z-score · scale)."""
     return _INT8_MAX / math.sqrt(max(spec.points * spec.length * spec.hog_bins - 1, 1))
 
 
 def normalise(values: Values, axes: tuple[int, ...] = (-3, -2, -1), floor: float = 0.0) -> Values:
-    """(values − mean) / (deviation + 1e-6) over `axes`, population deviation, same shape and type.
+    """Returns (values − mean) / (max(deviation, floor) + 1e-6), in the shape of `values`.
 
-    Takes float32 arrays and tensors. By default one mean and deviation over all the numbers of a
-    patch, displacement [..., K, L, 2] or hog [..., K, L, B]: the paper's target (Table 7b). The
-    deviation is at least `floor`.
+    values  float32 array or tensor, such as displacement [..., K, L, 2] or hog [..., K, L, B]
+    axes    axes over which the mean and the population deviation are taken. The default takes them
+            over all numbers of a patch: the paper's target (Table 7b).
     """
     centred, _, deviation = mean_and_deviation(values, axes)
     return centred / (deviation.clip(min=floor) + EPSILON)
 
 
 def mean_and_deviation(values: Values, axes: tuple[int, ...]) -> tuple[Values, Values, Values]:
-    """(values − mean, mean, deviation) of float32 arrays or tensors over `axes`, kept as 1.
+    """Returns (values − mean, mean, population deviation) over `axes`, which keep length 1.
 
-    Equal numbers have exactly their own mean and no deviation. For that, arrays are summed in
-    float64, and tensors as differences from the first number: a device may lack float64.
+    Takes float32 arrays or tensors. Equal numbers give exactly deviation 0. Arrays are therefore
+    summed in float64. Tensors are summed as differences from the first number, because a device
+    may not support float64.
     """
     if isinstance(values, np.ndarray):
         mean = values.mean(axes, dtype=np.float64, keepdims=True).astype(np.float32)
@@ -72,7 +74,7 @@ def mean_and_deviation(values: Values, axes: tuple[int, ...]) -> tuple[Values, V
 def encode(
     displacement: np.ndarray, hog: np.ndarray, spec: TargetSpec
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """displacement float32 [..., K, L, 2] and hog float32 [..., K, L, B] as stored.
+    """Encodes displacement float32 [..., K, L, 2] and hog float32 [..., K, L, B] for the store.
 
     Returns position int8 [..., K, L, 2], shape int8 [..., K, L, B], moments float32 [..., 6].
     """
@@ -99,7 +101,7 @@ def decode_hog(shape: Values, moments: Values, spec: TargetSpec) -> Values:
 
 
 def round_moments(moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
-    """Moments [..., 6] with as many bits as matter, float32; zstd compresses the zero bits.
+    """Rounds moments [..., 6] to the bits that matter, float32. The zero bits compress well.
 
     A value is decoded as z · (sd + ε) + mean, where z is a multiple of the step 1 / scale. A mean
     may therefore be off by a share of step · (sd + ε), and a deviation, which is multiplied by up
@@ -134,7 +136,7 @@ def _quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.nd
 
 
 def _dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:
-    """For arrays and tensors alike."""
+    """Turns codes into values. Takes arrays and tensors."""
     return codes * ((deviation + np.float32(EPSILON)) / np.float32(scale)) + mean
 
 

@@ -1,4 +1,4 @@
-"""What the model is asked to reconstruct, computed on the device from what the loader delivers.
+"""Computes the targets that the model predicts from a batch of the loader, on the batch's device.
 
 A batch holds, for B clips of n tubelets of h × w patches (a sample: `mme_core.clips.dataset`):
 
@@ -48,10 +48,11 @@ class TargetSettings:
              "step", per step and axis over the K points (the authors' release; it deletes common
              translation); "length", divided by the trajectory's Σ‖Δp‖; "none", canvas pixels.
              Shape is normalised over a patch's numbers, except with "none".
-    floor    smallest deviation (or length) that is divided by, canvas pixels; 0: the paper
-    camera   displacement less the camera's motion
-    length   the first L' steps; None: all of the store's
-    merge    one trajectory a patch (Table 7c): the "mean", or the one with the largest Σ‖Δp‖, "max"
+    floor    smallest deviation (or length) to divide by, canvas pixels; the paper uses 0
+    camera   subtracts the camera's motion from the displacement
+    length   number of steps to use. Default: all steps in the store
+    merge    reduces a patch to one trajectory (Table 7c): "mean" of its points, or "max", the point
+             with the largest Σ‖Δp‖. "none" keeps all points
     """
 
     norm: str = "patch"
@@ -142,10 +143,10 @@ def content_sizes(
 
 
 def shuffle_frames(frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Every clip's frames [B, T, H, W, 3] in a random order of its own (the paper's Figure 3).
+    """Shuffles the frames [B, T, H, W, 3] of each clip independently (the paper's Figure 3).
 
-    The ablation destroys what the frames say about time. Contents that are computed from frames
-    follow them; trajectories stay where they were, and can no longer be seen.
+    This ablation removes the order of time from the input. Contents that are computed from frames
+    follow the new order. Trajectories keep their order and can no longer be seen in the frames.
     """
     b, t = frames.shape[:2]
     order = torch.rand(b, t, device=frames.device, generator=generator).argsort(1)

@@ -1,4 +1,4 @@
-"""Can a store serve these arguments of a ClipDataset? Each check raises UsageError naming one."""
+"""Checks the arguments of a ClipDataset against its store. Each check raises UsageError."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
 
 
 def check_frames(store: TargetStore, source: str, root: str) -> None:
-    """Are there frames to read, in the store or in the folder of the videos?"""
+    """Checks that the store, or the folder of the videos, holds frames to read."""
     if source not in SOURCES:
         raise UsageError(f"source={source} is not one of {', '.join(SOURCES)}")
     if source == "store" and store.spec.frames == "none":
@@ -68,8 +68,10 @@ def check_frames(store: TargetStore, source: str, root: str) -> None:
 
 
 def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Sequence[int]) -> None:
-    """Is there room for the smallest crop, `smallest` patches, on every video's canvas, and for
-    the largest on some video's? (On a smaller canvas a zoom goes as far as there is room.)
+    """Checks that every canvas has room for the smallest crop, `smallest` patches on a side.
+
+    At least one canvas must have room for the largest crop. On a smaller canvas the crop is limited
+    to the canvas.
     """
     table, spec = store.videos, store.spec
     short = np.minimum(table["hp"], table["wp"])
@@ -93,7 +95,7 @@ def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Seq
 
 
 def check_lengths(store: TargetStore, frames: int) -> None:
-    """Is a video as long as a clip? Shorter ones are padded, but not all of them."""
+    """Checks that at least one video is as long as a clip. Shorter videos are padded."""
     needed = (frames // TUBELET - 1) * store.spec.clip_step + 1
     longest = int(store.videos["count"].max())
     if longest < needed:

@@ -1,6 +1,6 @@
-"""Raw trajectories of a batch, on its device: de-quantised, flipped, less the camera's motion.
+"""Decodes the trajectories of a batch on its device, flips them and subtracts camera motion.
 
-What a batch holds is told in `mme_core.clips.contents`.
+`mme_core.clips.contents` describes a batch.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Traje
 
 
 def first_steps(raw: Trajectories, length: int | None) -> Trajectories:
-    """The first `length` steps of all; None: every step."""
+    """Keeps the first `length` steps of each trajectory, or all steps for None."""
     return raw._replace(
         displacement=raw.displacement[..., :length, :], hog=raw.hog[..., :length, :]
     )
 
 
 def merge_points(raw: Trajectories, merge: str) -> Trajectories:
-    """One trajectory a patch (Table 7c): "mean" of its points, or "max", that which moves most."""
+    """Reduces each patch to one trajectory (Table 7c), as `TargetSettings.merge` describes."""
     if merge == "none":
         return raw
     if merge == "mean":

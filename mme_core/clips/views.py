@@ -1,7 +1,7 @@
-"""Which frames and which pixels of a video the classifier sees: VideoMAE's published procedure.
+"""Chooses the frames and crops of a video for the classifier, as VideoMAE published it.
 
-A *view* is one clip and one crop of a video. All functions are pure; indices count the frames that
-a source offers (see `train.data.sources`), so the same code serves video files and stores.
+A *view* is one clip and one crop of a video. Frame numbers count the frames that the caller can
+read, so the functions work for video files and for stores.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def test_views(clips_VTHW3: list[np.ndarray], side: int, crops: int) -> np.ndarr
 
 
 def still(indices: np.ndarray) -> np.ndarray:
-    """The same clips with their middle frame repeated: what is left when motion is taken away."""
+    """Replaces every frame of a clip by its middle frame, which removes the motion."""
     middle = indices[..., indices.shape[-1] // 2, None]
     return np.broadcast_to(middle, indices.shape).copy()
 

@@ -18,7 +18,12 @@ __all__ = ["DATASETS", "Manifest", "VideoItem", "load_manifest"]
 
 @dataclass(frozen=True)
 class _Source:
-    """module: of its `load`; stride: the usual spec.stride; options: of `load`, by name."""
+    """How to load a data set.
+
+    module   the module that defines `load`
+    stride   the usual spec.stride
+    options  keyword arguments of `load`
+    """
 
     module: str
     stride: int = 4

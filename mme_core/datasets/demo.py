@@ -207,7 +207,7 @@ def _compose(
     background: np.ndarray, objects: list[_Object], pose: Pose, drift: np.ndarray, growth: float
 ) -> np.ndarray:
     """One frame; `growth` is the largest log scale that objects of this motion reach."""
-    shift = np.float32([[1, 0, drift[0] - WIDTH / 4], [0, 1, drift[1] - HEIGHT / 4]])
+    shift = np.array([[1, 0, drift[0] - WIDTH / 4], [0, 1, drift[1] - HEIGHT / 4]], np.float32)
     image = cv2.warpAffine(
         background, shift, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
     )

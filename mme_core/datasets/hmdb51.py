@@ -46,7 +46,8 @@ def load(root: str, split: str | None) -> Manifest:
 
 def _find_lists(top: AnyPath, suffix: str) -> dict[str, AnyPath]:
     for folder in (*_FOLDERS, "annotations", "splits", "."):
-        paths = list((top / folder).glob(f"*{suffix}")) if (top / folder).is_dir() else []
+        here = top / folder
+        paths: list[AnyPath] = [*here.glob(f"*{suffix}")] if here.is_dir() else []
         if paths:
             return {path.name.removesuffix(suffix): path for path in paths}
     raise UsageError(f"no CLASS{suffix} in {top} or {top / _FOLDERS[0]}")

@@ -61,7 +61,7 @@ def load(root: str, split: str | None, dataset: str) -> Manifest:
         name = next(name for name in SPLITS[split] if (top / name).is_dir())
         return replace(folder.load(root, name), dataset=dataset, split=split)
     rows = {name: list(_read(path)) for name, path in lists.items() if path is not None}
-    names = sorted({row.label for part in rows.values() for row in part} - {None})
+    names = sorted({row.label for part in rows.values() for row in part if row.label is not None})
     folders = [f.format(name) for f in _FOLDERS for name in SPLITS[split]]
     files = VideoFiles(top, dict.fromkeys(folders))
     collector = Collector(top, names)

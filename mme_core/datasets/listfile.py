@@ -57,7 +57,8 @@ def read_list(path: AnyPath) -> tuple[list[Row], tuple[str, ...]]:
 
     Raises UsageError that names the file, the line and the column of what cannot be meant.
     """
-    lines, comments = [], []
+    lines: list[tuple[int, str]] = []
+    comments: list[tuple[int, str]] = []
     for number, text in read_lines(path):
         kind = comments if text.startswith("#") else lines
         kind.append((number, text))

@@ -1,4 +1,4 @@
-"""Finding the files that an official list names, wherever and with whichever suffix they are."""
+"""Finds the files that an official list names, in any folder and with any video suffix."""
 
 from __future__ import annotations
 

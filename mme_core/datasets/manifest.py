@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the system."""
+"""`Manifest` and `VideoItem`: the form in which every data set lists its videos."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def count_note(what: str, examples: Sequence[str]) -> tuple[str, ...]:
 
 
 def missing_note(items: Sequence[VideoItem], root: str) -> tuple[str, ...]:
-    """A note on the items whose files, on a disk, are not there; UsageError where none is.
+    """Returns a note on the items whose local files are missing.
 
-    Their folders are listed, once each: on a network disk that is much faster than asking for
-    every file.
+    Raises UsageError where all are missing. Each folder is listed once, which is much faster on a
+    network disk than a check of every file.
     """
     folders: dict[str, list[VideoItem]] = defaultdict(list)
     for item in items:

@@ -1,4 +1,4 @@
-"""The suffixes of files that are videos."""
+"""The suffixes of video files."""
 
 from __future__ import annotations
 

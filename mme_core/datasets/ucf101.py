@@ -44,7 +44,7 @@ def load(root: str, split: str | None) -> Manifest:
 
 
 def _read_classes(path: AnyPath) -> list[str]:
-    names = []
+    names: list[str] = []
     for number, line in read_lines(path):
         match = re.fullmatch(r"(\d+)\s+(\S+)", line)
         if match is None or int(match[1]) != len(names) + 1:

@@ -1,4 +1,4 @@
-"""Stage 1 for one video: flow, tracked points and HOG along the tracks, without Ray."""
+"""Stage 1 for one video: optical flow, tracked points and HOG along the tracks."""
 
 from mme_core.extract.video_targets import VideoTargets, extract_video, stream_tubelets
 

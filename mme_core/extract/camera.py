@@ -1,4 +1,4 @@
-"""Camera motion between two frames as a homography (improved Dense Trajectories)."""
+"""Camera motion between two frames, estimated as a homography (improved Dense Trajectories)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ _THRESHOLD = 1.0  # pixels
 def homography(
     luma_HW: np.ndarray, flow_HW2: np.ndarray, offset: tuple[int, int]
 ) -> np.ndarray | None:
-    """Homography that moves the background's points from this frame to the next.
+    """Returns the homography that maps background points of this frame to the next frame.
 
-    luma_HW uint8 and flow_HW2 float32 cover the region; `offset` is the canvas' (x, y) in it. The
-    result, float32 [3, 3], acts on canvas pixels. None where too few corners agree on one.
+    luma_HW   uint8, this frame's region (see `mme_core.canvas`)
+    flow_HW2  float32, flow of the region to the next frame, pixels
+    offset    (x, y) of the canvas in the region
+
+    The result is float32 [3, 3] and acts on canvas pixels. It is None where too few corners agree
+    on one homography.
     """
     corners = cv2.goodFeaturesToTrack(luma_HW, _MAX_CORNERS, qualityLevel=0.001, minDistance=5)
     if corners is None:

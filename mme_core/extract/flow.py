@@ -1,7 +1,7 @@
-"""Dense optical flow between two luma images, by name.
+"""Algorithms for dense optical flow between two luma images.
 
-A flow function takes two uint8 images [H, W] and returns float32 [H, W, 2]: (x, y) in pixels, from
-the first image to the second.
+A flow function takes two uint8 images [H, W]. It returns the motion (x, y) of every pixel from the
+first image to the second, in pixels: float32 [H, W, 2].
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ from mme_core.errors import UsageError
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+def _dense(algorithm: cv2.DenseOpticalFlow) -> FlowFunction:
+    # OpenCV allocates the output where it is None, but its stubs demand an array.
+    return lambda first, second: algorithm.calc(first, second, None)  # type: ignore[call-overload]
+
+
 def _dis(preset: int) -> FlowFunction:
-    algorithm = cv2.DISOpticalFlow_create(preset)
-    return lambda first, second: algorithm.calc(first, second, None)
+    return _dense(cv2.DISOpticalFlow.create(preset))
 
 
 def _farneback() -> FlowFunction:
-    """With the defaults of OpenCV's CUDA version, which the authors' extraction command runs."""
+    """Farnebäck's flow with the parameters of the authors' extraction command.
+
+    That command uses the defaults of OpenCV's CUDA version.
+    """
     parameters = {
         "pyr_scale": 0.5,
         "levels": 5,
@@ -33,34 +40,28 @@ def _farneback() -> FlowFunction:
         "poly_sigma": 1.1,
         "flags": 0,
     }
-    return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, **parameters)
+    # The stubs demand an output array here, too.
+    return lambda first, second: cv2.calcOpticalFlowFarneback(  # type: ignore[call-overload]
+        first, second, None, **parameters
+    )
 
 
-def _tvl1() -> FlowFunction:
-    algorithm = cv2.optflow.DualTVL1OpticalFlow_create()
-    return lambda first, second: algorithm.calc(first, second, None)
-
-
-def _deepflow() -> FlowFunction:
-    algorithm = cv2.optflow.createOptFlow_DeepFlow()
-    return lambda first, second: algorithm.calc(first, second, None)
-
-
-# name: maker of the function; algorithms keep buffers, so each video makes its own
+# name: function that makes the flow function. Algorithms keep buffers, so each video has its own.
 ALGORITHMS: dict[str, Callable[[], FlowFunction]] = {
     "dis-ultrafast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST),
     "dis-fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST),
     "dis-medium": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM),
     "farneback": _farneback,
-    "tvl1": _tvl1,
-    "deepflow": _deepflow,
+    "tvl1": lambda: _dense(cv2.optflow.DualTVL1OpticalFlow.create()),
+    "deepflow": lambda: _dense(cv2.optflow.createOptFlow_DeepFlow()),
 }
 
 
 def flow_function(name: str) -> FlowFunction:
-    """The algorithm `name`: a key of ALGORITHMS, or `package.module:function` for one's own.
+    """Returns the flow function of a key of ALGORITHMS, or your own `package.module:function`.
 
-    Raises UsageError when there is no such algorithm, module or function.
+    Raises UsageError where the algorithm, module or function does not exist. The returned function
+    raises UsageError where your own function returns another shape or dtype.
     """
     if name in ALGORITHMS:
         return ALGORITHMS[name]()

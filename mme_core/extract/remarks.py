@@ -1,4 +1,4 @@
-"""What is said of a video once it has been read: warnings, and why none of it can be used."""
+"""Texts about a video that was read: its warnings, and why it has no valid trajectory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mme_core.spec import TargetSpec
 
 
 def why_none_is_valid(frames: int, spec: TargetSpec) -> str:
-    """The reason that a video of so many frames is quarantined for."""
+    """Returns the reason for rejecting a video of `frames` frames without a valid trajectory."""
     needed = max(spec.length, spec.stride) + 1
     if frames < needed:
         counted = f"{frames} frame{'s' * (frames != 1)}"
@@ -23,7 +23,10 @@ def why_none_is_valid(frames: int, spec: TargetSpec) -> str:
 def warnings_of(
     video: Video | FrameFolder, tracker: Tracker, first: Frame, spec: TargetSpec
 ) -> Iterator[str]:
-    """Remarks for the video's row of the table."""
+    """Yields the warnings for a video's row in the table of videos.
+
+    first  the first frame of the video
+    """
     counts = {
         "broken packets": video.broken_packets,
         "damaged frames": video.damaged_frames,

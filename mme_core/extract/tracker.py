@@ -1,8 +1,8 @@
-"""One pass over a video's frames: tubelets start, are followed along the flow, and are complete.
+"""Tracks the points of all tubelets in one pass over a video's frames.
 
-Only the luma of the frame before and the live tubelets are held. The flow of a frame pair, its
-camera motion and a frame's HOG sums are computed once, whatever number of tubelets needs them, and
-not at all where none does. Positions here are in pixels of the region (see `mme_core.canvas`).
+Only the luma of the previous frame and the unfinished tubelets are kept in memory. The flow and the
+camera motion of a frame pair, and the HOG sums of a frame, are computed once for all tubelets, and
+only where a tubelet needs them. Positions are in pixels of the region (see `mme_core.canvas`).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mme_core.extract.tracks import consistent, inside, sample
 from mme_core.io.frame import Frame
 from mme_core.spec import TUBELET, TargetSpec
 
-Render = Callable[[Frame, Canvas, TargetSpec], Any]  # a sampled frame as a tubelet keeps it
+Render = Callable[[Frame, Canvas, TargetSpec], Any]  # turns a sampled frame into the stored form
 
 _STILL = np.eye(3, dtype=np.float32)
 
 
 @dataclass
 class Tubelet:
-    """What is known of a tubelet so far; N = hp·wp·K points, row by row.
+    """A tubelet whose points are being tracked; N = hp·wp·K points, row by row.
 
-    first         number of its first raw frame
-    points        float32 [N, L+1, 2] (x, y), region pixels; filled up to `step`
-    displacement  float32 [N, L, 2]; zero from `step` on
-    hog           float32 [N, L, bins]; filled up to and with `step`
+    first         number of the tubelet's first raw frame
+    points        float32 [N, L+1, 2] (x, y), region pixels; filled up to index `step`
+    displacement  float32 [N, L, 2], pixels; zero from index `step` on
+    hog           float32 [N, L, bins]; filled up to index `step`
     valid         bool [N]
-    homographies  float32 [3, 3] of each step, canvas pixels
-    pts, frames   of the sampled frames met
-    step          steps taken
+    homographies  float32 [3, 3] for each step, canvas pixels
+    pts, frames   timestamps and rendered images of the sampled frames so far
+    step          number of steps taken
     """
 
     first: int
@@ -53,10 +53,10 @@ class Tubelet:
 
 
 class Tracker:
-    """Takes a video's frames, all of one size, and gives its tubelets as they are complete.
+    """Takes a video's frames, all of one size, and returns each tubelet once it is complete.
 
-    `frames` counts the frames taken, `unmatched` the pairs whose camera motion was not found;
-    `repeats` tells of pictures that are stored twice.
+    `frames` counts the frames taken. `unmatched` counts the frame pairs without a homography.
+    `repeats` counts repeated frames.
     """
 
     def __init__(
@@ -65,34 +65,37 @@ class Tracker:
         self.canvas, self.frames, self.unmatched = canvas, 0, 0
         self.repeats = Repeats()
         self._spec, self._flow, self._render = spec, flow, render
+        self._hop = TUBELET * spec.stride // spec.clip_step  # raw frames between two starts
         self._grid = grid_points(canvas.hp, canvas.wp, spec).reshape(-1, 2)
         self._grid += np.array(canvas.offset, np.float32)
         top, left, bottom, right = canvas.region
         self._hog = HogField((bottom - top, right - left), spec)
-        self._luma: np.ndarray | None = None  # of the frame before, where a tubelet needs it
+        self._luma: np.ndarray | None = None  # previous frame, where a tubelet needs it
         self._live: list[Tubelet] = []
 
     def take(self, frame: Frame) -> list[Tubelet]:
-        """Follows the live tubelets to `frame`; returns those that are complete with it."""
+        """Tracks the unfinished tubelets to `frame`. Returns those that it completes."""
         self.frames += 1
         followed = self._followed()
-        starts = frame.number % self._spec.hop == 0
+        starts = frame.number % self._hop == 0
         luma = frame.luma(self._to_region) if followed or starts else None
-        if followed:
-            self.repeats.add(self._luma, luma)
-            self._advance(followed, luma, frame.joined)
-        if starts:
-            self._start(frame.number)
-        if to_describe := self._followed():
-            self._describe(to_describe, luma)
+        if luma is not None:
+            if followed and self._luma is not None:
+                self.repeats.add(self._luma, luma)
+                self._advance(followed, self._luma, luma, frame.joined)
+            if starts:
+                self._start(frame.number)
+            if to_describe := self._followed():
+                self._describe(to_describe, luma)
         self._sample(frame)
         self._luma = luma
         return self._remove(lambda t: t.step == self._spec.length and len(t.frames) == TUBELET)
 
     def finish(self) -> list[Tubelet]:
-        """The tubelets left at the end of the video that have both their sampled frames.
+        """Returns the unfinished tubelets that have both of their sampled frames.
 
-        Their points stand still from the last frame on, and none is valid.
+        To be called at the end of the video. The points of these tubelets stay where they are in
+        the last frame, and all are marked invalid.
         """
         left = self._remove(lambda t: len(t.frames) == TUBELET)
         for tubelet in left:
@@ -116,11 +119,18 @@ class Tracker:
         hog = np.empty((count, length, self._spec.hog_bins), np.float32)
         self._live.append(Tubelet(first, points, displacement, hog, np.ones(count, bool)))
 
-    def _advance(self, followed: list[Tubelet], luma: np.ndarray, joined: bool) -> None:
-        """One step of each tubelet from the frame before to `luma`; across a gap none moves."""
-        flow = self._flow(self._luma, luma) if joined else np.zeros((*luma.shape, 2), np.float32)
-        back = self._flow(luma, self._luma) if joined and self._spec.check else None
-        camera = self._camera(flow) if joined and self._spec.camera == "homography" else _STILL
+    def _advance(
+        self, followed: list[Tubelet], before: np.ndarray, luma: np.ndarray, joined: bool
+    ) -> None:
+        """Moves each tubelet one step, from the frame `before` to `luma`.
+
+        Where frames are missing in between (`joined` is False) no point moves.
+        """
+        flow = self._flow(before, luma) if joined else np.zeros((*luma.shape, 2), np.float32)
+        back = self._flow(luma, before) if joined and self._spec.check else None
+        camera = (
+            self._camera(before, flow) if joined and self._spec.camera == "homography" else _STILL
+        )
         for tubelet in followed:
             start = tubelet.points[:, tubelet.step]
             move = sample(flow, start)
@@ -133,19 +143,19 @@ class Tracker:
             tubelet.step += 1
             tubelet.points[:, tubelet.step] = end
 
-    def _camera(self, flow: np.ndarray) -> np.ndarray:
-        found = homography(self._luma, flow, self.canvas.offset)
+    def _camera(self, luma: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        found = homography(luma, flow, self.canvas.offset)
         self.unmatched += found is None
         return _STILL if found is None else found
 
     def _describe(self, followed: list[Tubelet], luma: np.ndarray) -> None:
-        """HOG at the present positions."""
+        """Computes HOG at the current positions."""
         self._hog.load(luma)
         for tubelet in followed:
             tubelet.hog[:, tubelet.step] = self._hog.at(tubelet.points[:, tubelet.step])
 
     def _sample(self, frame: Frame) -> None:
-        """Keeps the frame for the tubelets that sample it, rendered once."""
+        """Renders the frame once and stores it in the tubelets that sample it."""
         stride = self._spec.stride
         sampling = [t for t in self._live if frame.number in (t.first, t.first + stride)]
         image = self._render(frame, self.canvas, self._spec) if sampling else None

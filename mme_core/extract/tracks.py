@@ -1,4 +1,4 @@
-"""Following points through flow: p_{l+1} = p_l + F(p_l), never rounded (paper, section 3.2)."""
+"""Tracks points through flow: p_{l+1} = p_l + F(p_l), without rounding (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 
 
 def sample(image_HWC: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
-    """Bilinear reading of the float32 `image_HWC` at (x, y) `points_N2`: float32 [N, C].
+    """Interpolates an image bilinearly at points: float32 [N, C].
 
-    A point outside the image reads the nearest border pixel.
+    image_HWC  float32
+    points_N2  (x, y) in pixels; a point outside the image reads the nearest border pixel
     """
     height, width, channels = image_HWC.shape
     last = np.array([width - 1, height - 1], np.float32)
@@ -29,7 +30,7 @@ def sample(image_HWC: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
 
 
 def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """first + part · (second − first), in the memory of `second`."""
+    """Returns first + part · (second − first), computed in the memory of `second`."""
     second -= first
     second *= part
     second += first
@@ -37,7 +38,7 @@ def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndar
 
 
 def inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Which (x, y) points [..., 2] lie on the pixels of an image of (height, width): bool [...]."""
+    """Whether points (x, y) [..., 2] lie inside an image of (height, width): bool [...]."""
     x, y = points[..., 0], points[..., 1]
     return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
 
@@ -45,9 +46,13 @@ def inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def consistent(
     forward_N2: np.ndarray, backward_HW2: np.ndarray, moved_N2: np.ndarray
 ) -> np.ndarray:
-    """Forward–backward check of steps `forward_N2` that end at `moved_N2`: bool [N].
+    """Checks forward flow against backward flow: bool [N].
 
-    False where |F(p) + B(p + F(p))| > max(1, 0.05 · (|F| + |B|)).
+    forward_N2    F(p), the step of each point, pixels
+    backward_HW2  B, the flow from the next frame back
+    moved_N2      p + F(p), where the steps end
+
+    A step is inconsistent where |F(p) + B(p + F(p))| > max(1, 0.05 · (|F| + |B|)).
     """
     backward_N2 = sample(backward_HW2, moved_N2)
     error = np.linalg.norm(forward_N2 + backward_N2, axis=-1)

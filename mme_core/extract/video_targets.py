@@ -1,6 +1,6 @@
 """Stage 1 for one video: frames -> flow -> tracks and HOG -> targets, in one streaming pass.
 
-Where the frame size changes, only the longest part of one size is used.
+Where the frame size changes, only the longest part with one size is used.
 """
 
 from __future__ import annotations
@@ -30,9 +30,15 @@ from mme_core.spec import TargetSpec
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """What is known of a video once it has been read; frames are counted, not taken from headers.
+    """Metadata of a video that was read.
 
-    fps is measured from the timestamps where they go forward, otherwise the header's.
+    frames         number of decoded frames, counted
+    fps            frames per second, measured from the timestamps where they increase, otherwise
+                   from the header; 0 if unknown
+    height, width  frame size in pixels, rotation applied
+    hp, wp         size of the canvas in patches
+    tubelets       number of tubelets
+    warnings       texts for the table of videos
     """
 
     frames: int
@@ -47,14 +53,14 @@ class VideoSummary:
 
 @dataclass(frozen=True)
 class TubeletTargets:
-    """One tubelet as it is stored.
+    """One tubelet in the form that a store holds.
 
     position    int8 [hp, wp, K, L, 2]
     shape       int8 [hp, wp, K, L, bins]
     moments     float32 [hp, wp, 6]: see `mme_core.targets`
     valid       uint8 [hp, wp], bit k: trajectory k
-    pts         int64 [2] of the sampled frames
-    frames      their canvases as JPEG bytes, or () with spec.frames=none
+    pts         int64 [2], timestamps of the sampled frames
+    frames      the canvases of the sampled frames as JPEG bytes, or () with spec.frames=none
     homography  float32 [L, 3, 3] on canvas pixels, or None with spec.camera=none
     first       number of the tubelet's first raw frame
     """
@@ -77,11 +83,11 @@ class VideoTargets:
     points        float32 [n, hp, wp, K, L+1, 2] canvas pixels
     hog           float32 [n, hp, wp, K, L, bins], summed gradient magnitudes
     valid         bool [n, hp, wp, K]
-    position      float32, displacement normalised per patch: the paper's target
-    shape         float32, hog normalised per patch
+    position      float32, shape of displacement, normalised per patch: the paper's target
+    shape         float32, shape of hog, normalised per patch: the paper's target
     moments       float32 [n, hp, wp, 6] as stored
-    frames        uint8 [2n, 16 hp, 16 wp, 3] RGB canvases of the sampled frames
-    pts           int64 [n, 2] of the sampled frames
+    frames        uint8 [2n, 16 hp, 16 wp, 3], RGB canvases of the sampled frames
+    pts           int64 [n, 2], timestamps of the sampled frames
     homography    float32 [n, L, 3, 3] on canvas pixels, or None with spec.camera=none
     summary       the video's metadata
     """
@@ -102,12 +108,10 @@ class VideoTargets:
 def stream_tubelets(
     path: str | Path, spec: TargetSpec, deadline_s: float = float("inf")
 ) -> TubeletStream:
-    """The tubelets of a video as TubeletTargets, in order; memory does not grow with its length.
+    """Extracts a video as an iterable of TubeletTargets. Memory does not grow with its length.
 
-    `summary` of what is returned describes the video once the iteration is over. Iterating raises
-    VideoError, whose message is the reason, for a file that is no usable video, a video without
-    one valid trajectory, and one that takes longer than `deadline_s` seconds. Iterating raises
-    LaterPartError where the tubelets so far must be dropped; a second iteration gives the others.
+    After the iteration, `summary` of the returned object describes the video. Iterating raises the
+    errors of `extract_video`, and LaterPartError where the tubelets so far must be dropped.
     """
     return TubeletStream(path, spec, deadline_s, _render_jpeg, _code)
 
@@ -115,7 +119,12 @@ def stream_tubelets(
 def extract_video(
     path: str | Path, spec: TargetSpec, deadline_s: float = float("inf")
 ) -> VideoTargets:
-    """All targets of one video as float arrays; errors as in `stream_tubelets`."""
+    """Extracts all targets of one video as float arrays.
+
+    `path` may also be a URL, `FILE.h5::NAME`, or a folder of numbered pictures.
+    Raises VideoError, whose message is the reason, for an unusable file, for a video without a
+    valid trajectory, and where extraction exceeds the time limit.
+    """
     stream = TubeletStream(path, spec, deadline_s, _render_rgb, _float_arrays)
     try:
         tubelets = list(stream)
@@ -124,6 +133,7 @@ def extract_video(
     arrays = {name: np.stack([tubelet[name] for tubelet in tubelets]) for name in tubelets[0]}
     frames = arrays.pop("frames")
     cameras = arrays.pop("homography")
+    assert stream.summary is not None  # set by a complete iteration
     return VideoTargets(
         **arrays,
         frames=frames.reshape(-1, *frames.shape[2:]),
@@ -133,14 +143,14 @@ def extract_video(
 
 
 class LaterPartError(VideoError):
-    """The frame size changed, and a later part of one size is longer than the first.
+    """The frame size changes, and a later part with one size is longer than the first.
 
-    The tubelets so far are not those of the video; iterating its stream again gives these.
+    Drop the tubelets so far and iterate the stream again: it then uses the longest part.
     """
 
 
 class TubeletStream:
-    """Iterating extracts a video tubelet by tubelet; afterwards `summary` describes the video."""
+    """Extracts a video tubelet by tubelet when iterated. Then `summary` describes the video."""
 
     def __init__(
         self,
@@ -152,16 +162,16 @@ class TubeletStream:
     ) -> None:
         self.summary: VideoSummary | None = None
         self._path, self._spec, self._deadline_s = path, spec, deadline_s
-        self._deadline: float | None = None  # of both iterations, where there are two
-        self._part: Part | None = None  # the frames to use; known once the size has changed
-        self._frames = 0  # of the whole file, where only a part is used
+        self._deadline: float | None = None  # a second iteration keeps the deadline of the first
+        self._part: Part | None = None  # the frames to use, known once the frame size has changed
+        self._frames = 0  # number of frames in the file, where only a part is used
         self._flow, self._render, self._finish = flow_function(spec.flow), render, finish
 
     def __iter__(self) -> Iterator[Any]:
         if self._deadline is None:
             self._deadline = deadline_after(self._deadline_s)
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # flow computed in stripes would depend on the machine
+        cv2.setNumThreads(1)  # with several threads the flow would depend on the machine
         try:
             with open_video(
                 self._path, self._deadline, square_pixels=self._spec.square_pixels
@@ -196,9 +206,10 @@ class TubeletStream:
         )
 
     def _of_one_size(self, video: Video | FrameFolder) -> Iterator[Frame]:
-        """The frames of the longest part of one size, counted from its start.
+        """Yields the frames of the longest part with one size, numbered from its start.
 
-        The first iteration takes the first part for it, and looks at the others once it is over.
+        The first iteration assumes that the first part is the longest. At the end of the file it
+        knows all parts, and raises LaterPartError where another one is longer.
         """
         if self._part is not None:
             yield from _frames_of(video, self._part)
@@ -238,10 +249,11 @@ def _tubelets(tracker: Tracker, first: Frame, others: Iterator[Frame]) -> Iterat
 def _arrays(
     tubelet: Tubelet, canvas: Canvas, spec: TargetSpec
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """displacement, hog and valid of a tubelet as [hp, wp, K, ...]."""
+    """Returns displacement, hog and valid of a tubelet, each reshaped to [hp, wp, K, ...]."""
     lead = (canvas.hp, canvas.wp, spec.points)
     parts = (tubelet.displacement, tubelet.hog, tubelet.valid)
-    return tuple(part.reshape(*lead, *part.shape[1:]) for part in parts)
+    displacement, hog, valid = (part.reshape(*lead, *part.shape[1:]) for part in parts)
+    return displacement, hog, valid
 
 
 def _code(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> TubeletTargets:

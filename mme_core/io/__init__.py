@@ -1,1 +1,1 @@
-"""Reading: local and remote files, videos and their timestamps."""
+"""Reads local and remote files, videos and their timestamps."""

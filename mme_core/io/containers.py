@@ -1,4 +1,4 @@
-"""Video files that lie inside a larger file: `FILE.h5::NAME`."""
+"""Video files inside an HDF5 file, with paths of the form `FILE.h5::NAME`."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
 INSIDE = "::"
 SUFFIXES = (".h5", ".hdf5")
-MAX_BYTES = 2 * 2**30  # of a video, which is read into memory
-_COMPRESSION = 16  # no filter of HDF5 makes an encoded video so many times smaller
+MAX_BYTES = 2 * 2**30  # largest size of a video, because it is read into memory
+_COMPRESSION = 16  # HDF5 filters compress an encoded video by less than this factor
 
 
 def is_inside(path: str) -> bool:
-    """Does the path name something in an HDF5 file?"""
+    """Whether the path names a video inside an HDF5 file."""
     container, separator, _ = path.partition(INSIDE)
     return bool(separator) and container.endswith(SUFFIXES)
 
 
 def open_container(path: str) -> h5py.File:
-    """The HDF5 file at a path or URL, for reading. Raises OSError where it is none."""
+    """Opens the HDF5 file at a path or URL for reading. Raises OSError for any other file."""
     import h5py
 
     return h5py.File(RemoteFile(path) if is_url(path) else path)
 
 
 def read_inside(path: str) -> io.BytesIO:
-    """The bytes of a video in an HDF5 file.
+    """Returns the bytes of a video in an HDF5 file.
 
-    Raises VideoError where they are not there, and for a dataset that is not plain bytes stored in
-    this file: one that lies behind a link or in other files, is put together from other datasets,
-    was not written in full, or is larger than MAX_BYTES.
+    Raises VideoError where the video is missing, and where the dataset is not plain bytes stored
+    in this file: it is reached through a link, is stored in other files, is a virtual dataset, is
+    incomplete, or is larger than MAX_BYTES.
     """
     container, _, name = path.partition(INSIDE)
     try:
@@ -47,12 +47,12 @@ def read_inside(path: str) -> io.BytesIO:
             return io.BytesIO(np.asarray(dataset).tobytes())
     except KeyError as error:
         raise VideoError("no such video in the HDF5 file") from error
-    except (OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's, for damage
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # h5py raises these for damage
         raise VideoError(f"the HDF5 file cannot be read: {error}") from error
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """What lies under the name, reached without soft or external links."""
+    """Returns the dataset of this name without following soft or external links."""
     import h5py
 
     thing = file["/"]
@@ -69,7 +69,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _check_plain(dataset: h5py.Dataset) -> None:
-    """Raises VideoError, before anything is read, for what is not bytes stored in this file."""
+    """Raises VideoError, before reading, for a dataset that is not bytes stored in this file."""
     kind = dataset.dtype
     if kind.hasobject or (kind.itemsize != 1 and kind.kind not in "VS"):
         raise VideoError(f"{kind} numbers in the HDF5 file, not the bytes of a video file")

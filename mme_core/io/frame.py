@@ -1,4 +1,4 @@
-"""One decoded frame: its luma and colours, upright and with square pixels."""
+"""One decoded frame: its luma and colour images, rotated upright, with square pixels."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SQUARE = Fraction(1)
 class Frame:
     """One decoded frame.
 
-    number        place in the video's output order, from 0
+    number        index in the decoder's output order, from 0
     pts           timestamp in the stream's time base, or NO_PTS
-    joined        False where a gap lies between this frame and the one before
-    picture       what the decoder gave
-    pixel_aspect  a pixel's width over its height; the images are stretched until it is 1
+    joined        False where frames are missing between the previous frame and this one
+    picture       the decoder's output
+    pixel_aspect  width of a pixel divided by its height; images are stretched to square pixels
     """
 
     number: int
@@ -41,43 +41,49 @@ class Frame:
     pixel_aspect: Fraction = SQUARE
 
     def luma(self, resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Resized luma, uint8 [h, w]; 0 is black and 255 white whatever the file's range is.
+        """Returns the resized luma, uint8 [h, w], in full range: 0 is black, 255 is white.
 
-        The Y plane is luma; it is resized before a limited range is stretched: fewer pixels.
+        Luma is the Y plane where the format has one. The plane is resized before a limited range
+        is stretched, because the resized image usually has fewer pixels.
         """
         name, range_ = self.picture.format.name, self.picture.color_range
         plane = self.picture.planes[0]
-        if name not in _Y_PLANE_FORMATS or plane.line_size < 0:  # below 0: rows from the bottom up
-            image = resize(self._upright(self._array("gray")))
-            # FFmpeg stretches a limited range, except where it is grey already
+        # A negative line size means that rows are stored from the bottom up.
+        if name not in _Y_PLANE_FORMATS or plane.line_size < 0:
+            image = np.ascontiguousarray(resize(self._upright(self._array("gray"))))
+            # FFmpeg's conversion to grey stretches a limited range, except for grey formats.
             limited = name.startswith("gray") and range_ == _LIMITED_RANGE
-            # rows of a grey picture may be padded, and flow algorithms want none of that
-            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else np.ascontiguousarray(image)
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+            return cv2.LUT(image, _FROM_LIMITED_RANGE) if limited else image
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         image = resize(self._upright(rows[: self.picture.height, : self.picture.width]))
         if name.startswith("yuvj") or range_ == _FULL_RANGE:
-            return image.copy()  # the plane's memory goes back to the decoder
+            return image.copy()  # the decoder will reuse the plane's memory
         return cv2.LUT(image, _FROM_LIMITED_RANGE)
 
     def bgr(self) -> np.ndarray:
-        """Colours as OpenCV wants them, uint8 [H, W, 3]."""
+        """Returns the colour image in OpenCV's channel order BGR, uint8 [H, W, 3]."""
         return self._upright(self._array("bgr24"))
 
     def rgb(self) -> np.ndarray:
-        """Colours, uint8 [H, W, 3]."""
+        """Returns the colour image, RGB uint8 [H, W, 3]."""
         return self._upright(self._array("rgb24"))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) of the images, rotated and with square pixels."""
+        """(height, width) of the images after rotation and stretching to square pixels."""
         size = squared(self.picture.height, self.picture.width, self.pixel_aspect)
         return size[::-1] if self._display[0] else size
 
     @property
     def is_stereo(self) -> bool:
-        """Does the file say that two views share the frame, side by side or otherwise?"""
-        about = self.picture.side_data.get(Type.STEREO3D)
+        """Whether the file declares that the frame holds two stereo views."""
+        about = self._side_data(Type.STEREO3D)
         return about is not None and bool(np.frombuffer(about, np.int32)[0])  # 0: AV_STEREO3D_2D
+
+    def _side_data(self, kind: Type) -> memoryview | None:
+        # PyAV's stubs declare integers as keys, but it also takes members of Type.
+        data = self.picture.side_data.get(kind)  # type: ignore[call-overload]
+        return None if data is None else memoryview(data)
 
     def _array(self, format: str) -> np.ndarray:
         try:
@@ -88,14 +94,16 @@ class Frame:
 
     @functools.cached_property
     def _display(self) -> tuple[bool, bool, bool]:
-        """Does the file ask to exchange rows and columns, then to mirror x, to mirror y?
+        """Whether to exchange rows and columns, and then whether to mirror x and to mirror y.
 
-        The nearest such turn: any other angle would leave empty corners.
+        This is the multiple of 90° nearest to the rotation that the file declares. Any other angle
+        would leave empty corners.
         """
-        matrix = self.picture.side_data.get(Type.DISPLAYMATRIX)
+        matrix = self._side_data(Type.DISPLAYMATRIX)
         if matrix is None:
             return False, False, False
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # to (ax + cy, bx + dy)
+        # The matrix maps (x, y) to (ax + cy, bx + dy).
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
         return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
     def _upright(self, image: np.ndarray) -> np.ndarray:
@@ -110,7 +118,7 @@ class Frame:
 
 
 def squared(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, int]:
-    """(height, width) with square pixels; one side grows, so that no detail is lost."""
+    """Returns (height, width) with square pixels. One side grows, so no detail is lost."""
     if pixel_aspect >= 1:
         return height, round(width * pixel_aspect)
     return round(height / pixel_aspect), width

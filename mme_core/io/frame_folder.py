@@ -1,7 +1,7 @@
-"""A video as a folder of pictures, `VIDEO/00001.jpg` …, as Jester and Something-Something V1 are.
+"""A video as a folder of pictures, `VIDEO/00001.jpg` …, as in Jester and Something-Something V1.
 
-The pictures' numbers give their order, and are their timestamps; the frame rate is not known (0).
-Between two numbers that are further apart than usual in the folder, frames are missing.
+The number of a picture gives its order and is its timestamp. The frame rate is unknown (0). Frames
+are missing between two numbers that are further apart than usual in the folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -33,16 +33,16 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 _NUMBER = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>\D*)")
 _DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # by a file's first bytes
-_FLOW = "flow_"  # of TSN's folders, which hold img_00001.jpg, flow_x_00001.jpg, flow_y_00001.jpg
+# TSN's folders hold img_00001.jpg beside optical flow: flow_x_00001.jpg and flow_y_00001.jpg.
+_FLOW = "flow_"
 
 
 def picture_numbers(names: Iterable[str]) -> dict[int, str]:
-    """{number: name} of the pictures that are a video's frames, in their order; empty for fewer
-    than two.
+    """Returns {number: name} of a video's frames, in order. Empty for fewer than two frames.
 
-    The names of one video's frames are equal but for their last number; of several such series
-    the longest counts, and pictures of optical flow are none. Raises VideoError for two series of
-    one length.
+    The names of a video's frames differ only in their last number. Where a folder holds several
+    such series, the longest is the video. Pictures of optical flow are ignored. Raises VideoError
+    where two series have the same, largest length.
     """
     series: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for name in names:
@@ -63,7 +63,7 @@ def picture_numbers(names: Iterable[str]) -> dict[int, str]:
 
 
 def is_frame_folder(path: str | Path) -> bool:
-    """Is it a folder, on a disk or behind a URL? A name such as a.mp4 there is taken for a file."""
+    """Whether the path or URL is a folder. A URL that ends like a.mp4 is taken for a file."""
     text = str(path)
     if is_inside(text):
         return False
@@ -73,10 +73,10 @@ def is_frame_folder(path: str | Path) -> bool:
 
 
 class FrameFolder:
-    """The pictures of a folder as `mme_core.io.video.Video` gives a file's frames.
+    """The pictures of a folder, with the interface of `mme_core.io.video.Video`.
 
     A picture that cannot be decoded counts as a broken packet. Raises VideoError, whose message is
-    the reason, for a folder without numbered pictures, and when `deadline` passes.
+    the reason, for a folder without numbered pictures, and once `deadline` has passed.
     """
 
     frame_rate = 0.0
@@ -92,7 +92,7 @@ class FrameFolder:
         self._names = picture_numbers(self._place.names())
         if not self._names:
             raise VideoError("is a folder, neither a video nor numbered pictures (00001.jpg …)")
-        self.numbers = np.array(list(self._names), np.int64)  # of the files: the frames' pts
+        self.numbers = np.array(list(self._names), np.int64)  # numbers in file names, used as pts
         self._usual = int(np.median(np.diff(self.numbers)))
 
     def __enter__(self) -> FrameFolder:
@@ -104,7 +104,7 @@ class FrameFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """There is nothing to close."""
+        """Does nothing: no file stays open."""
 
     def __iter__(self) -> Iterator[Frame]:
         from mme_core.io.frame import Frame
@@ -129,9 +129,9 @@ class FrameFolder:
             number += 1
 
     def decode(self, pts: int) -> av.VideoFrame:
-        """The picture of this number. Raises VideoError where it is not there or broken.
+        """Decodes the picture of this number. Raises VideoError where it is missing or broken.
 
-        The bytes go straight to a decoder of JPEG or PNG: no file can name another one.
+        The bytes go straight to a decoder for JPEG or PNG, so a file cannot choose a decoder.
         """
         import av
 
@@ -146,12 +146,13 @@ class FrameFolder:
         decoder = _DECODERS.get(data[:2])
         if decoder is None:
             raise VideoError(f"{self._names[pts]}: neither JPEG nor PNG")
-        codec = av.CodecContext.create(decoder, "r")
+        codec = cast("av.VideoCodecContext", av.CodecContext.create(decoder, "r"))
         codec.thread_count, codec.options = 1, {"max_pixels": str(max_pixels())}
         try:
             pictures = [*codec.decode(av.Packet(data)), *codec.decode(None)]
         except (av.error.FFmpegError, MemoryError) as error:
-            raise VideoError(f"{self._names[pts]}: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise VideoError(f"{self._names[pts]}: {reason}") from error
         if not pictures:
             raise VideoError(f"{self._names[pts]}: cannot be decoded")
         check_size(pictures[0].height, pictures[0].width)
@@ -159,9 +160,14 @@ class FrameFolder:
 
 
 def read_pictures(
-    path: str | Path, indices: Sequence[int], pts: Sequence[int] | None
+    path: str | Path,
+    indices: Sequence[int] | np.ndarray,
+    pts: Sequence[int] | np.ndarray | None,
 ) -> list[np.ndarray]:
-    """As `mme_core.io.video.read_frames`: RGB uint8 [H, W, 3] of the pictures of a folder."""
+    """Reads chosen pictures of a folder: a list of RGB uint8 [H, W, 3].
+
+    Arguments and errors as of `mme_core.io.video.read_frames`.
+    """
     from mme_core.io.frame import Frame
 
     with FrameFolder(path) as folder:

@@ -1,4 +1,4 @@
-"""What may be opened as a video: one file, a container of media, and frames of a bounded size."""
+"""Opens a video safely: FFmpeg reads one media file only, and the size of frames is limited."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from mme_core.io.remote import RemoteFile, is_url
 
 Source = str | BytesIO | RemoteFile
 
-MAX_PIXELS = 36_000_000  # of a frame by default; 8K is 33 million
+MAX_PIXELS = 36_000_000  # default limit of a frame; 8K has 33 million pixels
 PIXELS_VARIABLE = "MME_MAX_PIXELS"
 
-# FFmpeg's demuxers that read one file and may hold moving pictures, and those of ordinary sound
-# files, so that these get a clear reason. What is left out reads other files (HLS, DASH, concat,
-# IMF, MLV, VobSub, numbered pictures), the network (SDP, RTSP), devices, or text as pictures.
+# FFmpeg's demuxers that read one file and may hold moving pictures. Common sound formats are
+# included so that sound files get a clear error message. The demuxers that are left out read other
+# files (HLS, DASH, concat, IMF, MLV, VobSub, numbered pictures), the network (SDP, RTSP), devices,
+# or text as pictures.
 _FORMATS = """
 3dostr 4xm aac aiff amr anm apng apv argo_brp asf asf_o av1 avi avs avs2 avs3 bethsoftvid bfi bink
 bmv c93 cavsvideo cdg cdxl cine dfa dhav dirac dnxhd dsicin dv dxa ea evc film_cpk filmstrip flac
@@ -33,13 +34,13 @@ mp3 mp4 mpeg mpegts mpegvideo mpjpeg msnwctcp mtv mv mvi mxf mxg nc nsv nut nuv 
 psxstr pva r3d rl2 rm roq rpl ser sga siff simbiosis_imx smjpeg smk smush swf thp tiertexseq tmv ty
 usm vc1 vc1test vidc vividas vivo vmd vvc wav wc3movie webm wsvqa wtv wv xmv yop yuv4mpegpipe
 """
-# From version 19 on PyAV reads metadata that is not UTF-8 without being told.
+# PyAV 19 and newer read metadata that is not UTF-8 without this option.
 _OLD_PYAV = int(av.__version__.partition(".")[0]) < 19
 _METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _OLD_PYAV else {}
 
 _STILL = "a still picture, not a video"
 _LIST = "a list of other files or addresses"
-_STARTS = {  # of files that are refused for what they are
+_STARTS = {  # first bytes of a file: the reason for refusing it
     b"\xff\xd8\xff": _STILL,
     b"\x89PNG\r\n\x1a\n": _STILL,
     b"BM": _STILL,
@@ -57,9 +58,9 @@ _STARTS = {  # of files that are refused for what they are
 
 
 def open_media(path: str | Path) -> av.container.InputContainer:
-    """Opens a file: local, behind a URL, or inside an HDF5 file.
+    """Opens a video file that is local, behind a URL, or inside an HDF5 file.
 
-    FFmpeg may read this file alone, and only as a container of media. Raises VideoError, which
+    FFmpeg may read only this file, and only as a media container. Raises VideoError, whose message
     says why the file cannot be used, and StoreError where the connection fails.
     """
     source = _source(str(path))
@@ -71,7 +72,7 @@ def open_media(path: str | Path) -> av.container.InputContainer:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The stream to decode, its decoder set up. Raises VideoError where there is none."""
+    """Returns the video stream, ready to decode. Raises VideoError where there is none."""
     streams = container.streams.video
     moving = [one for one in streams if not one.disposition & Disposition.attached_pic]
     if streams and not moving:
@@ -84,15 +85,15 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream:
     if codec is None:
         raise VideoError("FFmpeg has no decoder for the video stream")
     check_size(codec.height, codec.width)
-    codec.thread_count = 1  # parallelism is over videos
+    codec.thread_count = 1  # videos are processed in parallel, not the frames of one video
     codec.options = {"max_pixels": str(max_pixels())}
     return stream
 
 
 def max_pixels() -> int:
-    """The most pixels that a frame may have: MME_MAX_PIXELS, or 36 million.
+    """Returns the largest allowed number of pixels of a frame: MME_MAX_PIXELS, or MAX_PIXELS.
 
-    Raises UsageError where the variable is not a whole number.
+    Raises UsageError where the environment variable is not a positive whole number.
     """
     text = os.environ.get(PIXELS_VARIABLE) or str(MAX_PIXELS)
     if not text.isdecimal() or int(text) < 1:
@@ -101,7 +102,7 @@ def max_pixels() -> int:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raises VideoError for a frame too large to hold in memory."""
+    """Raises VideoError for a frame with more than `max_pixels` pixels."""
     if height * width > max_pixels():
         raise VideoError(
             f"a frame of {width}×{height} is larger than {max_pixels()} pixels, the limit that "
@@ -122,12 +123,12 @@ def _source(path: str) -> Source:
 
 
 def _check_file(path: str) -> None:
-    """Raises VideoError for what is no file that can be read, before FFmpeg waits for it."""
+    """Raises VideoError for a path that is not a readable file, before FFmpeg can wait for it."""
     try:
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         raise VideoError("no such file") from error
-    except OSError as error:  # links in a circle, a name too long
+    except OSError as error:  # symbolic links in a circle, or a name that is too long
         raise VideoError(f"cannot be opened: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
         raise VideoError(f"cannot be opened: {error}") from error
@@ -148,7 +149,7 @@ def _open(source: Source) -> av.container.InputContainer:
 
 
 def _why_refused(source: Source) -> str:
-    """The reason that the first bytes give; "" where they give none."""
+    """Returns why a file with these first bytes is refused; "" for unknown bytes."""
     if isinstance(source, str):
         with Path(source.removeprefix("file:")).open("rb") as file:
             start = file.read(64)
@@ -167,17 +168,21 @@ def _why_refused(source: Source) -> str:
 
 
 def _last_words(source: Source) -> str:
-    """FFmpeg's last words on a file that does not open. Its log is off in ordinary use."""
+    """Returns FFmpeg's last message about a file that does not open.
+
+    FFmpeg's log is normally off, so the file is opened once more with the log switched on.
+    """
     if not isinstance(source, str):
         source.seek(0)
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture():  # keeps the words off the terminal
+        with av.logging.Capture():  # keeps the messages off the terminal
             _open(source).close()
     except av.error.FFmpegError as error:
-        words = error.log[2].strip() if error.log else error.strerror
-        return "no container of video" if "whitelist" in words else words
+        log: Any = error.log  # PyAV's stubs lack its third part, the message
+        words = str(log[2].strip() if log else error.strerror)
+        return "not a video format" if "whitelist" in words else words
     except ValueError as error:
         return str(error)
     finally:

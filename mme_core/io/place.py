@@ -19,48 +19,51 @@ _PARTIAL = ".partial-"
 class Place(Protocol):
     """A directory. Names are relative to it, in posix form; "" is the directory itself.
 
-    url             as it was given
-    parallel_reads  how many reads at once are worth while
+    url             the path or URL that the caller gave
+    parallel_reads  number of reads that are useful at the same time
 
-    A missing file is FileNotFoundError. Other errors are OSError on a disk, StoreError elsewhere.
+    A missing file raises FileNotFoundError. Other errors are OSError on a disk and StoreError
+    behind a URL.
 
-    A folder that must appear complete or not at all is written in three steps: `begin` names the
-    folder to write to, the caller writes there, a marker file last, and `commit` makes it appear.
+    A folder that must appear complete or not at all is written in three steps: `begin` returns the
+    folder to write to; the caller writes the files there, and a marker file last; `commit` makes
+    the folder appear under its own name.
     """
 
     url: str
     parallel_reads: int
 
     def at(self, name: str) -> str:
-        """The address of one file, for messages."""
+        """Returns the address of one file, for messages."""
         ...
 
     def read(self, name: str) -> bytes: ...
 
     def read_tail(self, name: str, size: int) -> bytes:
-        """The last `size` bytes of a file."""
+        """Returns the last `size` bytes of a file."""
         ...
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes start … end − 1; fewer where the file is shorter."""
+        """Returns bytes start … end − 1, or fewer where the file is shorter."""
         ...
 
     def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """Writes the whole file at once, also from parts: a reader sees the old content or the new.
+        """Replaces the whole file. A reader sees either the old content or the new content.
 
-        On a disk the parts need not be in memory together.
+        `data` may be given in parts. On a disk they need not fit in memory together.
         """
         ...
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes a file that does not exist yet; of several that try at once, one gets True.
+        """Writes a file that does not exist yet. Returns whether this caller created it.
 
-        `data` must be different for each caller.
+        Where several callers try at the same time, exactly one gets True. Each caller must give
+        different `data`.
         """
         ...
 
     def append(self, name: str, data: Iterable[bytes]) -> bool:
-        """Adds to the end of a file; False, and nothing done, where the place cannot append."""
+        """Appends to a file. Returns False and writes nothing where appending is not possible."""
         ...
 
     def exists(self, name: str = "") -> bool: ...
@@ -70,19 +73,19 @@ class Place(Protocol):
     def is_folder(self, name: str = "") -> bool: ...
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names in a folder; empty when there is none."""
+        """Returns the sorted names in a folder. The list is empty where the folder is missing."""
         ...
 
     def files(self, folder: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by their names relative to it."""
+        """Returns {name relative to the folder: size in bytes} of all files below a folder."""
         ...
 
     def stamps(self, names: list[str]) -> list[str]:
-        """For each file a text that changes when it is written anew; "" where it is missing."""
+        """Returns a text for each file that changes when the file is rewritten; "" if missing."""
         ...
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all in it; nothing happens when it is missing."""
+        """Removes a file, or a folder with its content. A missing name is not an error."""
         ...
 
     def fetch(self, name: str, target: Path) -> None:
@@ -90,28 +93,28 @@ class Place(Protocol):
         ...
 
     def begin(self, folder: str) -> str:
-        """The folder to write to until `commit`."""
+        """Returns the folder to write to until `commit`."""
         ...
 
     def commit(self, begun: str, folder: str, marker: str) -> None:
-        """Makes a folder appear. Where another writer was first, that writer's folder stays."""
+        """Makes a folder appear. If another writer finished first, the other folder is kept."""
         ...
 
     def discard(self, begun: str) -> None:
-        """Gives up a folder that was begun."""
+        """Abandons a folder that `begin` returned."""
         ...
 
     def unfinished(self, parent: str, marker: str) -> list[str]:
-        """Sorted names of folders in `parent` that were begun and never committed."""
+        """Returns the sorted names of folders in `parent` that were begun but not committed."""
         ...
 
     def empty_files(self, folder: str) -> list[str]:
-        """Files below a folder that have a name and no content, as a power cut leaves them."""
+        """Returns the names of empty files below a folder. A power cut can leave such files."""
         ...
 
 
 def local_path(url: str | os.PathLike[str]) -> Path | None:
-    """The path on this machine's disks that a path or a file:// URL means; None for other URLs."""
+    """Returns the local path of a path or a file:// URL, or None for any other URL."""
     protocol, separator, rest = os.fspath(url).partition("://")
     if not separator:
         return Path(url).expanduser()
@@ -119,7 +122,7 @@ def local_path(url: str | os.PathLike[str]) -> Path | None:
 
 
 def open_place(url: str | os.PathLike[str]) -> Place:
-    """The directory at a path or an fsspec URL; it need not exist."""
+    """Returns the directory at a path or an fsspec URL. It need not exist."""
     text = os.fspath(url).rstrip("/") or "/"
     path = local_path(text)
     return RemotePlace(text) if path is None else LocalPlace(text, path)
@@ -128,7 +131,7 @@ def open_place(url: str | os.PathLike[str]) -> Place:
 class LocalPlace:
     """A directory on a disk; see Place.
 
-    Renames are atomic here, and reads share no file position, so that a reader may be forked.
+    Renames are atomic. Reads share no file position, so a process with a reader may be forked.
     """
 
     parallel_reads = 1
@@ -161,7 +164,7 @@ class LocalPlace:
             aside.replace(self._path / name)
         finally:
             aside.unlink(missing_ok=True)
-        if _PARTIAL not in name:  # else `commit` syncs all of the folder at once
+        if _PARTIAL not in name:  # otherwise `commit` syncs the whole folder at once
             _sync((self._path / name).parent)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -262,7 +265,7 @@ class LocalPlace:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would survive a power cut."""
+    """Waits until a file, or the list of names in a folder, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What lies behind an fsspec URL: its paths, files to seek in, and its errors in one line."""
+"""fsspec URLs: joining paths, seekable files, and errors as one line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
 from mme_core.errors import StoreError
 
-_BLOCK = 4 * 2**20  # bytes that are read ahead of a decoder
-_CONNECT_S = 5  # an S3 endpoint that does not answer; s3fs tries five times
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BLOCK = 4 * 2**20  # number of bytes to read ahead of a decoder
+_CONNECT_S = 5  # time limit for a connection to an S3 endpoint; s3fs tries five times
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -23,14 +26,14 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def join(root: str | os.PathLike[str], path: str) -> str:
-    """A stored path below its root; one that is absolute stays as it is."""
+    """Joins a root and a stored path. An absolute path or a URL is returned unchanged."""
     if is_url(path):
         return path
     return os.path.join(root, path)  # noqa: PTH118 – keeps an absolute path as it is
 
 
 def relative(path: str, root: str) -> str:
-    """The path below `root`, or the path itself where it is elsewhere; `join` takes it back."""
+    """Returns the path relative to `root`, or unchanged outside of it; the reverse of `join`."""
     if is_url(root):
         return path.removeprefix(root.rstrip("/") + "/")
     return os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
@@ -38,22 +41,25 @@ def relative(path: str, root: str) -> str:
 
 @contextlib.contextmanager
 def errors_named(url: str, *expected: type[Exception]) -> Iterator[None]:
-    """Turns what a file system raises into a StoreError with the URL.
+    """Turns any error of a file system into a StoreError that names the URL.
 
-    FileNotFoundError and the `expected` errors pass as they are.
+    FileNotFoundError and the `expected` errors are raised unchanged.
     """
+    unchanged: tuple[type[Exception], ...] = (FileNotFoundError, *expected)
     try:
         yield
-    except (FileNotFoundError, *expected) as error:
-        if _is_unreachable(error):  # HTTP's file system says so of a server that is not there
-            raise refused(url, error.__cause__ or error) from error
+    except unchanged as error:
+        if _is_unreachable(error):  # fsspec's HTTP raises FileNotFoundError for a missing server
+            cause = error.__cause__
+            shown = cause if isinstance(cause, Exception) else error
+            raise refused(url, shown) from error
         raise
     except Exception as error:
         raise refused(url, error) from error
 
 
 def _is_unreachable(error: BaseException | None) -> bool:
-    """Is a connection that failed the cause?"""
+    """Whether a failed connection is among the causes of the error."""
     while error is not None:
         if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
             return True
@@ -62,13 +68,16 @@ def _is_unreachable(error: BaseException | None) -> bool:
 
 
 def server_of(url: str) -> str:
-    """Scheme and host of a URL, such as s3://bucket; "" for a path of a disk."""
+    """Returns the scheme and host of a URL, such as s3://bucket; "" for a local path."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}" if separator else ""
 
 
 def refused(url: str, error: Exception) -> StoreError:
-    """Every library has errors of its own, so this names all that a user can mend."""
+    """Returns a StoreError that names everything the user can check.
+
+    Each file system has its own error classes, so the cause is not known more exactly.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     return StoreError(
         f"{url}: {text.rstrip('.')}; check that the bucket exists, the endpoint and the "
@@ -77,7 +86,7 @@ def refused(url: str, error: Exception) -> StoreError:
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL, and the path there. Raises StoreError for an unknown kind."""
+    """Returns a URL's file system and the path in it. Raises StoreError for an unknown scheme."""
     protocol = url.partition("://")[0]
     options: dict[str, Any] = {}
     if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
@@ -90,9 +99,10 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 class RemoteFile(io.RawIOBase):
-    """A file behind a URL, opened for reading.
+    """A file behind a URL, open for reading.
 
-    Raises FileNotFoundError, and StoreError for every other trouble, also while it is read.
+    Opening and reading raise FileNotFoundError for a missing file, and StoreError for any other
+    problem.
     """
 
     def __init__(self, url: str) -> None:
@@ -107,9 +117,10 @@ class RemoteFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        data = self.read(len(view))
+        view[: len(data)] = data
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
@@ -124,7 +135,7 @@ class RemoteFile(io.RawIOBase):
         return self._file.tell()
 
     def close(self) -> None:
-        # Python also closes what it throws away: one that could not be opened has no file.
+        # Python also calls this for an object whose __init__ failed, which has no file.
         file = getattr(self, "_file", None)
         if file is not None:
             file.close()

@@ -1,4 +1,4 @@
-"""A directory behind an fsspec URL: an object store, most often."""
+"""A directory behind an fsspec URL, usually in an object store."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import fsspec
 
 from mme_core.io.remote import errors_named, open_filesystem, refused
 
-# Their `pipe_file(mode="create")` is one conditional write, tried with s3fs 2026.9 and fsspec
-# 2026.9; that of other file systems asks first and writes then.
+# With these schemes `pipe_file(mode="create")` is one conditional write (checked with s3fs 2026.9
+# and fsspec 2026.9). Other file systems check first and write afterwards.
 _CONDITIONAL_WRITES = ("s3", "s3a", "memory")
-_SETTLE_S = 1.0  # for two that create a file at once, where there are no conditional writes
+_SETTLE_S = 1.0  # wait after a write without condition, so that a competing write also finishes
 
 
 class RemotePlace:
     """A directory behind a URL; see Place.
 
-    There are no renames: a folder is written in place, and counts as absent until its marker, which
-    is written last, is there.
+    There are no renames. A folder is written in place, and counts as absent until its marker, the
+    last file, exists.
     """
 
     parallel_reads = 16
@@ -42,11 +42,11 @@ class RemotePlace:
         return f"{self.url}/{name}".rstrip("/")
 
     def _find(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """The file system and the path there; opened anew after a fork."""
+        """Returns the file system and the path in it. The file system is reopened after a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), *open_filesystem(self.url))
         _, fs, root = self._opened
-        fs.invalidate_cache()  # others write here
+        fs.invalidate_cache()  # other processes may have written here
         return fs, f"{root}/{name}".rstrip("/")
 
     def read(self, name: str) -> bytes:
@@ -77,13 +77,14 @@ class RemotePlace:
             return False
         if self.url.partition("://")[0] in _CONDITIONAL_WRITES:
             if not self._written_if_absent(name, data):
-                return self._holds(name, data)  # also after a retry of a write that had succeeded
-            # A server that ignores the condition lets a second write pass.
+                # The file may be ours: s3fs retries a write that succeeded without an answer.
+                return self._holds(name, data)
+            # The second write succeeds only on a server that ignores the condition.
             if not self._written_if_absent(name, data):
                 return True
         else:
             self.write(name, data)
-        time.sleep(_SETTLE_S)  # the last writer counts
+        time.sleep(_SETTLE_S)  # the last writer wins
         return self._holds(name, data)
 
     def _written_if_absent(self, name: str, data: bytes) -> bool:
@@ -166,10 +167,10 @@ class RemotePlace:
         return folder
 
     def commit(self, begun: str, folder: str, marker: str) -> None:
-        pass  # the marker made it appear
+        pass  # writing the marker already made the folder appear
 
     def discard(self, begun: str) -> None:
-        pass  # another writer of the same folder may be at work
+        pass  # another writer may be using the same folder
 
     def unfinished(self, parent: str, marker: str) -> list[str]:
         names = self.names(parent)
@@ -177,4 +178,4 @@ class RemotePlace:
         return [name for name, stamp in zip(names, stamps) if not stamp]
 
     def empty_files(self, folder: str) -> list[str]:
-        return []  # an object appears with all its content, or not at all
+        return []  # an object appears with its whole content or not at all

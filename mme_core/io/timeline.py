@@ -1,4 +1,4 @@
-"""Timestamps of decoded frames: do they increase, and is a frame missing between two of them?"""
+"""Timestamps of decoded frames: whether they increase, and where frames are missing."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import heapq
 
 from mme_core.io.rate import FrameRate
 
-NO_PTS = -(2**63)  # FFmpeg's mark of a frame without a timestamp
+NO_PTS = -(2**63)  # FFmpeg's value for a missing timestamp
 
-_REORDERING = 4  # frames that a broken packet's place in the output order is uncertain by
-_JUMP = 16  # steps; a clock set back by more than any reordering was started anew
+_REORDERING = 4  # a broken packet's position in the output order is uncertain by so many frames
+_JUMP = 16  # a step back of more frames than this is a restarted clock, not reordering
 
 
 class Timeline:
-    """Takes timestamps as they come.
+    """Takes the timestamps of frames in the decoder's output order and detects gaps.
 
-    A frame is missing where a broken packet's pts lies, or where a rate that was constant skips at
-    least one frame. A variable rate shows itself in the first frames and is never called a gap.
-    Timestamps that go backwards are ordinary, but not where they were in order until a packet was
-    broken: a decoder that lost a key frame may put out later frames first. Nor are they where a
-    clock that was in order is set far back: there another recording begins.
+    A gap is reported at the pts of a broken packet, and where a constant frame rate skips at least
+    one frame. A variable rate is recognised in the first frames and never counts as a gap.
+
+    Timestamps that go backwards are normally no gap. There are two exceptions. The timestamps were
+    in order until a packet was broken: a decoder that lost a key frame may return later frames
+    first. The timestamps were in order and jump far back: another recording begins there.
     """
 
     def __init__(self, reliable: bool) -> None:
-        self.increasing = reliable  # as far as seen
+        self.increasing = reliable  # whether all timestamps so far increase
         self.gaps = 0
         self.rate = FrameRate()
         self.last: int | None = None
         self._lost: list[int] = []  # heap of broken packets' pts
-        self._uncertain = 0  # frames to come that may follow a broken packet without pts
-        self._ordered = False  # were the timestamps in order until a packet was broken?
-        self._regular = 0  # steps seen that were no gap
+        self._uncertain = 0  # number of next frames that may follow a broken packet without pts
+        self._ordered = False  # whether the timestamps were in order until a packet was broken
+        self._regular = 0  # number of steps that were no gap
         self._shortest, self._longest = float("inf"), 0
 
     def lose(self, pts: int | None, reorders: bool) -> None:
-        """A packet was broken."""
+        """Records a broken packet. `reorders`: whether the codec reorders frames."""
         self._ordered |= self.increasing and self._regular > _REORDERING
         if self.increasing and pts is not None:
             heapq.heappush(self._lost, pts)
@@ -42,7 +43,7 @@ class Timeline:
             self._uncertain = 1 + _REORDERING * reorders
 
     def step(self, pts: int) -> bool:
-        """Takes the next frame's pts; False where frames are missing before it."""
+        """Takes the next frame's pts. Returns False where frames are missing before it."""
         gap = self._uncertain > 0
         self._uncertain = max(self._uncertain - 1, 0)
         if pts == NO_PTS:
@@ -71,11 +72,11 @@ class Timeline:
         return lost
 
     def _starts_anew(self, step: int) -> bool:
-        """Is this step back a clock that was set back, and not the order of the decoder?"""
+        """Whether this step back is a restarted clock rather than reordered frames."""
         return self.increasing and self._regular > 0 and -step > _JUMP * self._longest
 
     def _skips(self, step: int) -> bool:
-        """Is this step a hole in a constant rate? Holes are rare, else the rate is variable."""
+        """Whether this step skips a frame of a constant rate. Many skips mean a variable rate."""
         constant = self._longest <= 1.25 * self._shortest
         if constant and self._regular >= 10 * (self.gaps + 1) and step >= 1.75 * self._longest:
             return True

@@ -1,7 +1,7 @@
-"""Decoding: the frames of a file's video stream in the decoder's output order, and random access.
+"""Decodes the frames of a video in the decoder's output order, or only chosen frames.
 
-Nothing in a header is trusted: frames are counted, sizes are looked at frame by frame, and a gap
-is found where a packet is broken, a picture is damaged or a constant rate misses a frame.
+Headers are not trusted: frames are counted, and the size of every frame is checked. A gap is
+reported where a packet is broken, a frame is damaged, or a constant frame rate skips a frame.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from mme_core.io.frame_folder import FrameFolder, is_frame_folder, read_pictures
 from mme_core.io.opening import check_size, open_media, video_stream
 from mme_core.io.timeline import NO_PTS, Timeline
 
-_NEARLY_SQUARE = 0.03  # what sizes rounded to even numbers make of square pixels
-_WIDEST = 4  # an aspect beyond it is taken for damage
+_NEARLY_SQUARE = 0.03  # rounding of frame sizes changes the aspect of square pixels by less
+_WIDEST = 4  # a larger aspect ratio is treated as damage
 
 
 class Video:
-    """An open file; iterating decodes it once from the start.
+    """An open video file. It can be iterated once, which decodes it from the start.
 
-    After the iteration `timeline` and the counts `broken_packets`, `damaged_frames` and
-    `interlaced_frames` tell what was met. `pixel_aspect` is a pixel's declared width over its
-    height; with `square_pixels` frames are stretched until it is 1. Raises VideoError, whose
-    message is the reason, for a file that cannot be opened and when `deadline` (of
-    `mme_core.clock`) passes.
+    path           a local path, a URL, or `FILE.h5::NAME`
+    deadline       a deadline of `mme_core.clock`
+    square_pixels  stretches frames whose declared pixels are not square
+
+    After the iteration, `timeline` describes the timestamps, and `broken_packets`,
+    `damaged_frames` and `interlaced_frames` are counts. `pixel_aspect` is the declared width of a
+    pixel divided by its height. Raises VideoError, whose message is the reason, for a file that
+    cannot be opened, and once `deadline` has passed.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Video:
     ) -> None:
         self._deadline = deadline
         self.broken_packets = self.damaged_frames = self.interlaced_frames = 0
-        self.trouble = ""  # what FFmpeg said of the last broken packet
+        self.trouble = ""  # FFmpeg's message about the last broken packet
         self._container = open_media(path)
         try:
             self._stream = video_stream(self._container)
@@ -51,7 +54,7 @@ class Video:
             raise
         self.pixel_aspect = _pixel_aspect(self._stream)
         self._stretch = self.pixel_aspect if square_pixels else SQUARE
-        # AVI stores no timestamps: FFmpeg makes them up from the order of the packets.
+        # AVI stores no timestamps. FFmpeg derives them from the order of the packets.
         self._has_clock = self._container.format.name != "avi"
         self.timeline = Timeline(reliable=self._has_clock)
 
@@ -68,17 +71,17 @@ class Video:
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second: measured so far, or the header's where timestamps do not tell; or 0."""
+        """Frames per second, measured so far; the header's where that fails; 0 if unknown."""
         measured = self.timeline.rate.measure(self.time_base) if self._has_clock else 0.0
         return measured or float(self._stream.average_rate or 0)
 
     @property
     def time_base(self) -> float:
-        """Seconds in a unit of pts."""
+        """Seconds per unit of pts."""
         return float(self._stream.time_base or 0)
 
     def __iter__(self) -> Iterator[Frame]:
-        damaged = False  # the frame before
+        damaged = False  # whether the previous frame was damaged
         for number, picture in enumerate(self._pictures()):
             pts = NO_PTS if picture.pts is None else picture.pts
             joined = self.timeline.step(pts) and not damaged and not picture.is_corrupt
@@ -88,7 +91,7 @@ class Video:
             yield Frame(number, pts, joined, picture, self._stretch)
 
     def seek(self, pts: int) -> None:
-        """Goes on from the last key frame not after `pts`. Raises VideoError where that fails."""
+        """Moves to the last key frame at or before `pts`. Raises VideoError where that fails."""
         try:
             self._container.seek(pts, stream=self._stream, backward=True)
         except av.error.FFmpegError as error:
@@ -110,24 +113,24 @@ class Video:
                 yield picture
 
     def packets(self) -> Iterator[av.Packet]:
-        """Those of the video, in the file's order; the last is empty and flushes the decoder."""
+        """Yields the video's packets in file order; the last is empty and flushes the decoder."""
         packets = self._container.demux(self._stream)
         while True:
             self._check_deadline()
             try:
                 yield next(packets)
-            except (StopIteration, IndexError):  # PyAV's, where a stream appeared in the middle
+            except (StopIteration, IndexError):  # IndexError: a new stream appeared in the middle
                 return
-            except av.error.FFmpegError as error:  # the rest of the file cannot be read
+            except av.error.FFmpegError as error:  # the rest of the file is unreadable
                 self.broken_packets += 1
                 self.trouble = error.strerror or str(error)
                 return
 
     def presented_pts(self) -> list[int]:
-        """Timestamps of the frames to be shown, in their order; found without decoding.
+        """Returns the sorted timestamps of the visible frames, without decoding.
 
-        An estimate: a decoder may put out fewer frames. Packets that an edit list cuts away, and
-        VP8's hidden reference frames, are left out.
+        This is an estimate, because a decoder may return fewer frames. Packets that an edit list
+        removes and VP8's hidden reference frames are left out.
         """
         hides = self._stream.codec_context.name in ("vp8", "libvpx")
         pts = [
@@ -143,20 +146,25 @@ class Video:
 
 
 def _pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """Declared width of a pixel over its height; 1 also where it is nearly 1, or absurd."""
+    """Returns the declared pixel aspect ratio, or 1 where it is nearly 1 or implausible."""
     declared = Fraction(stream.sample_aspect_ratio or SQUARE)
     believed = 1 / _WIDEST <= declared <= _WIDEST and abs(declared - 1) > _NEARLY_SQUARE
     return declared if believed else SQUARE
 
 
 def _is_hidden_vp8(packet: av.Packet) -> bool:
-    """RFC 6386, section 9.1: bit 4 of the frame tag is `show_frame`."""
+    """Whether a VP8 frame is hidden. RFC 6386, section 9.1: bit 4 of the tag is `show_frame`."""
     return not memoryview(packet)[0] & 16
 
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive frames of one size (height, width)."""
+    """Consecutive frames of one size.
+
+    first  number of the first frame
+    count  number of frames
+    shape  (height, width)
+    """
 
     first: int
     count: int
@@ -164,9 +172,10 @@ class Part:
 
 
 class Parts:
-    """Takes a video's frames and finds the longest part of one size; of equals, the first.
+    """Takes a video's frames and finds the longest part of one size (the first of equal ones).
 
-    `frames` counts all, `changes` the frames whose size is not that of the one before.
+    `frames` counts all frames. `changes` counts the frames whose size differs from the previous
+    frame's.
     """
 
     def __init__(self) -> None:
@@ -185,7 +194,7 @@ class Parts:
 
 
 def longest_part(path: str | Path, *, square_pixels: bool = True) -> Part:
-    """The longest part of a file whose frames have one size, by decoding all of them.
+    """Decodes a whole file and returns its longest part of one frame size.
 
     Raises VideoError where no frame can be decoded.
     """
@@ -201,7 +210,7 @@ def longest_part(path: str | Path, *, square_pixels: bool = True) -> Part:
 def open_video(
     path: str | Path, deadline: float = float("inf"), *, square_pixels: bool = True
 ) -> Video | FrameFolder:
-    """A video file, or a folder of numbered pictures, to be iterated once; arguments of `Video`."""
+    """Opens a video file or a folder of numbered pictures; arguments as of `Video`."""
     if is_frame_folder(path):
         return FrameFolder(path, deadline)
     return Video(path, deadline, square_pixels=square_pixels)
@@ -215,14 +224,17 @@ def read_frames(
     size: tuple[int, int] | None = None,
     square_pixels: bool = True,
 ) -> np.ndarray:
-    """Raw frames `indices` (ascending) of a file: RGB uint8 [n, H, W, 3], rotation applied.
+    """Reads chosen raw frames of a video: RGB uint8 [n, H, W, 3], rotation applied.
 
-    With the frames' `pts` from the store the file is entered at the key frame before the first
-    of them; the frames are taken where exactly these pts come up. Where the pts do not increase,
-    or do not come up after the jump, frames are counted from the start, as stage 1 counted them.
-    `size` (height, width) is what stage 1 saw: frames count from the start of the longest part of
-    one size. Without it they count from the start of the file. `square_pixels` as of `Video`.
-    Raises VideoError where the file has not got the frames, or has them in another size.
+    indices        frame numbers, ascending
+    pts            timestamps of the same frames, from the store. Decoding then starts at the key
+                   frame before the first of them. Where the pts do not increase, or are not found
+                   after the seek, frames are counted from the start, as stage 1 counts them.
+    size           (height, width) that stage 1 recorded. Frames are then counted from the start of
+                   the longest part of one size. Default: from the start of the file.
+    square_pixels  as of `Video`
+
+    Raises VideoError where the file lacks one of the frames, or where its frames have another size.
     """
     if is_frame_folder(path):
         return _stack(read_pictures(path, indices, pts), size)
@@ -249,7 +261,7 @@ def read_frames(
 
 
 def _read_by_pts(path: str | Path, pts: list[int], square_pixels: bool) -> list[np.ndarray] | None:
-    """The frames with exactly these increasing pts; None where they cannot be had by a jump."""
+    """Returns the frames with exactly these increasing pts, or None where seeking fails."""
     images: list[np.ndarray] = []
     with Video(path, square_pixels=square_pixels) as video:
         if not video.timeline.increasing:
@@ -273,7 +285,7 @@ def _read_by_pts(path: str | Path, pts: list[int], square_pixels: bool) -> list[
 def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
     shapes = {image.shape[:2] for image in images}
     if len(shapes) > 1:
-        raise VideoError("the size of the frames changes between those that are wanted")
+        raise VideoError("the size of the frames changes within the requested frames")
     (shape,) = shapes
     if size not in (None, shape):
         raise _another_size(shape, size)
@@ -283,5 +295,5 @@ def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray
 def _another_size(found: tuple[int, int], expected: tuple[int, int]) -> VideoError:
     return VideoError(
         f"its frames are {found[1]}×{found[0]} and were {expected[1]}×{expected[0]} when the "
-        "store was made; has the file changed?"
+        "store was written; has the file changed?"
     )

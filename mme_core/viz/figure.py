@@ -1,4 +1,4 @@
-"""The paper's Figure 4: what the model saw, where the points go, and where it says they go."""
+"""Draws the paper's Figure 4: masked frames, true and predicted trajectories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def figure4(
     *,
     valid: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A column a tubelet; rows: masked frames, true and predicted trajectories, original.
+    """Draws one column per tubelet: masked frame, true and predicted trajectories, original.
 
     frames                  uint8 [T, H, W, 3], T = 2 n; the first frame of each tubelet is shown
     mask                    bool [n, h, w], True = hidden; trajectories are drawn where hidden

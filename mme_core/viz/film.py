@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import av
 import av.filter
@@ -70,7 +71,7 @@ def _write_gif(
         stream = container.add_stream("gif", rate=rate)
         stream.height, stream.width, stream.pix_fmt = *size, "pal8"
         for _ in range(count):
-            container.mux(stream.encode(sink.pull()))
+            container.mux(stream.encode(cast(av.VideoFrame, sink.pull())))
         container.mux(stream.encode())
     return count
 
@@ -79,7 +80,12 @@ def _palette_graph(
     height: int, width: int, rate: Fraction
 ) -> tuple[FilterContext, FilterContext, av.filter.Graph]:
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=1 / rate)
+    source = graph.add_buffer(
+        width=width,
+        height=height,
+        format="rgb24",  # type: ignore[arg-type]  # PyAV's stubs leave out names of formats
+        time_base=1 / rate,
+    )
     split, palette, sink = graph.add("split"), graph.add("palettegen"), graph.add("buffersink")
     use = graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle")
     source.link_to(split)

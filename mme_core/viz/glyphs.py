@@ -1,4 +1,4 @@
-"""HOG drawn as glyphs: a stroke a bin, along the edge, as bright as the bin is strong."""
+"""Draws HOG as glyphs: one stroke per bin, along the edge, brighter for a stronger bin."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def draw_hog(
     for point, weights in zip(np.asarray(points, float), strength):
         for bin_number in np.argsort(weights)[-4:]:  # weaker strokes would only blur the glyph
             ends = np.stack([point - half[bin_number], point + half[bin_number]])
-            ends = np.round(((ends + 0.5) * scale - 0.5) * (1 << _SHIFT)).astype(int).tolist()
+            start, end = np.round(((ends + 0.5) * scale - 0.5) * (1 << _SHIFT)).astype(int).tolist()
             ink = int(255 * weights[bin_number])
             if ink > 12:
-                cv2.line(light, *ends, ink, max(scale // 4, 1), cv2.LINE_AA, _SHIFT)
+                cv2.line(light, start, end, ink, max(scale // 4, 1), cv2.LINE_AA, _SHIFT)
     return np.clip(under + light[..., None], 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""One picture of a window at one raw frame: which trajectories are under way, and how far."""
+"""Draws a window at one raw frame, with the trajectories that are active at that time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tracks_picture(
         if not 0 <= elapsed < length + HOLD + tracks.every:
             continue
         steps = min(elapsed, length)
-        # as long as a whole trajectory: what is not walked yet is a pause at the start
+        # Each path has full length: steps that are still to come are a pause at the start.
         index = np.maximum(np.arange(length + 1) - (length - steps), 0)
         paths.append(tracks.points[tubelet][..., index, :].reshape(-1, length + 1, 2))
         valid.append(tracks.valid[tubelet].reshape(-1))
@@ -97,7 +97,7 @@ def arrows_picture(
 def flow_layer(
     tracks: Tracks, frame: np.ndarray, time: int, limit: float, scale: int
 ) -> np.ndarray:
-    """The step that starts at this raw frame (else the last one), a cell a point."""
+    """The step that starts at this raw frame, or the last step; one cell per point."""
     tubelet, elapsed = tracks.at(time)
     step = min(elapsed, tracks.spec.length - 1)
     moves = tracks.displacement[tubelet, ..., step, :]

@@ -1,1 +1,1 @@
-"""Weights in and out: files of this project, VideoMAE, MME and transformers."""
+"""Reads and writes weights of this project, VideoMAE, MME and transformers."""

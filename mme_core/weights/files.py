@@ -1,4 +1,4 @@
-"""Files and folders of weights: which file is meant, and its tensors, without running its code."""
+"""Finds the file of weights for a path, and reads its tensors without running code in it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_file(path: Path) -> Path:
-    """The file of weights that a path means: itself, transformers' in a folder, a run's newest.
+    """Returns the file of weights for a path.
 
-    Raises UsageError where there is none.
+    The path may be the file itself, a transformers folder, or a run's folder, whose newest
+    checkpoint is returned. Raises UsageError where there is no file.
     """
     if not path.is_dir():
         if not path.exists():
@@ -55,10 +56,10 @@ def _hub_advice(path: Path) -> str:
 
 
 def read_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """(top level of the file, its tensors without the prefixes of wrappers, what is said of them).
+    """Returns (top level of the file, its tensors without prefixes of wrappers, metadata).
 
-    The last holds `frames`, `image_size`, `class_names` and `recipe` where the file or the
-    config.json beside it says them. Raises UsageError for files that are unreadable, unsafe to load
+    The metadata hold `frames`, `image_size`, `class_names` and `recipe` where the file, or the
+    config.json beside it, has them. Raises UsageError for files that are unreadable, unsafe to load
     or hold no tensors.
     """
     top, meta = _read(file)

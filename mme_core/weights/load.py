@@ -1,4 +1,4 @@
-"""Weights in: read any known checkpoint, and load it into a model of perhaps another resolution."""
+"""Reads any known checkpoint, and loads it into a model, also of another resolution."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mme_core.errors import UsageError
-from mme_core.model import SIZES, Classifier, build_classifier, sinusoid_table
+from mme_core.model import SIZES, Classifier, Encoder, build_classifier, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.weights import names
 from mme_core.weights.files import find_file, read_file
@@ -77,7 +77,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a model got: names of the model without a tensor, of the file without a place."""
+    """The result of loading weights into a model.
+
+    loaded        number of tensors loaded
+    missing       names in the model that the file lacks
+    unexpected    names in the file that the model lacks
+    interpolated  whether the positions were interpolated
+    """
 
     loaded: int
     missing: list[str]
@@ -145,11 +151,11 @@ def _rename(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor],
 
 
 def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> LoadReport:
-    """Fills any model of ours by name; positions are interpolated where the model's clip differs.
+    """Loads weights into a model of `mme_core.model`.
 
-    head: take the classification head as well; a head of another class count is then an error.
-    The decoders of a pre-training model are filled where all of the file's fit it, else not at all.
-    Raises UsageError for weights of another size, and when the encoder got nothing.
+    Positions are interpolated where the model's clip differs. Decoders are loaded only if all of
+    them fit. `head` also loads the classification head, which must have the same number of classes.
+    Raises UsageError for weights of another size, and where no weight of the encoder is found.
     """
     own = model.state_dict()
     tensors = {n: t for n, t in weights.tensors.items() if head or not n.startswith("head.")}
@@ -168,6 +174,7 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
         if table is None:
             n, h, w = weights.grid
             table = sinusoid_table(n * h * w, own["encoder.pos_embed"].shape[-1])
+        assert isinstance(model.encoder, Encoder)  # every model with this name has one
         moved = interpolate_positions(table, weights.grid, model.encoder.grid, weights.path)
         interpolated = moved is not table
         tensors["encoder.pos_embed"] = moved
@@ -201,8 +208,17 @@ def build_from(weights: Weights) -> Classifier:
     return model.eval()
 
 
-def clip_arguments(weights: Weights) -> dict[str, int]:
-    """What a builder of `mme_core.model` needs beside the size."""
+class ClipArguments(TypedDict):
+    """Arguments of the builders in `mme_core.model`."""
+
+    frames: int
+    image_size: int
+    patch: int
+    depth: int
+
+
+def clip_arguments(weights: Weights) -> ClipArguments:
+    """Returns the clip and depth of the model that the weights belong to."""
     return {
         "frames": weights.frames,
         "image_size": weights.image_size,

@@ -1,4 +1,4 @@
-"""Weights out: one safetensors file with what is needed to build its model."""
+"""Writes weights to one safetensors file, with the metadata to build the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def save_weights(
     class_names: list[str] | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> None:
-    """One safetensors file with what is needed to build the model; written aside, then renamed."""
+    """Writes a safetensors file under a temporary name, then renames it.
+
+    Raises UsageError where it cannot be written.
+    """
     meta = {
         "frames": frames,
         "image_size": image_size,
@@ -41,7 +44,7 @@ def save_weights(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a disk's refusals into a UsageError that names the path."""
+    """Turns errors of writing into a UsageError that names the path."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # the latter is safetensors' for a full disk
