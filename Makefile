@@ -91,9 +91,10 @@ finetune: $(STAMP)  ## train a classifier from an encoder, and measure its accur
 probe: $(STAMP)  ## measure an encoder's features: linear, attentive and kNN probes
 	$(RUN) $@ $(CONFIG) "init=$(INIT)" $(LABELLED) "out=$(OUT)" $(OPTS)
 
-lint: $(STAMP)  ## ruff: rules and format
+lint: $(STAMP)  ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: $(STAMP)  ## run the quick tests; OPTS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPTS)

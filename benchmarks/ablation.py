@@ -160,12 +160,18 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--videos", type=int, default=300, help="to pre-train on; default 300")
-    parser.add_argument("--labelled", type=int, default=400, help="half of them to test on")
+    parser.add_argument(
+        "--videos", type=int, default=300, help="number of pre-training videos; default 300"
+    )
+    parser.add_argument(
+        "--labelled", type=int, default=400, help="number of labelled videos, half for the test"
+    )
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    parser.add_argument("--only", nargs="+", choices=CHANGES, help="these settings")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of runs at once, one thread each"
+    )
+    parser.add_argument("--only", nargs="+", choices=CHANGES, help="run only these settings")
     options = parser.parse_args()
     options.work = options.work.absolute()
     return options

@@ -179,13 +179,17 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, help="leave one subject out; see above")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
-        "--steps", type=int, help="of pre-training; default 600, of the generated set 60"
+        "--steps", type=int, help="pre-training steps; default 600, for generated videos 60"
     )
-    parser.add_argument("--batch", type=int, default=16, help="of pre-training")
-    parser.add_argument("--lr", type=float, default=2.5e-4, help="of pre-training, as it is used")
-    parser.add_argument("--generated", type=int, help="pre-train on so many generated videos first")
+    parser.add_argument("--batch", type=int, default=16, help="batch size of pre-training")
+    parser.add_argument("--lr", type=float, default=2.5e-4, help="learning rate of pre-training")
+    parser.add_argument(
+        "--generated", type=int, help="number of generated videos to pre-train on first"
+    )
     parser.add_argument("--generated-steps", type=int, default=1500)
-    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning; 0: probes only")
+    parser.add_argument(
+        "--epochs", type=int, default=20, help="epochs of fine-tuning; 0: only probes"
+    )
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=80)

@@ -41,7 +41,9 @@ PARTS = ("decode", "resize", "flow", "hog", "tracks", "jpeg", "quantise", "write
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", metavar="VIDEO | spec.FIELD=VALUE")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each; default 3")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each measurement; default 3"
+    )
     arguments = parser.parse_args()
     overrides = [word for word in arguments.words if word.startswith("spec.")]
     videos = [Path(word) for word in arguments.words if word not in overrides]

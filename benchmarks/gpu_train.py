@@ -183,7 +183,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument(
-        "--batch", type=int, help="clips a step, crops counted; default 128, on a CPU 2"
+        "--batch", type=int, help="clips in a step, including crops; default 128, on a CPU 2"
     )
     parser.add_argument("--crops", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--workers", type=int, default=16)

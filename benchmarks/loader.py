@@ -55,12 +55,12 @@ BATCH = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--store", help="measure this one; default: a generated one")
-    parser.add_argument("--root", help="folder of its videos")
-    parser.add_argument("--clips", type=int, default=200, help="a round; default 200")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; default 3")
+    parser.add_argument("--store", help="store to measure; default: a generated store")
+    parser.add_argument("--root", help="folder of the store's videos")
+    parser.add_argument("--clips", type=int, default=200, help="clips in a round; default 200")
+    parser.add_argument("--repeats", type=int, default=3, help="number of rounds; default 3")
     parser.add_argument("--workers", type=int, default=0, help="loader processes; default: none")
-    parser.add_argument("--crops", type=int, default=1, help="of each window; default 1")
+    parser.add_argument("--crops", type=int, default=1, help="crops of each window; default 1")
     parser.add_argument("--zoom", type=int, nargs=2, default=(), metavar=("MIN", "MAX"))
     options = parser.parse_args()
     cv2.setNumThreads(1)

@@ -68,9 +68,11 @@ def high_water(pid: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--frames", type=int, default=3000, help="of the long video")
-    parser.add_argument("--videos", type=int, default=200, help="in the shard")
-    parser.add_argument("--seconds", type=float, default=10, help="of each of them")
+    parser.add_argument("--frames", type=int, default=3000, help="frames of the long video")
+    parser.add_argument("--videos", type=int, default=200, help="videos in the shard")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="length of each video in the shard"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)

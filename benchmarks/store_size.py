@@ -33,7 +33,7 @@ CLIP = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", metavar="VIDEO | spec.FIELD=VALUE")
-    parser.add_argument("--tried", action="store_true", help="other codings too")
+    parser.add_argument("--tried", action="store_true", help="also measure other codings")
     arguments = parser.parse_args()
     overrides = [word for word in arguments.words if word.startswith("spec.")]
     spec = TargetSpec.from_overrides(overrides)

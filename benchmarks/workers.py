@@ -41,8 +41,12 @@ def rate(workers: int, shards: int, video: Path, store: Path) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shards", type=int, default=16, help="an even number (default: 16)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each (default: 3)")
+    parser.add_argument(
+        "--shards", type=int, default=16, help="number of shards, even (default: 16)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each measurement (default: 3)"
+    )
     arguments = parser.parse_args()
     rates: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The arguments that say which videos and which targets are meant."""
+"""The options that choose the data set and the specification of the targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from mme_core.spec import TargetSpec
 
 
 def command_parser(name: str, text: str) -> argparse.ArgumentParser:
-    """A parser for a command whose module's docstring is `text`, with the arguments below."""
+    """A parser with the options that `mme flows` and `mme estimate` share.
+
+    text  docstring of the command's module: the first paragraph is the description, the rest
+          stands below the options
+    """
     description, _, epilog = text.partition("\n\n")
     parser = argparse.ArgumentParser(
         f"mme {name}",
@@ -27,29 +31,33 @@ def command_parser(name: str, text: str) -> argparse.ArgumentParser:
         "spec",
         nargs="*",
         metavar="spec.FIELD=VALUE",
-        help="what the targets are, such as spec.stride=2; docs/store.md lists the fields",
+        help="field of the specification, such as spec.stride=2; see docs/store.md",
     )
-    add("--dataset", required=True, choices=DATASETS, help="which kind of data set")
-    add("--root", help="folder or fsspec URL of the videos; `demo` is made there")
-    add("--split", help="such as train (default: everything, or the official training split)")
-    add("--list", metavar="FILE", help="`csv`: the 'path label' lines (default: ROOT/SPLIT.csv)")
-    demo_help = "`demo`: how many (default: as many as --root holds; of a new set 100)"
-    add("--demo-videos", type=positive, metavar="N", help=demo_help)
-    add("--demo-seed", type=int, metavar="S", help="`demo`: another set (default of a new set: 0)")
+    kinds = f"kind of the data set: {', '.join(DATASETS)}"
+    add("--dataset", required=True, choices=DATASETS, metavar="KIND", help=kinds)
+    add("--root", metavar="DIR", help="folder or URL of the videos (default: folder of --list)")
+    split_help = "split, such as train (default: the official training split, or all videos)"
+    add("--split", metavar="NAME", help=split_help)
+    list_help = "for csv: file of 'path label' lines (default: ROOT/SPLIT.csv)"
+    add("--list", metavar="FILE", help=list_help)
+    videos_help = "for demo: number of videos (default: those in ROOT; for a new set 100)"
+    add("--demo-videos", type=positive, metavar="N", help=videos_help)
+    seed_help = "for demo: random seed (default: that of the set in ROOT; for a new set 0)"
+    add("--demo-seed", type=int, metavar="N", help=seed_help)
     return parser
 
 
 def read_spec(arguments: argparse.Namespace) -> TargetSpec:
-    """The specification: the data set's usual stride, unless the words say otherwise."""
+    """The specification. The stride is the data set's usual one unless an argument sets it."""
     usual = f"spec.stride={DATASETS[arguments.dataset].stride}"
     spec = TargetSpec.from_overrides([usual, *arguments.spec])
-    if ":" not in spec.flow:  # a plug-in may need what only the workers have, such as a GPU
+    if ":" not in spec.flow:  # a plug-in may need a GPU, which only the workers have
         flow_function(spec.flow)
     return spec
 
 
 def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manifest:
-    """The data set; `generate` makes the demo set where it is missing."""
+    """The videos of the data set. With `generate`, missing demo videos are made."""
     options: dict[str, Any] = {}
     root = arguments.root
     if arguments.list and arguments.dataset != "csv":
@@ -69,18 +77,18 @@ def _report_making(made: int, total: int) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
+    """Converts an option to a whole number above 0, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A time limit, for argparse."""
+    """Converts an option to a time limit in seconds, for argparse."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= 1e9:  # what a socket's time limit can be
+    if not 0 < value <= 1e9:  # the largest time limit of a socket
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0, up to 1e9")
     return value

@@ -1,12 +1,12 @@
-"""The process that decodes: a decoder may crash or hang inside C, and must not take the run along.
+"""The process that decodes. A decoder may crash or hang inside C; then only this process is lost.
 
-`python -m preprocess.child FD PARENT` reads jobs from the socket FD and answers with messages, one
-JSON object a line:
+`python -m preprocess.child FD PARENT` reads jobs from the socket FD and answers with messages. A
+message is one line with a JSON object:
 
-    {"begin": id}             a video was begun
-    {"outcome": {…}}          it ended; see `preprocess.jobs.Outcome`
+    {"begin": id}             work on a video begins
+    {"outcome": {…}}          the video is stored or quarantined; see `preprocess.jobs.Outcome`
     {"done": true}            the shard is finished
-    {"error": [kind, text]}   the run cannot go on (full disk, bad flow plug-in, …)
+    {"error": [kind, text]}   the run must stop (full disk, wrong flow plug-in, …)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from preprocess.shard import write_shard
 
 
 def main(argv: list[str]) -> int:
-    """The child process: shards until the socket closes."""
+    """Writes shards until the parent closes the socket."""
     die_with_parent(int(argv[1]))
     import cv2
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
                 write_shard(ShardJob.from_json(line), report)
             except MMEError as error:
                 report({"error": [type(error).__name__, str(error)]})
-            except Exception as error:  # a fault of this program, and no video's
+            except Exception as error:  # a bug of this program, not a fault of a video
                 traceback.print_exc()
                 report({"error": ["MMEError", f"internal error: {type(error).__name__}: {error}"]})
     return 0

@@ -1,8 +1,8 @@
-"""`mme estimate`: what stage 1 will cost, from a random sample of the real videos.
+"""Estimates the time and the disk space that stage 1 needs, from a random sample of the videos.
 
     mme estimate --dataset k400 --root k400 [--sample 32] [--cores 512] [spec.stride=2 ...]
 
-The sample is extracted on one core of this machine and thrown away.
+One core of this machine processes the sample. The result is deleted.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from preprocess.summary import clock
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; see the module."""
+    """Runs the command; returns the exit status."""
     parser = command_parser("estimate", __doc__)
     add = parser.add_argument
-    add("--sample", type=positive, default=16, metavar="N", help="videos to try (default: 16)")
-    add("--seed", type=int, default=0, help="of the sample (default: 0)")
-    add("--cores", type=positive, default=usable_cores(), help="for the wall time (default: here)")
-    add("--timeout", type=seconds, default=1800, metavar="S", help="of a video (default: 1800)")
+    add("--sample", type=positive, default=16, metavar="N", help="number of videos (default: 16)")
+    seed_help = "random seed that chooses the sample (default: 0)"
+    add("--seed", type=int, default=0, metavar="N", help=seed_help)
+    cores_help = "number of cores of the real run (default: the cores of this machine)"
+    add("--cores", type=positive, default=usable_cores(), metavar="N", help=cores_help)
+    timeout_help = "time limit for one video, in seconds (default: 1800)"
+    add("--timeout", type=seconds, default=1800, metavar="S", help=timeout_help)
     arguments = parser.parse_intermixed_args(argv)
     spec, manifest = read_spec(arguments), read_manifest(arguments)
     number = min(arguments.sample, len(manifest.items))
@@ -46,7 +49,7 @@ def main(argv: list[str]) -> int:
 def _try(
     manifest: Manifest, spec: TargetSpec, number: int, seed: int, timeout: float
 ) -> tuple[Sequence[Outcome], int]:
-    """The outcomes of a sample, and the bytes of its shard."""
+    """Processes a sample: its outcomes, and the size of its shard in bytes."""
     items = tuple(random.Random(seed).sample(manifest.items, number))
     with tempfile.TemporaryDirectory() as store, Isolated(plugin_path()) as isolated:
         open_or_create_store(store, spec, manifest.dataset, manifest.split, manifest.class_names)
@@ -57,11 +60,16 @@ def _try(
 
 
 def describe(outcomes: Sequence[Outcome], size: int, videos: int, cores: int) -> list[str]:
-    """Lines of the estimate for `videos`; `size` is the bytes of the outcomes' shard.
+    """Lines of the estimate.
+
+    outcomes  of the sample
+    size      bytes of the sample's shard
+    videos    number of videos of the data set
+    cores     number of cores of the real run
 
     The range of the core-hours is two standard errors of the sample's mean.
     """
-    times = [row.seconds for row in outcomes]
+    times = [row.seconds for row in outcomes if row.seconds is not None]
     stored = sum(row.status == OK for row in outcomes)
     mean = statistics.fmean(times)
     error = statistics.stdev(times) / math.sqrt(len(times)) if len(times) > 1 else mean

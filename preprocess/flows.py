@@ -1,12 +1,12 @@
-"""`mme flows`: the motion-trajectory targets of a data set (stage 1).
+"""Computes the motion-trajectory targets of a data set and writes them to a store (stage 1).
 
     mme flows --dataset folder --root videos --store store [--workers 8] [spec.stride=2 ...]
 
-Every video ends up stored or, with its reason, quarantined in STORE/ledger.jsonl. Run again, it
-goes on where it stopped, and adds what is new in the data set.
+Each video is either stored, or quarantined: left out, with the reason in STORE/ledger.jsonl. The
+same command resumes a run that was stopped, and adds new videos of the data set.
 
-Exit status: 0 done; 1 the run could not go on; 2 wrong arguments; 3 more videos than --max-failures
-are quarantined; 130 and 143 interrupted.
+Exit status: 0 success; 1 an error stopped the run; 2 wrong arguments; 3 more quarantined videos
+than --max-failures; 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -51,27 +51,33 @@ TOO_MANY_FAILURES = 3
 def parser() -> argparse.ArgumentParser:
     arguments = command_parser("flows", __doc__)
     add = arguments.add_argument
-    shard_help = "videos in a shard (default: 64, or the root of their number if that is less)"
-    add("--store", required=True, help="folder or fsspec URL for the targets")
-    add("--workers", type=positive, help="processes (default: one a core; on a cluster all cores)")
+    add("--store", required=True, metavar="DIR", help="folder or URL where the targets go")
+    workers_help = "number of processes (default: one for each core, also of a cluster)"
+    add("--workers", type=positive, metavar="N", help=workers_help)
+    shard_help = "number of videos in a shard (default: √(number of videos), at most 64)"
     add("--videos-per-shard", type=positive, metavar="N", help=shard_help)
-    add("--address", help="Ray cluster, such as `auto` (default: this machine alone)")
-    add("--serial", action="store_true", help="one video after the other, without Ray")
-    add("--gpus-per-task", type=float, default=0, metavar="G", help="for a flow plug-in")
-    timeout_help = "wall clock a video may take, seconds (default: 1800)"
+    address_help = "Ray cluster: HOST:PORT or auto (default: only this machine)"
+    add("--address", metavar="ADDRESS", help=address_help)
+    add("--serial", action="store_true", help="process one video at a time, without Ray")
+    gpus_help = "number of GPUs for each process of a flow plug-in (default: 0)"
+    add("--gpus-per-task", type=float, default=0, metavar="G", help=gpus_help)
+    timeout_help = "time limit for one video, in seconds (default: 1800)"
     add("--timeout", type=seconds, default=1800, metavar="S", help=timeout_help)
-    add("--limit", type=int, metavar="N", help="only the first N videos")
-    add("--fraction", type=float, metavar="F", help="only a random part of the videos")
-    add("--seed", type=int, default=0, help="of --fraction (default: 0)")
-    failures_help = "stop when more than N videos are quarantined"
+    add("--limit", type=int, metavar="N", help="use only the first N videos (default: all)")
+    fraction_help = "use only a random fraction of the videos, 0 < F <= 1 (default: all)"
+    add("--fraction", type=float, metavar="F", help=fraction_help)
+    seed_help = "random seed of --fraction (default: 0)"
+    add("--seed", type=int, default=0, metavar="N", help=seed_help)
+    failures_help = "stop when more than N videos are quarantined (default: no limit)"
     add("--max-failures", type=int, metavar="N", help=failures_help)
-    add("--retry-quarantined", action="store_true", help="try quarantined videos again")
-    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    retry_help = "process quarantined videos again (default: leave them quarantined)"
+    add("--retry-quarantined", action="store_true", help=retry_help)
+    add("--dry-run", action="store_true", help="print the plan, and write nothing")
     return arguments
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; see the module."""
+    """Runs the command; returns the exit status."""
     arguments = parser().parse_intermixed_args(argv)
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be valid UTF-8
         if isinstance(stream, io.TextIOWrapper):
@@ -79,7 +85,7 @@ def main(argv: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _flows(arguments)
-    except SystemExit:  # raised inside a call of Ray it has lost its status
+    except SystemExit:  # Ray may lose the status of one that is raised inside its calls
         return 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -105,25 +111,25 @@ def _flows(arguments: argparse.Namespace) -> int:
         finally:
             if lock.is_mine():
                 remove_leftovers(place.url)
-        del manifest, items, work  # of millions of videos; the table takes as much
-        load_table(place, spec.hash)  # writes its cache
+        del manifest, items, work  # they may list millions of videos, and so does the table
+        load_table(place, spec.hash)  # writes the index, for readers
     return status
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What was asked for."""
+    """What the arguments ask for."""
 
     arguments: argparse.Namespace
     manifest: Manifest
-    items: Sequence[VideoItem]  # of the manifest, those chosen
+    items: Sequence[VideoItem]  # the chosen videos of the manifest
     spec: TargetSpec
     place: Place
     is_new: bool
     console: Console
 
     def open_store(self) -> None:
-        """Makes the store, or checks that it was made the same way."""
+        """Creates the store, or checks that it has the same specification and classes."""
         about = self.manifest
         open_or_create_store(
             self.place.url, self.spec, about.dataset, about.split, about.class_names
@@ -169,7 +175,12 @@ def _run(work: _Work, lock: str) -> int:
 
 
 class _Failures:
-    """Counts the quarantined videos among those wanted."""
+    """Counts the quarantined videos among the chosen ones.
+
+    most    limit of --max-failures; None: no limit
+    known   outcomes of earlier runs
+    wanted  ids of the chosen videos
+    """
 
     def __init__(self, most: int | None, known: Iterable[Outcome], wanted: set[str]) -> None:
         self.wanted = wanted
@@ -190,7 +201,7 @@ class _Failures:
 
 
 def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
-    """The ledger, how many videos are to be done, and their shards; says what will be done."""
+    """The ledger, the number of videos to process, and their shards. Prints the plan."""
     arguments, manifest, items, place = work.arguments, work.manifest, work.items, work.place
     root = manifest.root
     ledger = Ledger(place, root) if work.is_new else Ledger.load(place, work.spec.hash, root)

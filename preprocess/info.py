@@ -1,4 +1,4 @@
-"""`mme info`: what a store holds."""
+"""`mme info`: prints what a store holds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mme_core.terminal import plain, styled
 
 
 def describe(url: str) -> dict[str, Any]:
-    """Everything `mme info` shows, as JSON values. Raises StoreError where there is no store."""
+    """Everything that `mme info` prints, as JSON values. Raises StoreError if there is no store."""
     store, place = TargetStore(url), open_place(url)
     left = leftovers(url)
     numbers = [number for number in shard_numbers(place) if shard_name(number) not in left]
-    with ThreadPoolExecutor(16) as pool:  # an object store answers slowly, but many at a time
+    with ThreadPoolExecutor(16) as pool:  # hides the latency of an object store
         attributes = list(pool.map(lambda number: read_attributes(place, number) or {}, numbers))
     reasons = Counter(row["reason"] for a in attributes for row in a.get("quarantined", ()))
     videos = store.videos
@@ -64,13 +64,13 @@ def _spread(counts: list[int]) -> dict[str, int]:
 
 
 def _canvases(store: TargetStore) -> dict[str, int]:
-    """Videos by canvas in patches, the most frequent first."""
+    """Number of videos for each canvas size in patches, the most frequent first."""
     sizes = Counter(zip(store.videos["hp"].tolist(), store.videos["wp"].tolist()))
     return {f"{hp}×{wp}": count for (hp, wp), count in sizes.most_common()}
 
 
 def _classes(store: TargetStore) -> dict[str, int]:
-    """Videos by class name (or label, where there are no names), in the order of the labels."""
+    """Number of videos for each class name (each label, without names), in order of the labels."""
     counts, names = Counter(store.videos["label"].tolist()), store.class_names
     labels = range(len(names)) if names else sorted(counts)
     unlabelled = {"(none)": counts[-1]} if counts[-1] else {}
@@ -79,7 +79,7 @@ def _classes(store: TargetStore) -> dict[str, int]:
 
 
 def _sizes(place: Place, numbers: list[int], store: TargetStore) -> dict[str, int]:
-    """Bytes of each array in all shards."""
+    """Bytes of each array, summed over all shards."""
     sizes = dict.fromkeys(layouts(store.spec), 0)
     finished = {shard_name(number).removeprefix("shards/") for number in numbers}
     for name, size in place.files("shards").items():
@@ -136,7 +136,7 @@ def _print(about: dict[str, Any], console: Console) -> None:
 
 
 def _print_videos(url: str, count: int, console: Console) -> None:
-    """The first rows of the table."""
+    """Prints the first `count` rows of the table of videos."""
     videos = TargetStore(url).videos
     columns = ("id", "label", "count", "hp", "wp", "fps", "frames", "shard", "warnings")
     table = Table(*columns)
@@ -152,12 +152,12 @@ def _print_videos(url: str, count: int, console: Console) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("mme info", description="Says what a store holds.")
-    parser.add_argument("store", help="path or fsspec URL")
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.add_argument(
-        "--videos", type=int, default=0, metavar="N", help="also list the first N videos"
-    )
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser("mme info", description="Prints what a store holds.")
+    parser.add_argument("store", metavar="STORE", help="folder or URL of the store")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    videos_help = "also list the first N videos (default: 0)"
+    parser.add_argument("--videos", type=int, default=0, metavar="N", help=videos_help)
     args = parser.parse_args(argv)
     if args.videos < 0:
         raise UsageError(f"--videos {args.videos} must not be negative")

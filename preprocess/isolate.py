@@ -1,7 +1,7 @@
-"""Shards written in a child process, so that no video can take the worker down.
+"""Writes shards in a child process, so that no video can crash the worker.
 
-A decoder that crashes takes only the child, and one that hangs is killed; the video that was being
-read is tried once more and then quarantined, and the shard is written again without it.
+A video that crashes the child is tried once more. If it crashes again, or if it hangs and the child
+has to be killed, it is quarantined. The shard is then written again without that video.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from mme_core.errors import MMEError
 from mme_core.processes import child_environment
 from preprocess.jobs import ERRORS, Outcome, ShardJob
 
-GRACE = 1.5  # the worker gives up by itself at the time limit, unless it hangs
+# The child stops a video at its time limit by itself. It is killed after GRACE times that limit and
+# GRACE_S seconds more, since it must hang by then.
+GRACE = 1.5
 GRACE_S = 15.0
-_LOOK_S = 1.0  # between two looks at the clock
+_LOOK_S = 1.0  # between two checks of the clock
 _GPUS = "CUDA_VISIBLE_DEVICES"
-START_S = 300.0  # for imports, on a slow shared disk
+START_S = 300.0  # time limit of a start; imports are slow on a shared disk
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard: what became of its videos."""
+    """The number of a finished shard, and the outcomes of its videos."""
 
     number: int
     outcomes: tuple[Outcome, ...]
 
 
 class _LostError(Exception):
-    """The child died or was killed; `video` is the one it was at, "" between two videos."""
+    """The child died or was killed. `video` is the id of its current video; "": it had none."""
 
     def __init__(self, video: str, reason: str) -> None:
         super().__init__(reason)
@@ -47,9 +49,9 @@ class _LostError(Exception):
 
 
 class Isolated:
-    """Writes shards in a child process, which lives until the end of the block.
+    """Writes shards in a child process, which ends with the `with` block.
 
-    plugins  folders where flow plug-ins may be, besides those that this process imports from
+    plugins  folders with flow plug-ins, in addition to the import path of this process
     """
 
     def __init__(self, plugins: Sequence[str]) -> None:
@@ -68,9 +70,9 @@ class Isolated:
             self._child = None
 
     def write(self, job: ShardJob, report: Callable[[Outcome], None]) -> ShardResult:
-        """Writes one shard; raises MMEError when the run cannot go on."""
+        """Writes one shard. `report` gets each outcome. Raises MMEError if the run must stop."""
         if self._child is not None and self._child.gpus != os.environ.get(_GPUS):
-            self.stop()  # Ray has given this worker other GPUs
+            self.stop()  # Ray has assigned other GPUs to this worker
         suspects: dict[str, int] = {}
         while True:
             if self._child is None:
@@ -86,15 +88,17 @@ class Isolated:
                     raise MMEError(f"the worker's process died twice: {lost}") from lost
                 job = dataclasses.replace(job, poison={**job.poison, lost.video: str(lost)})
             except BaseException:
-                self.stop()  # it would go on writing
+                self.stop()  # else the child would continue to write
                 raise
 
 
 class _HungError(_LostError):
-    """The child was killed at a video's time limit."""
+    """The child hung and was killed."""
 
 
 class _Child:
+    """A running child process and its socket."""
+
     def __init__(self, plugins: Sequence[str]) -> None:
         self.gpus = os.environ.get(_GPUS)
         mine, theirs = socket.socketpair()
@@ -148,7 +152,7 @@ class _Child:
         return json.loads(line)
 
     def _read_line(self, deadline: float) -> bytes:
-        """The next message; nothing where the child has ended. Raises TimeoutError."""
+        """The next message; empty if the child has ended. Raises TimeoutError at the deadline."""
         while b"\n" not in self._unread:
             if has_passed(deadline):
                 raise TimeoutError

@@ -1,4 +1,4 @@
-"""What a worker is asked to do, and what became of each video."""
+"""What a worker must do (a job), and the result for each video (an outcome)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from mme_core.spec import TargetSpec
 
 OK, QUARANTINED = "ok", "quarantined"
 
-
+# errors that a child process may report, by name
 ERRORS = {kind.__name__: kind for kind in (MMEError, StoreError, UsageError)}
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that a worker needs to know.
+    """Everything that a worker needs to write one shard.
 
-    root      the data set's folder: paths in the store are relative to it
-    timeout   seconds of wall clock that a video may take
-    poison    id -> reason, of videos that took the process down: they are not tried
-    lock      token of the store's lock, without which no shard is finished; "": there is no lock
+    number    number of the shard
+    store     folder or URL of the store
+    root      folder of the data set; paths in the store are relative to it
+    timeout   time limit for one video, in seconds
+    poison    id -> reason, for videos that crashed or hung a process: they are not tried again
+    lock      token of the store's lock: the shard is only finished if the store still has that
+              lock; "": there is no lock
     """
 
     number: int
@@ -48,12 +51,15 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a video: a row of the ledger.
+    """The result for one video: a row of the ledger.
 
-    reason    of a quarantine; empty when stored
-    seconds   of wall clock; None where a lost row was made again from the shard
-    frames    decoded; duration: of the video in seconds (0 where its rate is not known)
-    label     number of its class, −1 where it has none
+    path      file or URL of the video
+    status    OK or QUARANTINED
+    reason    why the video is quarantined; empty if it is stored
+    seconds   processing time; None if the row was lost and rebuilt from the shard
+    frames    number of decoded frames
+    duration  length of the video in seconds; 0 if its frame rate is unknown
+    label     number of its class; −1 if it has none
     """
 
     path: str

@@ -1,12 +1,13 @@
-"""One driver a store at a time.
+"""The lock of a store: only one driver may write to it at a time.
 
-The lock is a file in the store that says who holds it, and that its holder renews: the heartbeat. A
-driver that was killed leaves it behind. Whoever takes it over creates a file named after the dead
-holder's token, which only one can. So the holder is the last of a chain:
+The lock is a file in the store. It names its holder, and the holder rewrites it regularly (the
+heartbeat). A driver that was killed leaves its lock behind. A new driver takes over by creating a
+file named after the dead holder's token; only one driver can create that file. So the files form a
+chain, and its last file names the holder:
 
     flows.lock          token A, dead
     flows.lock.A        token B, dead
-    flows.lock.B        token C, at work
+    flows.lock.B        token C, running
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from mme_core.io.place import Place
 from mme_core.store.layout import LOCK
 
 BEAT_S = 20.0
-DEAD_S = 120.0  # without a beat; a slow disk may miss some
-LOOK_S = 1.0  # between two looks at another machine's heartbeat
+DEAD_S = 120.0  # a holder without a heartbeat for so long is dead; a slow disk may delay a few
+LOOK_S = 1.0  # between two reads of another machine's heartbeat
 
 
 class StoreLock:
-    """`with StoreLock(place):` raises StoreError when another driver is at work on the store.
+    """`with StoreLock(place):` raises StoreError if another driver is writing to the store.
 
-    token  names the lock for `check_owner`
+    token  identifies this lock; see `check_owner`
     """
 
     def __init__(self, place: Place) -> None:
@@ -64,14 +65,14 @@ class StoreLock:
         self._thread.join()
         chain = _chain(self._place)
         if chain and chain[-1][1]["token"] == self.token:
-            for name, _ in chain:  # the first one frees the store
+            for name, _ in chain:  # without the first file the store is free
                 self._place.remove(name)
 
     def _content(self) -> bytes:
         return json.dumps({**self._holder, "beat": time.time()}).encode()
 
     def _take(self) -> bool:
-        """Takes the lock where it is free; False where it has changed while this looked at it."""
+        """Takes the lock if it is free. False: the lock changed meanwhile, so try again."""
         chain = _chain(self._place)
         if chain:
             name, holder = chain[-1]
@@ -88,33 +89,34 @@ class StoreLock:
             return False
         if self.is_mine():
             return True
-        self._place.remove(self._name)  # the chain that it belonged to was released meanwhile
+        self._place.remove(self._name)  # its chain was released meanwhile
         return False
 
     def is_mine(self) -> bool:
+        """Whether this driver still holds the lock."""
         chain = _chain(self._place)
         return bool(chain) and chain[-1][1]["token"] == self.token
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
-            with contextlib.suppress(OSError, StoreError):  # the next beat may reach the disk
+            with contextlib.suppress(OSError, StoreError):  # the next heartbeat may succeed
                 if not self.is_mine():
-                    return  # `check_owner` ends the run
+                    return  # `check_owner` will stop the run
                 self._place.write(self._name, self._content())
 
 
 def check_owner(place: Place, token: str) -> None:
-    """Raises StoreError when the store's lock is no longer the one with this token."""
+    """Raises StoreError if the holder of the store's lock does not have this token."""
     chain = _chain(place)
     if not chain or chain[-1][1]["token"] != token:
         raise StoreError(
             f"{place.url}: this run has lost its lock: {LOCK} was removed, or another run took it "
-            f"over after {DEAD_S:.0f} s without a heartbeat; run again when no other is at work"
+            f"over after {DEAD_S:.0f} s without a heartbeat; run again when no other run is active"
         )
 
 
 def _chain(place: Place) -> list[tuple[str, dict[str, Any]]]:
-    """(name, holder) of the lock's files; the last one counts."""
+    """(name, holder) of each file of the lock, in the order of the chain."""
     chain: list[tuple[str, dict[str, Any]]] = []
     name = LOCK
     while (holder := _read(place, name)) is not None:
@@ -128,15 +130,15 @@ def _read(place: Place, name: str) -> dict[str, Any] | None:
         holder = json.loads(place.read(name))
     except FileNotFoundError:
         return None
-    except ValueError:  # a disk that lost its power
+    except ValueError:  # a power cut may leave a damaged file
         holder = {}
     return {"token": "unreadable", "pid": "?", "host": "an unknown machine", **holder}
 
 
 def _this_process() -> dict[str, Any]:
-    """What tells this process from all others: boot and PID namespace; then number and start.
+    """Identifies this process: boot and PID namespace of its system, its number, its start time.
 
-    Host names do not: containers share the name of their machine.
+    A host name is not enough, because containers may share the name of their machine.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -147,14 +149,15 @@ def _this_process() -> dict[str, Any]:
 
 
 def _is_alive(place: Place, name: str, holder: dict[str, Any]) -> bool:
-    """Does the driver that wrote this lock still run?
+    """Whether the driver that wrote this lock still runs.
 
-    Of a process elsewhere only its heartbeat is seen, and clocks differ: so it is watched.
+    A process on another machine is only known by its heartbeat. Clocks differ between machines, so
+    the heartbeat is watched until it changes.
     """
     if holder.get("kernel") != _this_process()["kernel"]:
         print(
-            f"{place.at(name)} is of process {holder['pid']} on {holder['host']}; waiting up to "
-            f"{DEAD_S:.0f} s for its heartbeat",
+            f"{place.at(name)} belongs to process {holder['pid']} on {holder['host']}; waiting up "
+            f"to {DEAD_S:.0f} s for its heartbeat",
             file=sys.stderr,
         )
         return _beats(place, name, holder)
@@ -166,7 +169,7 @@ def _is_alive(place: Place, name: str, holder: dict[str, Any]) -> bool:
 
 
 def _beats(place: Place, name: str, holder: dict[str, Any]) -> bool:
-    """Watches a heartbeat until it changes, or for DEAD_S; a lock that was given back is dead."""
+    """Whether the heartbeat changes within DEAD_S. False also if the lock is released meanwhile."""
     end = time.monotonic() + DEAD_S
     while time.monotonic() < end:
         time.sleep(LOOK_S)

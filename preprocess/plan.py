@@ -1,10 +1,9 @@
-"""Which videos go into which shard.
+"""Plans which videos go into which shard.
 
-The plan is a function of what is wanted and what is there, and needs no file of its own: the videos
-that no finished shard answers for, in the manifest's order, `videos_per_shard` at a time, take the
-shard numbers that are free, lowest first. So an interrupted run, continued, ends with the shards
-that an uninterrupted one has; and when the data set has grown, the new videos go into new shards
-and nothing that exists is touched.
+The plan needs no file of its own. It takes the videos that are in no finished shard, in the order
+of the manifest, in groups of `videos_per_shard`. Each group gets the lowest free shard number. So a
+run that was stopped and resumed has the same shards as one that was not. If the data set has grown,
+new videos go into new shards, and no existing shard changes.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ MOST_PER_SHARD = 64
 
 @dataclass(frozen=True)
 class Shard:
-    """The videos that shard `number` answers for: each is stored in it or quarantined by it."""
+    """The videos of shard `number`. The shard stores or quarantines each of them."""
 
     number: int
     items: tuple[VideoItem, ...]
 
 
 def default_videos_per_shard(videos: int) -> int:
-    """From the number of videos alone: the same for any number of workers.
+    """The square root of the number of videos, rounded up, at most MOST_PER_SHARD.
 
-    A small data set has as many shards as videos in each: a shard of few videos wastes files, and
-    few shards leave workers without work.
+    Small shards make many files, and few shards leave workers without work. The number of workers
+    plays no part, so that it does not change the store.
     """
     return min(math.isqrt(max(videos - 1, 0)) + 1, MOST_PER_SHARD)
 
@@ -41,9 +40,9 @@ def default_videos_per_shard(videos: int) -> int:
 def choose(
     items: Sequence[VideoItem], limit: int | None, fraction: float | None, seed: int
 ) -> Sequence[VideoItem]:
-    """The first `limit` items, or a random `fraction` (at least one item), in their order.
+    """The first `limit` items, or a random `fraction` of them (at least one), in their order.
 
-    With one seed a larger fraction holds every item of a smaller one.
+    With the same seed, a larger fraction contains all items of a smaller one.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit} must be at least 1")
@@ -62,7 +61,7 @@ def choose(
 def plan_shards(
     items: Iterable[VideoItem], done: Container[str], taken: Container[int], videos_per_shard: int
 ) -> Iterator[Shard]:
-    """Shards for the items whose id is not in `done`, with numbers that are not in `taken`."""
+    """Shards of the items whose ids are not in `done`, with numbers that are not in `taken`."""
     missing = (item for item in items if item.id not in done)
     free = (number for number in itertools.count() if number not in taken)
     while group := tuple(itertools.islice(missing, videos_per_shard)):

@@ -1,7 +1,7 @@
-"""Running shards: one after the other in this process, or as Ray tasks. Yields finished shards.
+"""Writes shards one after the other, or as Ray tasks, and yields the finished ones.
 
-Ray carries only jobs (ids and paths) and small rows; videos and targets go between the workers and
-the disks. A node that is lost takes its tasks with it, and Ray starts them again elsewhere.
+Ray carries only jobs (ids and paths) and small rows. The workers themselves read the videos and
+write the targets. When a node is lost, Ray starts its tasks again on another node.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mme_core.errors import MMEError, UsageError
@@ -23,21 +23,23 @@ from preprocess.ray_start import prepared
 if TYPE_CHECKING:
     import ray
 
-# called with the outcomes of a shard that is being written: all of them so far
+# called with a shard's number and all its outcomes so far, while it is being written
 Report = Callable[[int, list[Outcome]], None]
 
-RETRIES = 20  # of a task whose node or worker was lost; poison videos are found by `Isolated`
-TICK_S = 0.5
-_STARTS = 3  # of Ray
+RETRIES = 20  # of a task whose node or worker was lost; `Isolated` finds videos that crash
+TICK_S = 0.5  # between two updates of the display
+_STARTS = 3  # attempts to start Ray
 
 
-def run_serial(jobs: Iterable[ShardJob], report: Report) -> Iterator[ShardResult]:
-    """One shard after the other; closing the iterator ends the child process."""
+def run_serial(jobs: Iterable[ShardJob], report: Report) -> Generator[ShardResult]:
+    """Writes one shard after the other. Closing the generator ends the child process."""
     with Isolated(plugin_path()) as isolated:
         for job in jobs:
             outcomes: list[Outcome] = []
 
-            def note(outcome: Outcome, number: int = job.number, known: list = outcomes) -> None:
+            def note(
+                outcome: Outcome, number: int = job.number, known: list[Outcome] = outcomes
+            ) -> None:
                 known.append(outcome)
                 report(number, known)
 
@@ -50,13 +52,14 @@ def run_ray(
     workers: int | None,
     address: str | None,
     gpus_per_task: float,
-) -> Iterator[ShardResult]:
-    """Shards as Ray tasks, in the order in which they finish.
+) -> Generator[ShardResult]:
+    """Writes shards as Ray tasks, and yields them in the order in which they finish.
 
-    workers   tasks at once; None: as many as there are cores
-    address   of a cluster; None: a Ray of its own on this machine, ended with the iterator
+    workers         number of tasks at once; None: the number of cores
+    address         address of a Ray cluster; None: starts Ray on this machine, for this run only
+    gpus_per_task   number of GPUs that Ray reserves for each task
 
-    Closing the iterator ends what is running.
+    Closing the generator ends the running tasks.
     """
     with prepared(workers, address) as options:
         yield from _run(jobs, report, workers, address, gpus_per_task, options)
@@ -90,26 +93,26 @@ def _run(
                 yield _result(ray, reference)
             _relay(ray, board, report, running)
     finally:
-        # Ends the tasks too. `ray.cancel` before it may crash this process, when one finishes just
-        # then ("Tried to complete task that was not pending").
+        # This ends the tasks too. A `ray.cancel` before it may crash this process if a task
+        # finishes at the same moment ("Tried to complete task that was not pending").
         ray.shutdown()
 
 
 def _connect(ray: Any, options: dict[str, Any], address: str | None, gpus_per_task: float) -> None:
     try:
-        # Ray's workers import from the folder in which it is started before all others.
+        # Ray's workers import first from the folder in which Ray was started.
         with _signals_held_back(), ChildEnvironment(), contextlib.chdir(SOURCES):
             _start(ray, options)
     except ConnectionError as error:
         raise UsageError(
-            f"no Ray cluster at --address {address}, or it wants a token (RAY_AUTH_MODE=token and "
+            f"no Ray cluster at --address {address}, or it needs a token (RAY_AUTH_MODE=token and "
             "~/.ray/auth_token): start one with `ray start --head`, or leave --address out"
         ) from error
-    except Exception as error:  # of many kinds: RuntimeError, RayError, plain Exception
+    except Exception as error:  # Ray raises RuntimeError, RayError and plain Exception
         ray.shutdown()
         raise MMEError(
-            f"Ray did not start ({_first_line(error)}): look for a full disk, too few processes "
-            "(ulimit -u) or too little memory, try again, or use --serial"
+            f"Ray did not start ({_first_line(error)}): check free disk space, `ulimit -u` and "
+            "free memory, then try again, or use --serial"
         ) from error
     if gpus_per_task > ray.cluster_resources().get("GPU", 0) and address is None:
         there = ray.cluster_resources().get("GPU", 0)
@@ -118,10 +121,10 @@ def _connect(ray: Any, options: dict[str, Any], address: str | None, gpus_per_ta
 
 
 def _start(ray: Any, options: dict[str, Any]) -> None:
-    """Ray gives its own processes 30 s, which is too little on a busy machine."""
+    """Starts Ray. Ray gives its processes 30 s, which is too little on a busy machine: so retry."""
     for attempt in range(_STARTS):
         try:
-            # Its errors become one line of this program.
+            # `_connect` turns Ray's errors into one line.
             ray.init(**options, logging_level="CRITICAL", log_to_driver=True)
         except Exception as error:
             if attempt == _STARTS - 1 or "timed out" not in str(error):
@@ -138,24 +141,27 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Ray crashes when its start is interrupted, and puts a SIGTERM handler of its own."""
+    """Delays signals during the start of Ray, and restores our handlers afterwards.
+
+    Ray crashes when its start is interrupted, and it installs its own SIGTERM handler.
+    """
     held: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda n, _: held.append(n)) for number in numbers}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, lambda number, _: held.append(number)) for kind in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
         for number in held[:1]:
             signal.raise_signal(number)
 
 
 def _window(ray: Any, workers: int | None, address: str | None) -> int:
-    """Tasks in flight: those that run, and as many in the queue so that no worker waits.
+    """The number of tasks to hand to Ray: two for each core, so that no worker waits.
 
-    Asked each time, because the nodes of a cluster come and go. On a cluster `workers` is a bound
-    on what runs, so there it bounds the queue too.
+    It is computed each time, because the nodes of a cluster come and go. On a cluster, `workers`
+    limits the running tasks; Ray cannot do that, so it limits the queue too.
     """
     if address is not None and workers is not None:
         return workers
@@ -173,7 +179,7 @@ def _result(ray: Any, reference: ray.ObjectRef) -> ShardResult:
         raise MMEError(f"a Ray worker was lost too often: {error}; run again to go on") from error
 
 
-_isolated: Isolated | None = None  # of this Ray worker: it serves many tasks
+_isolated: Isolated | None = None  # one for each Ray worker, which runs many tasks
 
 
 def _write_shard(job: ShardJob, board: Any, plugins: list[str]) -> ShardResult:
@@ -196,7 +202,7 @@ def _write_shard(job: ShardJob, board: Any, plugins: list[str]) -> ShardResult:
 
 
 class _Board:
-    """Actor on which tasks write how far they are; the driver looks at it for its display only."""
+    """Ray actor that collects the progress of all tasks; the driver reads it for its display."""
 
     def __init__(self) -> None:
         self._news: dict[int, list[Outcome]] = {}

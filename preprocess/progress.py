@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a run: a bar on a terminal, a line every LINE_S seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome
 from preprocess.summary import clock
 
-LINE_S = 10.0  # between two plain lines
+LINE_S = 10.0  # between two printed lines
 
 
 class Display:
-    """Counts what is finished and what the shards being written report."""
+    """Counts and shows the processed videos, of finished shards and of those in progress."""
 
     def __init__(self, videos: int, console: Console) -> None:
         self._videos, self._console = videos, console
@@ -26,7 +26,7 @@ class Display:
         self._finished = (0, 0, 0)  # videos, frames, failed
         self._live: dict[int, tuple[int, int, int]] = {}
         self._bar: Progress | None = None
-        if console.file.isatty():  # FORCE_COLOR, as in notebooks, makes no log a terminal
+        if console.file.isatty():  # rich's own test obeys FORCE_COLOR, which notebooks set
             self._bar = Progress(
                 BarColumn(), TextColumn("{task.description}"), console=console, transient=True
             )
@@ -49,25 +49,27 @@ class Display:
 
     @property
     def seconds(self) -> float:
+        """Since the start of the run."""
         return time.monotonic() - self._started
 
     @property
     def frames(self) -> int:
-        """Decoded in this run, of finished shards."""
+        """Number of decoded frames in the shards that this run finished."""
         return self._finished[1]
 
     def note(self, number: int, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes so far of a shard that is being written."""
+        """Takes all outcomes so far of a shard that is being written."""
         self._live[number] = _count(outcomes)
         self._show()
 
     def finish(self, result: ShardResult) -> None:
+        """Takes the outcomes of a finished shard, in place of those noted before."""
         self._live.pop(result.number, None)
         self._finished = _add(self._finished, _count(result.outcomes))
         self._show()
 
     def line(self) -> str:
-        """Such as `12/36 videos · 210 frames/s · 1 failed · 0:42 left`."""
+        """A line such as `12/36 videos · 210 frames/s · 1 failed · 0:42 left`."""
         videos, frames, failed = self._finished
         for count in self._live.values():
             videos, frames, failed = _add((videos, frames, failed), count)
@@ -87,6 +89,7 @@ class Display:
 
 
 def _count(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
+    """Numbers of videos, frames, and failed videos."""
     failed = sum(row.status == QUARANTINED for row in outcomes)
     return len(outcomes), sum(row.frames for row in outcomes), failed
 

@@ -1,7 +1,8 @@
-"""What Ray needs before it starts, so that it starts everywhere and is open to nobody else.
+"""Prepares the start of Ray: safe settings, and checks with clear errors.
 
-A Ray of one machine listens on the loopback address only, wants a token that its user alone can
-read, exports no metrics, and keeps its files in a private folder that is removed with it.
+When we start Ray on one machine, it listens only on the loopback address, needs a token that only
+its user can read, and exports no metrics. Its files are in a private folder that is removed at the
+end of the run.
 """
 
 from __future__ import annotations
@@ -21,25 +22,26 @@ from typing import Any
 
 from mme_core.errors import UsageError
 
-_LONGEST_BASE = 28  # bytes: a socket's path may have 107, and Ray's folders and names take the rest
-_SPACE = 200 * 2**20  # bytes free, for logs
-STORE_SPACE = 128 * 2**20  # of Ray's object store; only small rows go through it
-_THREADS, _THREADS_A_WORKER = 250, 50  # that Ray and the decoders were seen to start
-_PATIENCE_S = 5.0  # for a cluster that has just been started
-_ANSWER_S = 10.0  # of a machine, at most
+_LONGEST_BASE = 28  # bytes; a socket's path may have 107, and Ray's own names need the others
+_SPACE = 200 * 2**20  # bytes of free disk space, for logs
+STORE_SPACE = 128 * 2**20  # bytes of Ray's object store, which carries only small rows
+# Measured numbers of threads: of Ray itself, and of each worker with its decoder.
+_THREADS, _THREADS_A_WORKER = 250, 50
+_PATIENCE_S = 5.0  # a cluster that has just been started may not answer sooner
+_ANSWER_S = 10.0  # time limit of one connection
 
-# Read when Ray is imported or started; what the user set stays.
+# Ray reads these variables when it is imported or started. Variables that the user set stay.
 _EVERYWHERE = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Else Ray would pack the current folder, with all its data, when the driver is run by `uv run`.
+    # Else Ray would upload the current folder, with all its data, under `uv run`.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_BACKEND_LOG_LEVEL": "error",
 }
 _ALONE = {
-    # Off, Ray takes the loopback address for the machine's own, on any system.
+    # With 0, Ray uses the loopback address on every system.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_enable_metrics_collection": "0",
-    # On a busy machine, or from a slow disk, processes take long to start.
+    # Processes start slowly on a busy machine or from a slow disk.
     "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_worker_register_timeout_seconds": "300",
 }
@@ -47,10 +49,13 @@ _ALONE = {
 
 @contextlib.contextmanager
 def prepared(workers: int | None, address: str | None) -> Iterator[dict[str, Any]]:
-    """Arguments of `ray.init`, and the environment it needs until the block ends.
+    """Sets the environment of Ray until the end of the block; yields arguments for `ray.init`.
 
-    Enter it before Ray is imported. Raises UsageError for an address where no cluster answers, and
-    where this machine lacks what Ray needs.
+    workers  number of workers; None: the number of cores
+    address  address of a cluster; None: Ray is to start on this machine
+
+    Enter it before Ray is imported. Raises UsageError if no cluster answers at the address, or if
+    this machine lacks disk space or processes for Ray.
     """
     if address is not None:
         check_address(address)
@@ -65,7 +70,7 @@ def prepared(workers: int | None, address: str | None) -> Iterator[dict[str, Any
         "num_cpus": workers,
         "include_dashboard": False,
         "object_store_memory": STORE_SPACE,
-        "_temp_dir": str(folder / "r"),  # Ray opens this one to all users
+        "_temp_dir": str(folder / "r"),  # Ray makes this folder readable for all users
     }
     if not has_room(Path("/dev/shm"), 2 * STORE_SPACE):
         options["_plasma_directory"] = str(folder)
@@ -88,7 +93,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _token(folder: Path) -> dict[str, str]:
-    """The environment of a token in a file of mode 0600; nothing where the user has a mode."""
+    """Variables for a new token in a private file; empty if the user has set RAY_AUTH_MODE."""
     if "RAY_AUTH_MODE" in os.environ:
         return {}
     path = folder / "token"
@@ -99,7 +104,7 @@ def _token(folder: Path) -> dict[str, str]:
 
 @functools.cache
 def _secret() -> str:
-    """One for the process: Ray reads it once."""
+    """The token, one for each process, because Ray reads it only once."""
     return secrets.token_hex(32)
 
 
@@ -107,7 +112,7 @@ def _secret() -> str:
 
 
 def short_folder() -> Path:
-    """Where Ray's files go: RAY_TMPDIR, TMPDIR or a usual place, the first that will do."""
+    """The folder for Ray's files: the first suitable one of RAY_TMPDIR, TMPDIR and usual places."""
     named = (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"))
     tried = [*filter(None, named), "/tmp", "/var/tmp", "/dev/shm"]
     for name in tried:
@@ -115,13 +120,13 @@ def short_folder() -> Path:
             return Path(name).absolute()
     raise UsageError(
         f"Ray cannot start: it needs a folder that can be written, with {_SPACE >> 20} MB free and "
-        f"a path of at most {_LONGEST_BASE} bytes; tried {', '.join(tried)}: name one by "
+        f"a path of at most {_LONGEST_BASE} bytes; tried {', '.join(tried)}: set "
         "RAY_TMPDIR=/short/path, or use --serial"
     )
 
 
 def has_room(folder: Path, size: int) -> bool:
-    """Can a file be made in the folder, and are `size` bytes free there?"""
+    """Whether the folder can be written and has `size` bytes free."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return shutil.disk_usage(folder).free >= size
@@ -130,7 +135,7 @@ def has_room(folder: Path, size: int) -> bool:
 
 
 def check_processes(workers: int) -> None:
-    """Raises UsageError where the user may not start as many threads as Ray does."""
+    """Raises UsageError if the user may not start as many threads as Ray needs."""
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
         return
@@ -138,15 +143,15 @@ def check_processes(workers: int) -> None:
     used = _threads_of_user()
     if limit - used < needed:
         raise UsageError(
-            f"Ray cannot start: it takes about {needed} threads, and `ulimit -u` leaves "
-            f"{max(limit - used, 0)} of {limit}: raise it, take fewer --workers, or use --serial"
+            f"Ray cannot start: it needs about {needed} threads, and `ulimit -u` leaves "
+            f"{max(limit - used, 0)} of {limit}: raise it, set fewer --workers, or use --serial"
         )
 
 
 def _threads_of_user() -> int:
     count = 0
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             if folder.stat().st_uid == os.geteuid():
                 count += len(list((folder / "task").iterdir()))
     return count
@@ -156,17 +161,17 @@ def _threads_of_user() -> int:
 
 
 def check_address(address: str) -> None:
-    """Raises UsageError for an address that is no cluster's, or where none answers."""
+    """Raises UsageError if the address is malformed, or if no cluster answers there."""
     name, named_by = address, f"--address {address}"
     if address == "auto":
         name = os.environ.get("RAY_ADDRESS") or _local_cluster() or ""
         named_by = "RAY_ADDRESS" if "RAY_ADDRESS" in os.environ else "--address auto"
         if not name:
-            return  # Ray looks for one among the processes
+            return  # Ray looks for a cluster among the running processes
     if name.startswith(("http://", "https://")):
         raise UsageError(
             f"{named_by}: {name} is the address of Ray's dashboard: give HOST:PORT of `ray start "
-            "--head` (its port is 6379 where nothing else was said)"
+            "--head` (the default port is 6379)"
         )
     host, colon, port = name.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -188,7 +193,7 @@ def check_address(address: str) -> None:
 
 
 def _local_cluster() -> str | None:
-    """The address that the last `ray start` on this machine left."""
+    """The address that the last `ray start` on this machine wrote."""
     base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     try:
         return Path(base, "ray", "ray_current_cluster").read_text().strip()

@@ -1,4 +1,4 @@
-"""One shard: every video of it is stored or quarantined."""
+"""Writes one shard: stores or quarantines each of its videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None:
-    """Writes the shard and reports each step; raises MMEError when the run cannot go on."""
+    """Writes the shard and reports each step. Raises MMEError if the run must stop."""
     from mme_core.io.place import open_place
     from mme_core.store.writer import ShardWriter
 
@@ -41,7 +41,7 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 
 
 def _check_shared_disk(job: ShardJob) -> None:
-    """A worker on another node must see the same folders; a local folder there would be lost."""
+    """Raises an error if this machine does not see the folders of the store and the videos."""
     from mme_core.io.place import open_place
     from mme_core.store.layout import STORE
 
@@ -82,7 +82,7 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
 
 
 def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> VideoSummary:
-    """Extracts a video into the shard; VideoError, and no trace of it there, when that fails."""
+    """Extracts a video into the shard. If it raises VideoError, the shard is as it was before."""
     from mme_core.extract.video_targets import LaterPartError, stream_tubelets
 
     stream = stream_tubelets(item.path, job.spec, job.timeout)
@@ -97,10 +97,12 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     except VideoError:
         writer.abandon_video()
         raise
-    known = dataclasses.asdict(stream.summary)
+    summary = stream.summary
+    assert summary is not None  # set once the stream has ended
+    known = dataclasses.asdict(summary)
     kept = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
     writer.end_video({"id": item.id, "path": path, "label": item.label, **kept})
-    return stream.summary
+    return summary
 
 
 def _append(stream: TubeletStream, writer: ShardWriter, item: VideoItem, job: ShardJob) -> None:
@@ -109,7 +111,7 @@ def _append(stream: TubeletStream, writer: ShardWriter, item: VideoItem, job: Sh
 
 
 def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:
-    """The stream; whatever goes wrong in it, though not in the writer, is the video's fault."""
+    """The stream. Its unexpected errors become VideoError; errors of the writer do not."""
     try:
         yield from stream
     except MMEError:
@@ -120,16 +122,18 @@ def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:
         raise VideoError(f"internal error while it was extracted: {text}") from error
 
 
-_unreachable: Counter[str] = Counter()  # videos by server, since one of it was read
+# for each server: number of unreadable videos since the last readable one
+_unreachable: Counter[str] = Counter()
 _MOST_UNREACHABLE = 3
 
 
 def _blame_the_server(
     tubelets: Iterator[TubeletTargets], item: VideoItem, job: ShardJob
 ) -> Iterator[TubeletTargets]:
-    """The tubelets; a URL that cannot be read ends the run only where its server is to blame.
+    """The tubelets. An unreadable URL stops the run only if its server seems to be down.
 
-    That is the server of the data set's root, of all the shard's videos, or of several in a row.
+    That is so if the server holds the root of the data set or all videos of the shard, or after
+    _MOST_UNREACHABLE unreadable videos in a row. Else the video alone is to blame.
     """
     server = server_of(item.path)
     try:

@@ -1,4 +1,4 @@
-"""What `mme flows` says before and after the work."""
+"""The lines that `mme flows` prints before and after its work."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from preprocess.jobs import OK, QUARANTINED, Outcome
 
 
 def describe_spec(spec: TargetSpec) -> str:
-    """Every field, those that differ from the default first."""
+    """All fields of the specification; those that differ from the defaults come first."""
     default = TargetSpec().to_dict()
     fields = sorted(spec.to_dict().items(), key=lambda field: field[1] == default[field[0]])
     return " ".join(f"{name}={value}" for name, value in fields)
 
 
 def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
-    """How long `videos` take, from the seconds of those that are done; None without any."""
+    """The expected time for `videos` more videos; None if no processing time is known yet."""
     seconds = [row.seconds for row in known if row.seconds is not None]
     if not seconds:
         return None
@@ -32,14 +32,14 @@ def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
 
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds, such as 1:02:03 or 0:42."""
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:
-    """Lines on what the ledger says about the videos `wanted`: stored, quarantined and why."""
-    stored = hours = 0
+    """Lines on the chosen videos (ids in `wanted`): how many are stored or quarantined, and why."""
+    stored, hours = 0, 0.0
     reasons: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row.id not in wanted:
@@ -61,7 +61,7 @@ def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:
 
 
 def run_line(frames: int, seconds: float, shards: Iterable[int], place: Place) -> str:
-    """What this run did."""
+    """The line on this run: its frames, time, speed, and bytes of its shards."""
     rate = frames / max(seconds, 1e-3)
     with ThreadPoolExecutor(place.parallel_reads) as pool:
         size = sum(pool.map(lambda number: sum(place.files(shard_name(number)).values()), shards))

@@ -1,4 +1,4 @@
-"""`mme visualize STORE --video ID -o out.mp4|gif|png`: look at what a store holds."""
+"""`mme visualize STORE --video ID -o out.mp4|gif|png`: draws the targets of a stored video."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ _LEGEND = 56  # side of the colour wheel, pixels
 
 @dataclass(frozen=True)
 class Clip:
-    """A window of one video with the pictures to draw on: frames [m, H, W, 3] at raw `times`."""
+    """A window of one video and the frames to draw on.
+
+    name    id of the video
+    frames  uint8 [m, H, W, 3]
+    times   for each frame its number in the video, counted from `first`
+    first   number of the window's first frame in the video
+    fps     frames a second of the film
+    """
 
     name: str
     tracks: Tracks
@@ -44,35 +51,35 @@ class Clip:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="mme visualize",
-        description="Draw the trajectories, the flow and the HOG of a stored video.",
-        epilog="The legend's hue is the direction; grey cells and points without a dot have no "
-        "valid trajectory.",
+        description="Draws the trajectories, the flow and the HOG of a stored video.",
+        epilog="Colours show directions, as in the legend. Grey cells and points without a dot "
+        "have no valid trajectory.",
     )
-    parser.add_argument("store", metavar="STORE", help="path or URL of a target store")
-    parser.add_argument("--video", metavar="ID", help="id of a video (default: the first one)")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="mp4 or gif: a film; png: a sheet"
+    add = parser.add_argument
+    add("store", metavar="STORE", help="folder or URL of the store")
+    add("--video", metavar="ID", help="id of the video (default: the first video)")
+    output_help = "file to write: .mp4 or .gif for a film, .png for a sheet of pictures"
+    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    add("--start", metavar="N", type=int, default=0, help="first tubelet (default: 0)")
+    add("--tubelets", metavar="N", type=int, default=8, help="number of tubelets (default: 8)")
+    layer_help = "what to draw (default: all)"
+    add("--layer", choices=[*LAYERS, "all"], default="all", help=layer_help)
+    scale_help = "enlargement factor (default: large enough to be readable)"
+    add("--scale", metavar="N", type=int, help=scale_help)
+    source_help = (
+        "video: draw on all frames of the video file; store: on the two frames that the store "
+        "keeps for each tubelet (default: auto, the video file if it exists)"
     )
-    parser.add_argument("--start", type=int, default=0, help="first tubelet (default: 0)")
-    parser.add_argument("--tubelets", type=int, default=8, help="tubelets shown (default: 8)")
-    parser.add_argument(
-        "--layer", choices=[*LAYERS, "all"], default="all", help="what to draw (default: all)"
-    )
-    parser.add_argument("--scale", type=int, help="enlargement (default: until it is readable)")
-    parser.add_argument(
-        "--source",
-        choices=["auto", "video", "store"],
-        default="auto",
-        help="frames below: every raw frame of the video file, or the two a tubelet that the "
-        "store keeps (default: the file where it is there)",
-    )
-    parser.add_argument("--root", help="where the video files are now, if they moved")
-    parser.add_argument("--fps", type=float, help="pictures a second (default: the video's own)")
+    add("--source", choices=["auto", "video", "store"], default="auto", help=source_help)
+    root_help = "folder or URL of the video files (default: where stage 1 read them)"
+    add("--root", metavar="DIR", help=root_help)
+    fps_help = "frames a second of the film (default: the speed of the video)"
+    add("--fps", metavar="F", type=float, help=fps_help)
     return parser.parse_args(_joined(argv))
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--video ID` as one word: argparse would take an ID that begins with a dash for an option."""
+    """Joins `--video ID` to one word. Else argparse takes an ID such as `-a` for an option."""
     words = list(argv)
     if "--video" in words[:-1]:
         place = words.index("--video")
@@ -81,7 +88,7 @@ def _joined(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Writes the picture or film; returns 0. Raises UsageError, StoreError, VideoError."""
+    """Writes the picture or film; returns 0. Raises UsageError, StoreError or VideoError."""
     args = parse(argv)
     if args.output.suffix.lower() not in (".mp4", ".gif", ".png"):
         raise UsageError(f"--output {args.output}: the ending must be .mp4, .gif or .png")
@@ -94,9 +101,10 @@ def main(argv: list[str]) -> int:
     store = TargetStore(args.store)
     clip = load_clip(store, args.video, args.start, args.tubelets, args.source, args.root)
     layers = list(LAYERS) if args.layer == "all" else [args.layer]
-    scale = args.scale or readable_scale(*clip.frames.shape[1:3], 256 if len(layers) > 1 else 384)
+    height, width = clip.frames.shape[1:3]
+    scale = args.scale or readable_scale(height, width, 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.touch()  # its error names the file, FFmpeg's does not
+    args.output.touch()  # this error names the file; FFmpeg's error does not
     if args.output.suffix.lower() == ".png":
         write_png(args.output, contact_sheet(clip, layers, scale))
         count = 1
@@ -114,16 +122,17 @@ def load_clip(
     source: str,
     root: str | None,
 ) -> Clip:
-    """Reads a window and the frames below it."""
+    """Reads a window of the store and the frames to draw on."""
     index = 0 if video is None else store.videos.find(video)
     row = store.videos[index]
     last = int(row["count"]) - 1
     if start > last:
         raise UsageError(f"--start {start}: the tubelets of {row['id']} are 0 … {last}")
-    step = store.spec.clip_step
+    step, hop = store.spec.clip_step, store.spec.hop
+    assert hop is not None  # the specification sets its default
     window = store.read(index, start, min(tubelets, (last - start) // step + 1))
     tracks = Tracks(window.points, window.displacement, window.hog, window.valid, store.spec)
-    first, fps = start * store.spec.hop, float(row["fps"]) or 25.0
+    first, fps = start * hop, float(row["fps"]) or 25.0
     path = locate(row, root, store.url)
     if _reads_file(source, path, window.frames is not None, store.url):
         count = min(len(window.valid) * tracks.every, int(row["frames"]) - first)
@@ -133,9 +142,11 @@ def load_clip(
             size=(int(row["height"]), int(row["width"])),
             square_pixels=store.spec.square_pixels,
         )
-        canvas = plan_canvas(*images.shape[1:3], store.spec)
+        height, width = images.shape[1:3]
+        canvas = plan_canvas(height, width, store.spec)
         frames = np.stack([canvas.crop(canvas.resize(image)) for image in images])
         return Clip(str(row["id"]), tracks, frames, tuple(range(count)), first, fps)
+    assert window.frames is not None  # `_reads_file` made sure of it
     times = [
         tubelet * tracks.every + frame * store.spec.stride
         for tubelet in range(len(window.valid))
@@ -146,7 +157,7 @@ def load_clip(
 
 
 def locate(row: dict[str, Any], root: str | None, url: str) -> str:
-    """Where the video's file should be: below `root`, else where the ledger says it was."""
+    """The path of the video file: below `root`, or without a root the path in the ledger."""
     if root is not None or is_url(row["path"]) or Path(row["path"]).is_absolute():
         return join(root or "", row["path"])
     place = open_place(url)
@@ -159,20 +170,20 @@ def locate(row: dict[str, Any], root: str | None, url: str) -> str:
 
 
 def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
-    """Whether to draw on the video file's frames; an error where what is asked for is not there."""
-    there = any_path(path.partition("::")[0]).exists()  # FILE.h5::NAME is in a container
+    """Whether to draw on the video file. Raises StoreError if the chosen frames do not exist."""
+    there = any_path(path.partition("::")[0]).exists()  # FILE.h5::NAME is a video in a container
     if source == "store" and not kept:
-        raise StoreError(f"{url} keeps no frames (spec.frames=none): take --source video")
+        raise StoreError(f"{url} keeps no frames (spec.frames=none): use --source video")
     if source == "store" or (source == "auto" and kept and not there):
         return False
     if not there:
-        without = " or take --source store" if kept else f"; {url} keeps no frames"
+        without = " or use --source store" if kept else f"; {url} keeps no frames"
         raise StoreError(f"{path} is not there: name the videos' folder with --root{without}")
     return True
 
 
 def film(clip: Clip, layers: list[str], scale: int) -> Iterator[np.ndarray]:
-    """One picture a frame: the layers side by side (four: two by two) over the legend."""
+    """Yields a picture for each frame: the layers side by side (four: two by two) and a legend."""
     limit = clip.tracks.limit
     for frame, time in zip(clip.frames, clip.times):
         pictures = [LAYERS[name](clip.tracks, frame, time, limit, scale) for name in layers]
@@ -182,7 +193,10 @@ def film(clip: Clip, layers: list[str], scale: int) -> Iterator[np.ndarray]:
 
 
 def contact_sheet(clip: Clip, layers: list[str], scale: int) -> np.ndarray:
-    """A column a tubelet at its second frame; a row a layer, or rows of four for one layer."""
+    """One picture of all tubelets, each at its second frame.
+
+    Several layers: one row for each layer. One layer: rows of four tubelets.
+    """
     limit, stride = clip.tracks.limit, clip.tracks.spec.stride
     shown = [
         (frame, time)
@@ -199,12 +213,12 @@ def contact_sheet(clip: Clip, layers: list[str], scale: int) -> np.ndarray:
 
 
 def _named(layers: list[str]) -> str:
-    """What is what in a picture of several layers: row by row, each from left to right."""
+    """The names of several layers, for the caption."""
     return f" · {', '.join(layers)}" if len(layers) > 1 else ""
 
 
 def with_legend(body: np.ndarray, text: str, limit: float) -> np.ndarray:
-    """The picture over its caption, the colour wheel and what a full colour means."""
+    """The picture above its legend: caption, colour wheel, and the speed of a full colour."""
     note = f"{text} · full colour: {limit:.1f} px a raw frame and more"
     bar = text_bar(note, max(body.shape[1] - _LEGEND - 8, 160))
     return below([body, beside([wheel(_LEGEND), bar], gap=8)])

@@ -29,7 +29,7 @@ def test_sizes(size, resized, patches):
 
 
 @pytest.mark.parametrize("size", [(256, 340), (720, 1280), (1280, 720), (10, 1000), (333, 97)])
-def test_the_canvas_is_centred_and_the_region_reaches_as_far_as_the_frame(size):
+def test_the_canvas_is_centred_in_the_region(size):
     canvas = plan_canvas(*size, SPEC)
     top, left, bottom, right = canvas.region
     x, y = canvas.offset
@@ -43,7 +43,7 @@ def test_the_canvas_is_centred_and_the_region_reaches_as_far_as_the_frame(size):
 
 
 @pytest.mark.parametrize("size", [(10, 1000), (1000, 10), (7, 4001), (1, 3000)])
-def test_an_extreme_aspect_ratio_costs_nothing_and_keeps_its_middle(size):
+def test_an_extreme_aspect_ratio_keeps_its_middle(size):
     canvas = plan_canvas(*size, SPEC)
     assert canvas.resized[0] * canvas.resized[1] < 8 * 256 * 320
     assert max(canvas.hp, canvas.wp) == 20
@@ -76,7 +76,7 @@ def test_the_grid_is_symmetric():
     assert grid_points(1, 1, TargetSpec(points=1)).ravel().tolist() == [7.5, 7.5]
 
 
-def test_the_region_has_64_pixels_around_the_canvas_where_the_frame_has_them():
+def test_the_region_adds_up_to_64_pixels():
     canvas = plan_canvas(256, 1000, SPEC)
     assert canvas.offset == (64, 0) and canvas.crop_region(np.zeros((256, 1000))).shape[1] == 448
 

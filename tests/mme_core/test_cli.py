@@ -20,7 +20,7 @@ from mme_core.cli import expand_home, main
         ("note=~approximately", "note=~approximately"),
     ],
 )
-def test_home_is_meant_by_a_tilde(monkeypatch, word, expanded):
+def test_tilde_means_the_home_folder(monkeypatch, word, expanded):
     monkeypatch.setenv("HOME", "/home/me")
     name = word.partition("=")[0] + "=" if "=~/" in word else ""
     assert expand_home(word) == name + expanded.removeprefix(name)
@@ -37,7 +37,7 @@ def test_home_is_meant_by_a_tilde(monkeypatch, word, expanded):
         ["visualize", "{store}", "-o", "/proc/y/x.gif"],
     ],
 )
-def test_a_place_that_cannot_be_written_is_one_line(demo_store, tmp_path, capsys, words):
+def test_unwritable_folder_gives_a_one_line_error(demo_store, tmp_path, capsys, words):
     for name in ("file", "v.mp4"):
         (tmp_path / name).touch()
     assert main([word.format(root=tmp_path, store=demo_store) for word in words]) == 1
@@ -45,7 +45,7 @@ def test_a_place_that_cannot_be_written_is_one_line(demo_store, tmp_path, capsys
     assert error.startswith(f"mme {words[0]}: ") and error.count("\n") == 1
 
 
-def test_other_errors_of_the_system_are_not_hidden(monkeypatch):
+def test_other_system_errors_are_raised(monkeypatch):
     def fail(name, argv):
         raise ConnectionResetError(104, "Connection reset by peer")
 

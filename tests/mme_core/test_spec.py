@@ -6,7 +6,7 @@ from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 
 
-def test_a_store_without_the_field_keeps_its_hash_and_meaning():
+def test_a_store_without_the_field_keeps_its_hash():
     old = TargetSpec().to_dict()
     del old["square_pixels"]
     spec = TargetSpec.from_dict(old)

@@ -27,7 +27,7 @@ def finished_shards(store):
 
 
 @pytest.mark.slow
-def test_node_lost_and_node_added(tmp_path, monkeypatch):
+def test_store_is_the_same_after_node_changes(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
     videos = write_tree(tmp_path / "videos", 24, ("a", "b"))

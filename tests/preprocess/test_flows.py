@@ -68,7 +68,7 @@ def ruin(root):
     }
 
 
-def test_every_file_is_stored_or_has_its_reason(tmp_path, capsys):
+def test_every_file_is_stored_or_quarantined(tmp_path, capsys):
     expected = ruin(tmp_path / "videos")
     assert flows(tmp_path / "videos", tmp_path / "store") == 0
     found = ledger(tmp_path / "store")
@@ -100,7 +100,7 @@ def test_second_run_does_nothing(videos, tmp_path, capsys):
     assert "to do        0 videos" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_made_again_alike(videos, tmp_path):
+def test_missing_shards_are_rebuilt_with_the_same_bytes(videos, tmp_path):
     assert flows(videos, tmp_path / "store") == 0
     before = tree(tmp_path / "store/shards")
     shutil.rmtree(tmp_path / "store/shards/00001.zarr")
@@ -112,7 +112,7 @@ def test_what_is_missing_is_made_again_alike(videos, tmp_path):
     assert len(ledger(tmp_path / "store")) == 4
 
 
-def test_limit_then_all_then_grown(videos, tmp_path, capsys):
+def test_later_runs_add_the_new_videos(videos, tmp_path, capsys):
     store = tmp_path / "store"
     assert flows(videos, store, "--limit", 2) == 0
     assert set(TargetStore(store).videos["id"]) == {"a/000.mp4", "a/002.mp4"}
@@ -152,7 +152,7 @@ def test_quarantined_videos_are_retried_on_request(videos, tmp_path):
     assert sorted(TargetStore(store).videos["id"]) == ["a/000.mp4", "a/002.mp4", "b/003.mp4"]
 
 
-def test_max_failures(videos, tmp_path, capsys):
+def test_run_stops_after_max_failures(videos, tmp_path, capsys):
     store = tmp_path / "store"
     for name in ("a/000.mp4", "a/002.mp4", "b/001.mp4"):
         (videos / name).write_bytes(b"")
@@ -175,7 +175,7 @@ def test_dry_run_writes_nothing(videos, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
-def test_another_spec_is_refused_with_its_fields(videos, tmp_path, capsys):
+def test_another_spec_is_refused_by_field(videos, tmp_path, capsys):
     assert flows(videos, tmp_path / "store", "--limit", 1) == 0
     before = tree(tmp_path / "store")
     other = [word.replace("stride=2", "stride=3") for word in SPEC]
@@ -211,7 +211,7 @@ def test_wrong_arguments(videos, tmp_path, capsys, arguments, message):
 
 
 @pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])
-def test_wrong_gpus(videos, tmp_path, capsys, gpus):
+def test_wrong_number_of_gpus_is_refused(videos, tmp_path, capsys, gpus):
     words = ["--dataset", "folder", "--root", str(videos), "--store", str(tmp_path / "store")]
     assert mme(["flows", *words, "--gpus-per-task", gpus]) == 2
     assert f"--gpus-per-task {gpus} must be 0 or more" in capsys.readouterr().err
@@ -219,7 +219,7 @@ def test_wrong_gpus(videos, tmp_path, capsys, gpus):
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon"])
 @pytest.mark.parametrize("command", ["flows", "estimate"])
-def test_wrong_time_limit(videos, tmp_path, capsys, command, limit):
+def test_wrong_time_limit_is_refused(videos, tmp_path, capsys, command, limit):
     words = ["--dataset", "folder", "--root", str(videos), "--timeout", limit]
     words += ["--store", str(tmp_path / "store")] if command == "flows" else []
     with pytest.raises(SystemExit, match="2"):
@@ -228,7 +228,7 @@ def test_wrong_time_limit(videos, tmp_path, capsys, command, limit):
     assert not (tmp_path / "store").exists()
 
 
-def test_sigterm_inside_a_call_of_ray(videos, tmp_path, monkeypatch):
+def test_sigterm_during_a_ray_call_exits_143(videos, tmp_path, monkeypatch):
     """Ray makes an exit with any status, raised by a signal's handler, one with status 1."""
 
     def interrupted(arguments):

@@ -34,7 +34,7 @@ def test_json_holds_everything(store, capsys):
     assert [video["id"] for video in about["rows"]] == ["a"]
 
 
-def test_plain_text_where_it_is_no_terminal(store, capsys):
+def test_plain_text_without_a_terminal(store, capsys):
     assert cli.main(["info", str(store), "--videos", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "3 stored, 1 quarantined, 1 with warnings" in next(x for x in lines if "videos" in x)

@@ -65,18 +65,18 @@ def run(tmp_path, monkeypatch, what, timeout=60.0):
     return result.outcomes[1].reason
 
 
-def test_crash(poisoned, monkeypatch):
+def test_crashing_video_is_quarantined(poisoned, monkeypatch):
     reason = run(poisoned, monkeypatch, CRASH)
     assert reason == "the decoding process ended by SIGSEGV"
 
 
-def test_hang_in_c(poisoned, monkeypatch):
+def test_hanging_video_is_quarantined(poisoned, monkeypatch):
     monkeypatch.setattr("preprocess.isolate.GRACE_S", 0.5)
     reason = run(poisoned, monkeypatch, HANG, timeout=2.0)
     assert reason == "took longer than 2 s and could not be interrupted"
 
 
-def test_exception(poisoned, monkeypatch):
+def test_unexpected_exception_quarantines_the_video(poisoned, monkeypatch):
     reason = run(poisoned, monkeypatch, RAISE)
     assert reason == "internal error while it was extracted: RuntimeError: odd video"
 
@@ -154,7 +154,7 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert open_place(tmp_path / "store").names("shards") == []
 
 
-def test_worker_that_loses_its_parent_ends(poisoned, monkeypatch):
+def test_child_ends_with_its_parent(poisoned, monkeypatch):
     """Even inside a hang: a killed Ray worker must not leave a process that writes."""
     mark = poisoned / "hanging"
     (poisoned / "fatal_plugin.py").write_text(
@@ -190,7 +190,7 @@ def flow(first, second):
 """
 
 
-def test_a_pause_does_not_count_towards_the_time_limit(tmp_path):
+def test_a_pause_does_not_use_the_time_limit(tmp_path):
     """A run of about 4 s with a limit of 6 s a video is stopped for 8 s, with all its processes."""
     (tmp_path / "slow_plugin.py").write_text(SLOW_PLUGIN)
     write_clip(tmp_path / "videos" / "a" / "1.mp4")

@@ -46,7 +46,7 @@ def test_file_and_shards_agree(store):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 3])
-def test_torn_file_is_mended_from_the_shards(store, kept):
+def test_truncated_ledger_is_rebuilt_from_the_shards(store, kept):
     before = {row.id: row for row in load(store)}
     lines = store.read(LEDGER).splitlines(keepends=True)
     store.write(LEDGER, b"".join(lines[:kept]) + lines[kept][:30])
@@ -84,7 +84,7 @@ def test_stored_wins_over_quarantined(store):
         Outcome("/videos/a.mp4", "a.mp4", QUARANTINED, "the file is empty", 0.1, 7),
     ],
 )
-def test_rows_come_back_as_they_were(tmp_path, row):
+def test_rows_survive_a_round_trip(tmp_path, row):
     ledger = Ledger(open_place(tmp_path), "/videos")
     ledger.add(7, [row])
     assert list(ledger) == [row]
@@ -92,7 +92,7 @@ def test_rows_come_back_as_they_were(tmp_path, row):
     assert read_row((tmp_path / LEDGER).read_bytes()) == row
 
 
-def test_no_flipped_bit_of_a_row_is_silent():
+def test_every_flipped_bit_of_a_row_is_found():
     row = Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0)
     (line,) = _encode([row])
     for position in range(len(line) - 1):

@@ -51,7 +51,7 @@ def test_dead_lock_is_taken_over(tmp_path, changes):
     assert place.names() == []
 
 
-def test_lock_of_a_process_that_ended(tmp_path):
+def test_lock_of_an_ended_process_is_taken(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     place = open_place(tmp_path)
@@ -60,7 +60,7 @@ def test_lock_of_a_process_that_ended(tmp_path):
         pass
 
 
-def test_taker_that_died_is_replaced(tmp_path):
+def test_lock_of_a_dead_successor_is_taken(tmp_path):
     place = open_place(tmp_path)
     place.write(LOCK, holder(started=1.0))
     place.write(f"{LOCK}.other", holder(started=1.0, token="second"))
@@ -70,7 +70,7 @@ def test_taker_that_died_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("skew", [-300.0, 300.0])
-def test_beating_lock_is_kept_whatever_its_clock(tmp_path, skew):
+def test_lock_with_a_heartbeat_is_kept(tmp_path, skew):
     place, stop = open_place(tmp_path), threading.Event()
     place.write(LOCK, holder(**ELSEWHERE, beat=time.time() + skew))
 
@@ -89,14 +89,14 @@ def test_beating_lock_is_kept_whatever_its_clock(tmp_path, skew):
     assert json.loads(place.read(LOCK))["token"] == "other"
 
 
-def test_same_process_number_in_another_namespace_is_another(tmp_path):
+def test_process_number_of_another_namespace_is_distinct(tmp_path):
     place = open_place(tmp_path)
     place.write(LOCK, holder(**ELSEWHERE))  # number and start are those of a living process here
     with StoreLock(place) as lock:
         check_owner(place, lock.token)
 
 
-def test_one_of_many_starters_takes_a_dead_lock(tmp_path):
+def test_only_one_driver_takes_a_dead_lock(tmp_path):
     for round_ in range(20):
         place = open_place(tmp_path / str(round_))
         place.write(LOCK, holder(started=1.0))
@@ -119,7 +119,7 @@ def test_one_of_many_starters_takes_a_dead_lock(tmp_path):
         assert place.names() == []
 
 
-def test_driver_that_slept_too_long_neither_beats_nor_frees(tmp_path):
+def test_driver_that_lost_its_lock_leaves_it(tmp_path):
     place = open_place(tmp_path)
     sleeper = StoreLock(place).__enter__()
     place.write(f"{LOCK}.{sleeper.token}", holder(token="successor"))
@@ -133,7 +133,7 @@ def test_driver_that_slept_too_long_neither_beats_nor_frees(tmp_path):
     assert place.names() == [LOCK, f"{LOCK}.{sleeper.token}"]
 
 
-def test_starter_that_was_too_late_tries_again(tmp_path, monkeypatch):
+def test_driver_retries_when_the_lock_changes(tmp_path, monkeypatch):
     """The dead lock that it saw was taken over and given back before it took it over itself."""
     place, create, late = open_place(tmp_path), LocalPlace.create, []
     place.write(LOCK, holder(started=1.0))

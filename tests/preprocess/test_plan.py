@@ -12,7 +12,7 @@ def items(count):
 
 
 @given(st.data(), st.integers(0, 40), st.integers(1, 7))
-def test_a_stopped_run_ends_as_one_that_was_not(data, count, size):
+def test_resumed_run_has_the_same_shards(data, count, size):
     whole = list(plan_shards(items(count), (), (), size))
     finished = data.draw(st.sets(st.sampled_from(whole))) if whole else set()
     done = {item.id for shard in finished for item in shard.items}
@@ -47,6 +47,6 @@ def test_videos_per_shard(videos):
     assert size == MOST_PER_SHARD or shards <= size <= shards + 1
 
 
-def test_size_of_the_shards_of_some_data_sets():
+def test_default_videos_per_shard_of_known_data_sets():
     sizes = {n: default_videos_per_shard(n) for n in (1, 4, 100, 3570, 9537, 240_000)}
     assert sizes == {1: 1, 4: 2, 100: 10, 3570: 60, 9537: 64, 240_000: MOST_PER_SHARD}

@@ -21,7 +21,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_live_shards_count_once(clock):
+def test_a_shard_in_progress_counts_once(clock):
     with Display(8, Console(file=io.StringIO())) as display:
         assert display.line() == "0/8 videos · 0 frames/s · 0 failed · ? left"
         clock[0] += 2
@@ -34,7 +34,7 @@ def test_live_shards_count_once(clock):
         assert display.frames == 30
 
 
-def test_plain_lines_now_and_then(clock):
+def test_lines_are_printed_at_intervals(clock):
     output = io.StringIO()
     with Display(2, Console(file=output)) as display:
         display.note(0, [GOOD])
@@ -46,7 +46,7 @@ def test_plain_lines_now_and_then(clock):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_bar_on_a_terminal_alone(monkeypatch, terminal):
+def test_bar_appears_only_on_a_terminal(monkeypatch, terminal):
     monkeypatch.setenv("FORCE_COLOR", "1")
     output = io.StringIO()
     output.isatty = lambda: terminal

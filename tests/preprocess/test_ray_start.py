@@ -25,7 +25,7 @@ def plain(monkeypatch):
 # folders
 
 
-def test_a_long_temporary_folder_is_not_taken(tmp_path, monkeypatch):
+def test_a_long_temporary_folder_is_not_used(tmp_path, monkeypatch):
     long = tmp_path / ("x" * 80)
     long.mkdir()
     for name in ("RAY_TMPDIR", "TMPDIR"):
@@ -34,7 +34,7 @@ def test_a_long_temporary_folder_is_not_taken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("trouble", ["missing", "full"])
-def test_a_folder_that_cannot_be_used_is_not_taken(tmp_path, monkeypatch, trouble):
+def test_an_unusable_folder_is_not_used(tmp_path, monkeypatch, trouble):
     monkeypatch.setattr(ray_start, "_LONGEST_BASE", 200)
     place = tmp_path / "place"
     monkeypatch.setenv("RAY_TMPDIR", str(place))
@@ -47,13 +47,13 @@ def test_a_folder_that_cannot_be_used_is_not_taken(tmp_path, monkeypatch, troubl
     monkeypatch.undo()
 
 
-def test_no_folder_at_all_is_one_line(monkeypatch):
+def test_missing_folder_gives_a_one_line_error(monkeypatch):
     monkeypatch.setattr(ray_start, "has_room", lambda folder, size: False)
     with pytest.raises(UsageError, match=r"^Ray cannot start: it needs a folder .*RAY_TMPDIR=\S+,"):
         short_folder()
 
 
-def test_the_private_folder_goes_with_the_run():
+def test_the_private_folder_is_removed_after_the_run():
     with prepared(1, None) as options:
         folder = Path(options["_temp_dir"]).parent
         token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
@@ -66,7 +66,7 @@ def test_the_private_folder_goes_with_the_run():
     assert not {name for name in os.environ if name.startswith("RAY_")}
 
 
-def test_the_users_own_settings_stay(monkeypatch):
+def test_settings_of_the_user_stay(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with prepared(1, None):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
@@ -74,7 +74,7 @@ def test_the_users_own_settings_stay(monkeypatch):
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
-def test_shared_memory_that_is_full_is_not_taken(monkeypatch):
+def test_full_shared_memory_is_not_used(monkeypatch):
     real = ray_start.has_room
     monkeypatch.setattr(
         ray_start, "has_room", lambda f, size: f != Path("/dev/shm") and real(f, size)
@@ -86,7 +86,7 @@ def test_shared_memory_that_is_full_is_not_taken(monkeypatch):
 # processes
 
 
-def test_too_few_processes_are_one_line(monkeypatch):
+def test_too_few_processes_give_a_one_line_error(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     monkeypatch.setattr(ray_start.resource, "getrlimit", lambda _: (300, 300))
     check_processes(1)
@@ -106,12 +106,12 @@ def test_the_dashboards_address_is_refused(monkeypatch, address):
 
 
 @pytest.mark.parametrize("address", ["head", "head:", "head:0", "head:port", "head:99999"])
-def test_what_is_no_address_is_refused(address):
+def test_a_malformed_address_is_refused(address):
     with pytest.raises(UsageError, match="is no address of a cluster: give HOST:PORT"):
         check_address(address)
 
 
-def test_a_dead_address_is_one_line(monkeypatch):
+def test_a_dead_address_gives_a_one_line_error(monkeypatch):
     monkeypatch.setattr(ray_start, "_PATIENCE_S", 0.0)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ def test_a_dead_address_is_one_line(monkeypatch):
             check_address(f"127.0.0.1:{port}")
 
 
-def test_a_live_address_is_taken():
+def test_a_live_address_is_accepted():
     with socket.socket() as live:
         live.bind(("127.0.0.1", 0))
         live.listen()
@@ -161,7 +161,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_one_machines_ray_listens_on_loopback_only(tmp_path):
+def test_local_ray_listens_only_on_loopback(tmp_path):
     environment = {**os.environ, "HOME": "/nowhere", "TMPDIR": str(tmp_path / ("x" * 90))}
     done = subprocess.run(
         [sys.executable, "-c", LISTEN], env=environment, capture_output=True, text=True, timeout=300

@@ -57,7 +57,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_the_old_bytes_come_back(damage, made, store):
+def test_repair_restores_the_same_bytes(damage, made, store):
     DAMAGES[damage](store)
     assert contents(store) != contents(made[1])
     assert cli.main(["repair", str(store)]) == 0
@@ -65,13 +65,13 @@ def test_the_old_bytes_come_back(damage, made, store):
     assert cli.main(["verify", "--deep", str(store)]) == 0
 
 
-def test_an_intact_store_stays_as_it_is(made, store, capsys):
+def test_repair_leaves_an_intact_store_unchanged(made, store, capsys):
     assert cli.main(["repair", str(store)]) == 0
     assert "0 shards made anew" in capsys.readouterr().out
     assert contents(store) == contents(made[1])
 
 
-def test_a_damaged_ledger_and_index_are_written_anew(made, store):
+def test_repair_rewrites_a_damaged_ledger_and_index(made, store):
     flip(store / LEDGER, 40)
     flip(store / INDEX, 40)
     assert cli.main(["repair", str(store)]) == 0

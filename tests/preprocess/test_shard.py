@@ -15,7 +15,7 @@ SPEC = TargetSpec(stride=2, length=3, short_side=48, long_side=48, flow="dis-ult
 MOVING = render(translation(1.5, 0), 24, 64, 96, finest=6)
 
 
-def test_tubelets_before_the_longest_part_leave_no_trace(tmp_path):
+def test_only_tubelets_of_the_longest_part_are_stored(tmp_path):
     small = MOVING[:9, :48, :64]
     write_parts(tmp_path / "0.ts", [MOVING])
     write_parts(tmp_path / "1.ts", [small, MOVING])

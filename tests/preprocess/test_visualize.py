@@ -49,7 +49,7 @@ def test_film_shows_every_raw_frame_of_the_window(demo_store, tmp_path):
     assert images.shape[1] >= 256 and images.shape[2] >= 320
 
 
-def test_film_of_the_stored_frames_plays_at_the_sampled_rate(demo_store, tmp_path):
+def test_film_of_stored_frames_has_their_rate(demo_store, tmp_path):
     options = ["--tubelets", "3", "--layer", "flow", "--source", "store"]
     images, _, rate = decode(run(demo_store, tmp_path / "out.mp4", *options))
     assert len(images) == 6 and rate == pytest.approx(30 / 4, rel=0.01)
@@ -63,7 +63,7 @@ def test_gif_is_looped_and_has_all_pictures(demo_store, tmp_path):
     assert b"NETSCAPE2.0\x03\x01\x00\x00" in out.read_bytes()  # 0: for ever
 
 
-def test_sheet_has_a_column_a_tubelet_and_a_row_a_layer(demo_store, tmp_path):
+def test_sheet_has_tubelet_columns_and_layer_rows(demo_store, tmp_path):
     small = ["--scale", "2", "--tubelets", "2"]
     one = cv2.imread(str(run(demo_store, tmp_path / "1.png", "--layer", "hog", *small)))
     four = cv2.imread(str(run(demo_store, tmp_path / "4.png", *small)))
@@ -96,7 +96,7 @@ def test_window_ends_with_the_video(demo_store):
     assert len(clip.tracks.points) == 1 and len(clip.frames) == 8
 
 
-def test_unknown_video_offers_near_ids(demo_store, tmp_path):
+def test_unknown_video_suggests_similar_ids(demo_store, tmp_path):
     name = str(TargetStore(demo_store).videos["id"][2])
     with pytest.raises(UsageError, match=name):
         run(demo_store, tmp_path / "out.png", "--video", name.replace("0", "O", 1))
@@ -120,7 +120,7 @@ def test_bad_numbers_are_named(demo_store, tmp_path, options):
         run(demo_store, tmp_path / "out.png", *options)
 
 
-def test_unknown_ending_is_refused_before_any_work(tmp_path):
+def test_unknown_file_ending_is_refused_first(tmp_path):
     with pytest.raises(UsageError, match=r"\.mp4, \.gif or \.png"):
         run("no-store", tmp_path / "out.webm")
 
@@ -132,7 +132,7 @@ def test_store_without_frames_draws_on_the_file(no_frames, tmp_path):
         run(store, tmp_path / "out.png", "--source", "store")
 
 
-def test_lost_file_is_named_and_root_finds_it_again(no_frames, tmp_path):
+def test_missing_file_is_named_and_found_with_root(no_frames, tmp_path):
     store, path = no_frames
     moved = tmp_path / "elsewhere" / path.parent.name / path.name
     moved.parent.mkdir(parents=True)

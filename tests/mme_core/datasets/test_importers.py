@@ -216,7 +216,7 @@ def test_usual_strides():
 
 
 @pytest.mark.parametrize("made_by_windows", [True, False])
-def test_lists_edited_on_windows_and_names_that_are_not_utf8(tmp_path, made_by_windows):
+def test_windows_lists_and_non_utf8_names(tmp_path, made_by_windows):
     """A byte-order mark, CRLF and blank lines change nothing; nor does a byte that is no UTF-8."""
     odd = os.fsdecode(b"caf\xe9")
     head = "label,youtube_id,time_start,time_end"

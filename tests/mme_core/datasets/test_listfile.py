@@ -124,7 +124,7 @@ def test_sparse_labels_get_a_note(tmp_path):
     assert manifest.notes == ("the largest label is 99999, but only 2 labels occur",)
 
 
-def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
+def test_tilde_means_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "v.mp4").touch()
     (tmp_path / "l.csv").write_text("~/v.mp4 0\n")

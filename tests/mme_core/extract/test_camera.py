@@ -31,7 +31,7 @@ def test_the_same_input_gives_the_same_matrix():
     assert all((homography(LUMA, noisy, OFFSET) == first).all() for _ in range(5))
 
 
-def test_too_little_texture_or_agreement_gives_none():
+def test_too_little_texture_gives_no_homography():
     assert homography(np.full((160, 240), 90, np.uint8), FLOW, OFFSET) is None
     few = np.full((160, 240), 90, np.uint8)
     few[40:60, 40:60] = LUMA[40:60, 40:60]
@@ -40,7 +40,7 @@ def test_too_little_texture_or_agreement_gives_none():
     assert homography(LUMA, out_of_frame, OFFSET) is None
 
 
-def test_a_homography_of_fewer_than_25_corners_is_not_believed(monkeypatch):
+def test_fewer_than_25_corners_give_no_homography(monkeypatch):
     for inliers, believed in ((24, False), (25, True)):
         mask = np.arange(300)[:, None] < inliers
         monkeypatch.setattr("cv2.findHomography", lambda *_, mask=mask: (np.eye(3), mask))

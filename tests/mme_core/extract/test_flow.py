@@ -17,7 +17,7 @@ def wrong(first, second):
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "tvl1"])
-def test_flow_goes_from_the_first_image_to_the_second_x_first(name):
+def test_flow_points_from_first_to_second_image(name):
     flow = flow_function(name)(FIRST, SECOND)
     assert flow.dtype == np.float32 and flow.shape == (96, 128, 2)
     inner = flow[16:-16, 16:-16].reshape(-1, 2)
@@ -29,7 +29,7 @@ def test_tvl1_runs():
     assert flow.shape == (48, 48, 2)
 
 
-def test_a_function_of_ones_own():
+def test_a_flow_function_of_the_user():
     assert not flow_function(f"{__name__}:zero")(FIRST, SECOND).any()
     with pytest.raises(
         UsageError, match=r"returned float64 \(96, 128\), not float32 \(96, 128, 2\)"

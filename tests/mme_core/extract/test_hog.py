@@ -51,7 +51,7 @@ def test_agrees_with_the_direct_sum_at_sub_pixel_positions(noise):
 
 
 @pytest.mark.parametrize(("bins", "cell"), [(8, 6), (9, 7), (12, 16)])
-def test_agrees_with_the_direct_sum_for_other_bins_and_windows(noise, bins, cell):
+def test_other_bins_and_windows_agree_with_direct_sum(noise, bins, cell):
     spec = TargetSpec(hog_bins=bins, hog_cell=cell)
     points = np.array([[0, 0], [51, 39], [20.25, 11.5], [30, 17]], np.float32)
     found = hog_of(noise, points, spec)
@@ -86,7 +86,7 @@ def test_a_mirror_reverses_the_bins_exactly(noise):
     assert (flipped[:, ::-1] == straight).all()
 
 
-def test_follows_a_texture_where_a_fixed_window_does_not():
+def test_hog_window_follows_the_point():
     frames = render(translation(4.3, 1.6), 6, 96, 128, finest=5)
     start = np.stack(np.meshgrid(np.arange(12, 80, 8), np.arange(12, 72, 8)), -1).reshape(-1, 2)
     before = hog_of(frames[0], start)

@@ -52,7 +52,7 @@ def direct(path, spec):
 @pytest.mark.parametrize(
     ("stride", "hop", "length"), [(1, 1, 6), (1, 2, 6), (2, 2, 6), (3, 6, 5), (4, 8, 6), (6, 4, 3)]
 )
-def test_each_needed_pair_is_computed_once_and_no_other(pan, monkeypatch, stride, hop, length):
+def test_each_needed_flow_is_computed_once(pan, monkeypatch, stride, hop, length):
     spec = TargetSpec(
         stride=stride,
         hop=hop,
@@ -87,9 +87,7 @@ def test_each_needed_pair_is_computed_once_and_no_other(pan, monkeypatch, stride
 
 @settings(max_examples=12, deadline=None)
 @given(frames=st.integers(1, 24), stride=st.integers(1, 4), length=st.integers(1, 8))
-def test_a_tubelet_exists_where_both_its_sampled_frames_do(
-    tmp_path_factory, frames, stride, length
-):
+def test_a_tubelet_needs_both_its_sampled_frames(tmp_path_factory, frames, stride, length):
     path = tmp_path_factory.mktemp("length") / "clip.mp4"
     motion.write_video(path, motion.render(motion.translation(0.4, 0), frames, 32, 48))
     spec = TargetSpec(
@@ -106,7 +104,7 @@ def test_a_tubelet_exists_where_both_its_sampled_frames_do(
         assert valid.all() if n * spec.hop + length < frames else not valid.any()
 
 
-def test_steps_after_the_end_stand_still_and_are_invalid(pan):
+def test_steps_after_the_end_are_invalid(pan):
     whole = extract_video(pan, dataclasses.replace(SMALL, length=12))
     assert not whole.valid[-1].any() and whole.valid[0].any()
     assert whole.displacement[-1][..., :7, :].any()
@@ -152,7 +150,7 @@ def test_camera_motion_is_stored_beside_the_total(pan):
     assert np.median(np.abs(residual[found.valid])) < 0.1
 
 
-def test_the_check_invalidates_what_does_not_come_back(pan):
+def test_inconsistent_flow_makes_trajectories_invalid(pan):
     spec = dataclasses.replace(SMALL, flow=f"{__name__}:wobble")
     free = extract_video(pan, spec)
     checked = extract_video(pan, dataclasses.replace(spec, check=True))
@@ -174,7 +172,7 @@ def test_a_point_that_leaves_on_its_last_step_is_invalid(pan):
     assert not tubelet.valid.any()
 
 
-def test_the_check_leaves_a_flow_that_comes_back(pan):
+def test_consistent_flow_leaves_trajectories_valid(pan):
     free = extract_video(pan, SMALL)
     checked = extract_video(pan, dataclasses.replace(SMALL, check=True))
     assert checked.valid.sum() > 0.8 * free.valid.sum()

@@ -11,7 +11,7 @@ POINTS = hnp.arrays(np.float32, (7, 2), elements=st.floats(-20, 40, width=16))
 
 @settings(max_examples=50, deadline=None)
 @given(POINTS)
-def test_a_plane_is_read_exactly_and_goes_on_as_its_border(points):
+def test_a_linear_image_is_sampled_exactly(points):
     y, x = np.mgrid[0:12, 0:17].astype(np.float32)
     plane = np.stack([x, y, 2 * x - 3 * y + 1], -1)
     inner = np.clip(points, 0, [16, 11])

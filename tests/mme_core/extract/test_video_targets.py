@@ -125,7 +125,7 @@ def test_every_moving_patch_has_mean_0_and_deviation_1(pan):
         assert np.allclose(values.std((-3, -2, -1)), 1, atol=1e-3)
 
 
-def test_the_same_video_gives_the_same_bytes_whatever_the_threads(pan):
+def test_number_of_threads_does_not_change_the_bytes(pan):
     spec = TargetSpec(hop=8, length=2, camera="homography")
     runs = []
     for threads in (1, 2):
@@ -267,7 +267,7 @@ def test_a_stream_says_that_a_later_part_is_longer(folder):
     assert len(list(stream)) == 3 and stream.summary.height == 64
 
 
-def test_a_file_that_changes_its_size_all_the_time_is_too_short(folder):
+def test_a_file_of_changing_frame_size_is_too_short(folder):
     parts = [MOVING[:1], MOVING[:1, :48, :64]] * 4
     path = write_parts(folder / "restless.ts", parts)
     with pytest.raises(VideoError, match="too short for one trajectory"):
@@ -295,7 +295,7 @@ def test_frames_stored_more_than_once_are_noted(folder, times, warns):
     assert any("frames stored twice" in text for text in warnings) == warns
 
 
-def test_neither_a_standstill_nor_a_still_video_is_frames_stored_twice(folder):
+def test_standstill_is_not_taken_for_repeated_frames(folder):
     still = folder / "standstill.mp4"
     motion.write_video(still, np.concatenate([MOVING[:10], np.repeat(MOVING[10:11], 30, axis=0)]))
     assert extract_video(still, SMALL).summary.warnings == ()
@@ -307,7 +307,7 @@ def test_neither_a_standstill_nor_a_still_video_is_frames_stored_twice(folder):
     ("parameters", "warning"),
     [("tff=1", "interlaced frames: 12"), ("frame-packing=3", "two views in one frame (stereo)")],
 )
-def test_what_frames_hold_besides_one_picture_is_noted(folder, parameters, warning):
+def test_unusual_frame_contents_give_a_warning(folder, parameters, warning):
     path = folder / "fields.mp4"
     motion.write_video(path, MOVING[:12], options={"x264-params": parameters})
     assert extract_video(path, SMALL).summary.warnings == (warning,)

@@ -81,7 +81,7 @@ def test_the_cover_of_a_sound_file_is_no_video(tmp_path):
         Video(path)
 
 
-def test_what_is_no_file_is_named_and_not_waited_for(tmp_path):
+def test_special_files_are_refused_without_waiting(tmp_path):
     (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
     (tmp_path / "dangling.mp4").symlink_to(tmp_path / "gone.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")

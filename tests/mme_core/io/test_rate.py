@@ -48,7 +48,7 @@ def test_steps_of_many_lengths_take_bounded_memory():
     assert len(rate._steps) <= 10_000
 
 
-def test_a_clock_that_is_set_back_is_a_gap():
+def test_a_backward_clock_is_a_gap():
     timeline = Timeline(reliable=True)
     joined = [timeline.step(int(pts)) for pts in [*REGULAR, *REGULAR]]
     assert joined.count(False) == 1 and not joined[30] and timeline.gaps == 1

@@ -59,7 +59,7 @@ def test_frames_come_in_order_with_their_timestamps(reordered):
         ("gray10le", "MPEG"),
     ],
 )
-def test_luma_means_the_same_whatever_the_range_and_the_format(folder, pix_fmt, range_):
+def test_luma_does_not_depend_on_the_format(folder, pix_fmt, range_):
     ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
     path = folder / f"{pix_fmt} {range_}.mkv"
     with av.open(str(path), "w") as container:
@@ -136,7 +136,7 @@ def test_a_damaged_frame_is_joined_to_neither_neighbour(reordered, folder):
     assert not joined[hit] and not joined[hit + 1]
 
 
-def test_a_lost_key_frame_that_disturbs_the_order_leaves_gaps(reordered, folder):
+def test_a_lost_key_frame_leaves_gaps(reordered, folder):
     data = bytearray(reordered.read_bytes())
     place, size, _ = packets(reordered)[12]
     data[place : place + size] = bytes(size)
@@ -148,7 +148,7 @@ def test_a_lost_key_frame_that_disturbs_the_order_leaves_gaps(reordered, folder)
     assert not any(whole for whole, step in zip(joined[1:], steps) if step != 512)
 
 
-def test_timestamps_that_never_were_in_order_are_no_gaps_after_a_broken_packet():
+def test_unordered_timestamps_are_no_gaps():
     timeline = Timeline(reliable=True)
     assert all(timeline.step(pts) for pts in (0, 3, 2, 5, 4))
     timeline.lose(7, reorders=False)
@@ -302,7 +302,7 @@ def test_a_timestamp_given_twice_does_not_increase():
     assert all(timeline.step(pts) for pts in (0, 1, 1, 2)) and not timeline.increasing
 
 
-def test_a_long_step_is_a_gap_only_after_ten_that_were_alike():
+def test_a_gap_needs_ten_equal_steps_before():
     timeline = Timeline(reliable=True)
     assert all(timeline.step(pts) for pts in (0, 2, 4, 6, 10))
     timeline = Timeline(reliable=True)
@@ -313,14 +313,14 @@ def test_a_long_step_is_a_gap_only_after_ten_that_were_alike():
 
 
 @pytest.mark.parametrize(("reorders", "doubtful"), [(False, 1), (True, 5)])
-def test_a_broken_packet_without_a_timestamp_makes_what_may_follow_it_doubtful(reorders, doubtful):
+def test_broken_packet_without_timestamp_leaves_doubt(reorders, doubtful):
     timeline = Timeline(reliable=True)
     assert timeline.step(0)
     timeline.lose(None, reorders)
     assert [timeline.step(pts) for pts in range(1, 9)].count(False) == doubtful
 
 
-def test_rows_stored_from_the_bottom_up_are_upright(folder):
+def test_bottom_up_rows_are_turned_upright(folder):
     path = folder / "negative.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("amv", rate=25)
@@ -340,7 +340,7 @@ def test_rows_stored_from_the_bottom_up_are_upright(folder):
     ("aspect", "shape"),
     [("4/3", (64, 128)), ("1/2", (128, 96)), ("64/63", (64, 96)), ("100/1", (64, 96))],
 )
-def test_pixels_become_square_unless_nearly_so_or_absurd(folder, aspect, shape):
+def test_non_square_pixels_become_square(folder, aspect, shape):
     path = write_aspect(folder / "aspect.mp4", FRAMES[:3], Fraction(aspect))
     with Video(path) as opened:
         frame = next(iter(opened))
@@ -372,7 +372,7 @@ def test_frames_of_two_sizes_are_an_error(folder):
         read_frames(path, [0], size=(99, 99))
 
 
-def test_a_stream_that_appears_in_the_middle_ends_nothing(reordered):
+def test_a_late_stream_does_not_end_the_video(reordered):
     with Video(reordered) as opened:
         container = opened._container
 

@@ -17,7 +17,7 @@ def test_a_sealed_document_comes_back():
 
 
 @given(position=st.integers(0, len(seal(DOCUMENT)) - 1), bit=st.integers(0, 7))
-def test_no_flipped_bit_is_silent(position, bit):
+def test_every_flipped_bit_is_found(position, bit):
     data = bytearray(seal(DOCUMENT))
     data[position] ^= 1 << bit
     try:

@@ -12,7 +12,7 @@ from mme_core.store.writer import leftovers, remove_leftovers
 from preprocess.verify import verify_store
 
 
-def test_written_read_verified_and_gone_on_with(bucket):
+def test_store_works_on_s3(bucket):
     url = f"{bucket}/some/store"
     with pytest.raises(StoreError, match="does not exist"):
         TargetStore(url)

@@ -46,7 +46,7 @@ def test_the_table_of_videos(store_path):
         store.videos["fpz"]
 
 
-def test_a_window_has_the_shapes_and_types_of_the_design(store_path):
+def test_a_window_has_the_documented_shapes(store_path):
     window = TargetStore(store_path).read(video=0, start=2, tubelets=8)
     lead = (8, 4, 5, 4)
     shapes = {
@@ -75,7 +75,7 @@ def test_frames_are_the_stored_ones_in_rgb(tmp_path):
     assert store.read_coded(0, 1, 2, frames=False).frames == ()
 
 
-def test_a_clip_of_overlapping_tubelets_takes_every_other_row(tmp_path):
+def test_overlapping_tubelets_are_read_with_a_step(tmp_path):
     """hop = stride: tubelets of a clip are clip_step = 2 rows apart."""
     store = TargetStore(make_store(tmp_path / "s", [{"a": 12}], HOP_2))
     made = tubelets(0, 12, spec=HOP_2)
@@ -88,7 +88,7 @@ def test_a_clip_of_overlapping_tubelets_takes_every_other_row(tmp_path):
 
 
 @pytest.mark.parametrize("spec", [SPEC, HOP_2])
-def test_a_short_video_is_padded_with_its_last_frame_and_invalid_tubelets(spec, tmp_path):
+def test_a_short_video_is_padded(spec, tmp_path):
     store = TargetStore(make_store(tmp_path / "s", [{"a": 3}, {"b": 9}], spec))
     real = 3 if spec is SPEC else 2
     coded = store.read_coded(0, 0, 8)
@@ -113,7 +113,7 @@ def test_a_short_video_is_padded_with_its_last_frame_and_invalid_tubelets(spec, 
         ((0, 0, 0), "tubelets=0"),
     ],
 )
-def test_what_is_not_there_cannot_be_read(arguments, message, store_path):
+def test_reading_a_missing_window_is_an_error(arguments, message, store_path):
     with pytest.raises(UsageError, match=message):
         TargetStore(store_path).read(*arguments)
 
@@ -159,7 +159,7 @@ def test_a_store_goes_to_other_processes(method, scheme, store_path, tmp_path):
     assert first_code(pickle.loads(pickle.dumps(store))) == expected
 
 
-def test_a_copy_in_another_process_keeps_the_table_while_shards_are_added(copied):
+def test_a_copied_store_keeps_its_table(copied):
     store = TargetStore(copied)
     shutil.move(copied / "shards/00001.zarr", copied / "shards/00002.zarr")
     write_shard(copied, 1, {"new": 4})

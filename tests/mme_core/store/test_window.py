@@ -132,7 +132,7 @@ def test_a_crop_outside_of_the_window_is_an_error(crop):
         make_window(0, 1, 4, 5, TargetSpec()).crop(*crop)
 
 
-def test_decode_comes_back_within_half_a_step_and_without_frames():
+def test_decoding_is_right_to_half_a_step():
     spec = TargetSpec(short_side=64, long_side=80, frames="none")
     rng = np.random.default_rng(0)
     displacement, hog = raw(rng, 2, 4, 5, spec)

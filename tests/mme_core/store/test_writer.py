@@ -164,7 +164,7 @@ def test_an_error_inside_the_block_leaves_nothing_to_read(scheme, tmp_path, smal
     assert leftovers(url) == []
 
 
-def test_a_killed_writer_leaves_nothing_to_read_and_what_it_left_can_be_removed(tmp_path):
+def test_leftovers_of_a_killed_writer_can_be_removed(tmp_path):
     url = make_store(tmp_path / "store", [{"a": 2}])
     script = f"""
         import os, signal
@@ -220,7 +220,7 @@ def test_calls_out_of_order_are_errors(calls, message, tmp_path):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 99), st.floats(-6, 3), st.floats(-6, 3))
-def test_rounded_moments_give_values_within_a_tenth_of_the_step(seed, spread, shift):
+def test_rounded_moments_change_values_little(seed, spread, shift):
     """… of what the exact moments give, at every code that occurs."""
     rng = np.random.default_rng(seed)
     displacement, hog = raw(rng, 1, 2, 2)

@@ -16,7 +16,7 @@ def black(height=32, width=32):
     return np.zeros((height, width, 3), np.uint8)
 
 
-def test_colour_is_white_at_rest_and_a_hue_in_motion():
+def test_rest_is_white_and_motion_coloured():
     vectors = np.array([[0, 0], [2, 0], [4, 0], [np.nan, 1]], float)
     rest, fast, faster, unknown = viz.motion_colour(vectors, limit=2.0)
     assert rest.tolist() == [255, 255, 255]
@@ -59,7 +59,7 @@ def test_tail_fades_and_turns_with_the_direction():
     assert right[0] > 2 * right[1] and down[1] > 0  # red to the right, yellow downwards
 
 
-def test_invalid_tracks_are_left_out_and_the_picture_is_not_changed():
+def test_invalid_tracks_are_not_drawn():
     image, path = black(), np.array([[[4, 4], [20, 20]]], float)
     assert not viz.draw_tracks(image, path, [False]).any()
     viz.draw_tracks(image, path, [True])
@@ -121,7 +121,7 @@ def test_figure_has_a_column_a_tubelet_and_four_rows():
     assert two.shape[0] > 4 * 192 and two.dtype == np.uint8
 
 
-def test_figure_hides_what_was_hidden_in_the_predicted_row():
+def test_predicted_row_hides_masked_patches():
     """Nothing of a hidden patch's picture may be behind its prediction."""
     frames, mask, true, figure = make_figure()
     other = frames.copy()
