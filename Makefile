@@ -67,7 +67,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## run everything on generated videos; 5 minutes on 2 idle cores
-	$(BIN)/python -m train.demo $(OPTS)
+	$(BIN)/python -P -m train.demo $(OPTS)
 
 flows: $(STAMP)  ## stage 1: from videos to a store of targets
 	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || case "$(ROOT)" in (*://*) ;; (*) \

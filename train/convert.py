@@ -1,10 +1,10 @@
-"""`mme convert`: official checkpoints to one safetensors file under the names of this package.
+"""`mme convert`: converts a checkpoint to a safetensors file with the names of this package.
 
     mme convert checkpoint.pth -o weights.safetensors
 
 Reads VideoMAE's and MME's checkpoints (pre-training and fine-tuned, DeepSpeed's too), mmaction2's
-VideoMAE, transformers' VideoMAE folders, and this package's own, without their decoders. The result
-serves as `init=` and `--weights` everywhere.
+VideoMAE, transformers' VideoMAE folders, and this package's own. Decoders are left out. Every
+command takes the result as `init=` or `--weights`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check(weights: Weights) -> LoadReport:
 
 
 def convert(source: Path, target: Path, frames: int = 16, image_size: int = 224) -> str:
-    """Converts and says in a few lines what was found."""
+    """Converts a checkpoint; returns a few lines that describe it. Raises UsageError."""
     weights = read_weights(source, frames, image_size)
     report = check(weights)
     save_weights(
@@ -49,8 +49,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="mme convert", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", type=Path, help="checkpoint file, or a transformers folder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument("--frames", type=int, default=16, help="of the clip, if not in the file")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
+    parser.add_argument(
+        "--frames", type=int, default=16, help="frames of a clip, if the file does not say (16)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=224, help="pixels, if the file does not say (224)"
+    )
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
     with named(frames="--frames", image_size="--image-size"):

@@ -5,7 +5,7 @@
 Generates videos whose class is their motion alone, computes their targets, pre-trains a tiny
 encoder, probes it, fine-tunes it with and without that pre-training, and ends in one table and a
 few pictures. It is a smoke test: the figures say that everything runs and learns, not how well the
-method works. Run again, it goes on where it stopped.
+method works. The same command resumes a demo that was stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PRETRAINED, RANDOM = "pre-trained", "random weights"
 
 @dataclass(frozen=True)
 class Places:
-    """Where the demo keeps what."""
+    """The folders and files of the demo."""
 
     data: Path
     out: Path
@@ -58,7 +58,7 @@ class Places:
 
 
 def steps(places: Places) -> list[tuple[str, list[str]]]:
-    """What is done, in order: (title, words of the `mme` command)."""
+    """The steps in order: (title, arguments of `mme`)."""
     out = places.out
 
     def flows(split: str) -> list[str]:
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     for number, (title, words) in enumerate(plan, 1):
         spent = f"{time.monotonic() - began:.0f} s so far"
         console.rule(f"[bold]{number}/{len(plan)} {title}[/] ({spent})", align="left")
-        status = subprocess.run([sys.executable, "-m", "mme_core", *words]).returncode
+        status = subprocess.run([sys.executable, "-P", "-m", "mme_core", *words]).returncode
         if status:
             text = f"make demo: `mme {' '.join(words)}` ended with status {status}"
             console.print(styled(text, "red"))
@@ -107,8 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     console.rule(f"[bold]result[/] ({time.monotonic() - began:.0f} s)", align="left")
     figure = shutil.copy(_last_panel(places), places.out / "figure4.png")
     console.print(result_table(places))
-    text = f"pictures: {places.tracks} (tracked points), {figure} (masked frames, true "
-    console.print(styled(f"{text}and predicted trajectories, original)"))
+    console.print(styled(f"tracked points: {places.tracks}"))
+    console.print(styled(f"masked frames, true and predicted trajectories, original: {figure}"))
     return 0
 
 

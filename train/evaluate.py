@@ -1,10 +1,10 @@
 """`mme evaluate`: multi-view accuracy of a fine-tuned classifier.
 
     mme evaluate init=runs/finetune val_store=out/val out=runs/eval eval.clips=5 eval.crops=3
-    torchrun --nproc-per-node=8 --no-python mme evaluate … (the same numbers)
+    torchrun --nproc-per-node=8 --no-python mme evaluate …    (gives the same numbers)
 
-OUT then holds evaluation.json, predictions.csv, per_class.csv and confusion.png. The clip, the
-sampling and the classes are those that the classifier was trained with.
+OUT then holds evaluation.json, predictions.csv, per_class.csv and confusion.png. Clip length, image
+size, sampling and classes are those of the classifier's training.
 """
 
 from __future__ import annotations

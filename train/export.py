@@ -1,4 +1,4 @@
-"""`mme export`: weights out, for use without this package.
+"""`mme export`: writes weights for use without this package.
 
 mme export runs/finetune --to videomae-hf -o out/hf       a folder that transformers loads
 mme export runs/pretrain --to encoder -o encoder.safetensors
@@ -159,10 +159,16 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("weights", type=Path, help="a run's folder, or a file of weights")
-    parser.add_argument("--to", choices=TARGETS, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file, or folder (hf)")
-    parser.add_argument("--frames", type=int, default=16, help="of the clip, if not in the file")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels, if not in the file")
+    parser.add_argument("--to", choices=TARGETS, required=True, help="format")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="file, or folder for videomae-hf"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=16, help="frames of a clip, if the file does not say (16)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=224, help="pixels, if the file does not say (224)"
+    )
     arguments = parser.parse_args(argv)
     with named(frames="--frames", image_size="--image-size"):
         weights = read_weights(arguments.weights, arguments.frames, arguments.image_size)

@@ -1,10 +1,10 @@
-"""`mme features`: embeddings of a data set's clips, to a Zarr group or an npz file.
+"""`mme features`: features of the videos of a data set, as a Zarr group or an npz file.
 
     mme features init=runs/pretrain store=out/k400 out=features.zarr view.clips=5
     mme features init=weights.safetensors data.dataset=folder data.root=DIR out=features.npz
 
 The file holds `features` float32 [videos, views, width] (mean over tokens), `label` int64 [videos],
-the ids, the class names, what could not be read, and the resolved configuration.
+the ids, the class names, the videos that could not be read, and the resolved recipe.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SUFFIXES = (".zarr", ".npz")
 
 
 def claim(path: Path) -> Path:
-    """An empty file or folder beside `path`, to be written and then renamed to it.
+    """Makes an empty file or folder beside `path`, which is filled and then renamed to `path`.
 
-    Raises UsageError where nothing can be written there, or `path` is a folder of something else.
+    Raises UsageError if it cannot be made, or if `path` is a folder without features.
     """
     if path.is_dir() and not (path / "features").is_dir():
         raise UsageError(f"out={path}: exists and does not hold features; choose another name")
-    aside = path.with_name(f".part-{path.name}")  # the suffix stays: it says the format
+    aside = path.with_name(f".part-{path.name}")  # with the same suffix, which says the format
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".npz":
@@ -53,7 +53,7 @@ def claim(path: Path) -> Path:
 def write_features(
     path: Path, aside: Path, features: Features, source: Source, config: FeaturesConfig
 ) -> None:
-    """A Zarr group (ids, names, recipe in its attributes) or an npz file (as arrays of text)."""
+    """Writes a Zarr group with ids, names and recipe as attributes, or an npz file of arrays."""
     ids = [source.ids[video] for video in features.video]
     labels = source.labels[features.video]
     about = {
@@ -63,8 +63,9 @@ def write_features(
         "config": loading.to_yaml(config),
     }
     if path.suffix == ".npz":
-        texts = {name: np.array(values, dtype=str) for name, values in about.items()}
-        np.savez(aside, features=features.pooled, label=labels, **texts)
+        arrays = {name: np.array(values, dtype=str) for name, values in about.items()}
+        arrays |= {"features": features.pooled, "label": labels}
+        np.savez(aside, **arrays)  # type: ignore[arg-type] # the stub takes ** for allow_pickle
     else:
         group = zarr.open_group(aside, mode="w")
         group.create_array("features", data=features.pooled)
@@ -85,7 +86,8 @@ def main(argv: list[str]) -> int:
         encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)
-        aside = claim(out) if ranks.main else None
+        if ranks.main:
+            aside = claim(out)
         features = extract_features(
             encoder.to(ranks.device),
             source,

@@ -1,4 +1,4 @@
-"""`mme predict`: the best classes of video files, with scores and a picture.
+"""`mme predict`: the most likely classes of video files, with scores and a picture.
 
 mme predict VIDEO.mp4 --weights runs/finetune -o prediction.png
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,8 @@ def draw(
 
     chosen = np.linspace(0, len(frames_THW3) - 1, min(SHOWN, len(frames_THW3))).round().astype(int)
     figure = Figure(figsize=(12, 4.2), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.3))  # the stub allows one alone
+    top, bottom = halves
     top.suptitle(shorten(_name(video), 100))
     for axes, index in zip(top.subplots(1, len(chosen)), chosen):
         axes.imshow(frames_THW3[index])
@@ -85,7 +87,7 @@ def draw(
 
 
 def pictures(videos: Sequence[str | Path], output: Path | None) -> list[Path | None]:
-    """Where each video's picture goes. Raises UsageError where two would be the same file."""
+    """The path of each video's picture. Raises UsageError if two would be the same file."""
     if output is None:
         return [None] * len(videos)
     if len(videos) == 1:
@@ -93,7 +95,9 @@ def pictures(videos: Sequence[str | Path], output: Path | None) -> list[Path | N
         return [output]
     names = [f"{Path(_name(video)).stem}.png" for video in videos]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"-o {output}: several pictures would be {min(twice)}; do them one by one")
+        raise UsageError(
+            f"-o {output}: two pictures would be {min(twice)}; run these videos one by one"
+        )
     return [output / name for name in names]
 
 
@@ -106,10 +110,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file or a URL")
     parser.add_argument("--weights", required=True, help="a fine-tuned run's folder, or a file")
     parser.add_argument("-o", "--output", type=Path, help="picture.png, or a folder for several")
-    parser.add_argument("--clips", type=int, default=5)
-    parser.add_argument("--crops", type=int, default=3)
-    parser.add_argument("--device", default="auto", choices=DEVICES)
-    # A file -id.mp4 is not meant as an option.
+    parser.add_argument("--clips", type=int, default=5, help="clips of each video (5)")
+    parser.add_argument("--crops", type=int, default=3, help="crops of each clip (3)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
+    # The name of a file may begin with a dash, as in -id.mp4; it is not an option.
     argv = [f"./{word}" if word[:1] == "-" and Path(word).is_file() else word for word in argv]
     arguments = parser.parse_args(argv)
     if arguments.clips < 1 or arguments.crops < 1:
@@ -117,7 +121,7 @@ def main(argv: list[str]) -> int:
     outputs = pictures(arguments.videos, arguments.output)
     model, weights = read_classifier(arguments.weights)
     model = model.to(connect(arguments.device).device)
-    names = weights.class_names or [str(number) for number in range(weights.num_classes)]
+    names = weights.class_names or [str(number) for number in range(model.head.out_features)]
     failed = []
     for video, picture in zip(arguments.videos, outputs):
         try:

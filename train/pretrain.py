@@ -81,7 +81,7 @@ class Pretraining:
         sizes = self.objective.sizes
         held_out = None
         if config.val_store:
-            held_out = HeldOut(config, self.store, self.objective, sizes, ranks)
+            held_out = HeldOut(config, config.val_store, self.store, self.objective, sizes, ranks)
 
         # The model: equal in every process at first; what each draws afterwards is its own.
         torch.manual_seed(config.seed)

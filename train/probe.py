@@ -1,12 +1,12 @@
-"""`mme probe`: what a frozen encoder's features are worth, beside random weights and still frames.
+"""`mme probe`: the accuracy of probes on a frozen encoder's features, beside two baselines.
 
     mme probe --config probe/demo.yaml init=runs/pretrain store=out/train val_store=out/val \\
         out=runs/probe
 
-Features are extracted once. Linear and attentive probes are trained for all learning rates and
-weight decays at once; the pair is chosen on a held-out part of the training videos, then trained
-anew on all of them, so that the test videos choose nothing. The same for k of kNN. Every number
-stands beside that of random weights, and of one still frame repeated: what the picture alone says.
+Features are extracted once. Linear and attentive probes are trained with all learning rates and
+weight decays at once. A held-out part of the training videos chooses the best pair; the probe with
+this pair is trained again on all training videos. The k of kNN is chosen in the same way. So the
+test videos choose nothing. The baselines are random weights, and clips that repeat one still frame.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from train.scoring.evaluation import view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
 from train.scoring.prober import Prober
 
-PATIENCE = timedelta(days=1)  # the main process trains the probes while the others wait
+PATIENCE = timedelta(days=1)  # how long the others wait while the main process trains
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, Any]:
-    """Every probe on every kind of weights and of clips: rows of a table, and what was used."""
+    """Runs every probe on each kind of weights and clips; returns the content of probe.json."""
     given = read_encoder(config.init, config.model, config.seed)
     initials = {"random weights" if config.init == RANDOM else config.init: given}
     if config.baselines and config.init != RANDOM:
@@ -62,14 +62,15 @@ def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, 
     check_heads(config, given.model)
     if ranks.main:
         folder.write_config(config)  # before the work: is the folder writable?
-    rows, coverage = [], {}
+    rows: list[dict[str, Any]] = []
+    coverage: dict[str, Any] = {}
     for name, initial in initials.items():
         for still in (False, True) if config.baselines else (config.data.still,):
             pair = _frozen_pair(config, sources, initial, still, ranks)
             if not ranks.main:
                 continue
             train, val = pair
-            row = {"weights": name, "clip": "still frame" if still else "video"}
+            row: dict[str, Any] = {"weights": name, "clip": "still frame" if still else "video"}
             prober = Prober(config, train, val, len(sources.train.class_names))
             row |= {kind: dataclasses.asdict(prober.run(kind)) for kind in config.probes}
             row |= {f"{n}-shot": prober.few_shot(n) for n in config.shots}
@@ -119,7 +120,7 @@ def _frozen_pair(
 
 
 def show(report: dict[str, Any]) -> None:
-    """The accuracies as a table on the terminal."""
+    """Prints the accuracies as a table."""
     rows = report["rows"]
     columns = [name for name in rows[0] if name not in ("weights", "clip")]
     table = Table(

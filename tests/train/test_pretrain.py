@@ -156,7 +156,7 @@ def held_out_parts(pair, tmp_path, *words):
     store = TargetStore(pair[0])
     objective = Objective.of(config, store.spec, CPU.device, torch.float32)
     sizes = content_sizes(list(objective.weights), store.spec, objective.settings)
-    return HeldOut(config, store, objective, sizes, CPU), objective, sizes, config
+    return HeldOut(config, config.val_store, store, objective, sizes, CPU), objective, sizes, config
 
 
 def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
@@ -204,7 +204,7 @@ def test_as_many_held_out_clips_are_read_as_the_recipe_says(pair, tmp_path):
     assert len(taken[0]) == 4 and taken[0] == taken[1] == taken[2]
 
 
-def test_a_check_up_leaves_the_trainings_random_numbers_alone(demo_store, held_out_store, tmp_path):
+def test_evaluation_does_not_change_training_draws(demo_store, held_out_store, tmp_path):
     words = ["data.shuffle_frames=true", f"val_store={held_out_store}", "eval.panels=0"]
     for every in (0, 1):
         assert run(demo_store, tmp_path / str(every), *words, f"eval.every={every}") == 0

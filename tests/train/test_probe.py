@@ -225,5 +225,5 @@ def test_videos_that_cannot_be_read_are_named(tmp_path, capsys):
 
 def test_one_training_video_a_class_cannot_choose(tmp_path):
     root = write_set(tmp_path / "set", train=1, val=1)
-    with pytest.raises(UsageError, match="every class needs two"):
+    with pytest.raises(UsageError, match="each class needs at least two"):
         probe.main(words(root, tmp_path / "run", "init=none", *MODEL, "probes=[knn]"))

@@ -170,7 +170,7 @@ def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_p
 def test_a_folder_of_another_run_is_refused_unless_told(demo_store, tmp_path):
     assert pretrain.main(words(demo_store, tmp_path)) == 0
     written = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    with pytest.raises(UsageError, match=r"optim.lr: 0.2 here, 0.1 there.*resume=force"):
+    with pytest.raises(UsageError, match=r"optim\.lr.*resume=force"):
         pretrain.main(words(demo_store, tmp_path, "optim.lr=0.2"))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == written
     assert pretrain.main(words(demo_store, tmp_path, "log.every=2", "checkpoint.keep=1")) == 0

@@ -63,14 +63,15 @@ def check_folder(config: PretrainConfig | FinetuneConfig) -> None:
     if theirs is None or config.resume == "force":
         return
     changed = [
-        line
-        for line in loading.differences(loading.to_dict(config), loading.to_dict(theirs))
-        if not line.startswith(FREE)
+        key
+        for key in loading.differing_keys(loading.to_dict(config), loading.to_dict(theirs))
+        if not key.startswith(FREE)
     ]
     if changed:
         raise UsageError(
-            f"out={config.out} holds another run ({'; '.join(changed[:3])}): choose another out=…, "
-            "or resume it with the changed recipe by resume=force"
+            f"out={config.out} holds another run, whose {', '.join(changed[:3])} differs (see "
+            f"{Path(config.out) / CONFIG}): choose another out=…, or resume it with the changed "
+            "recipe by resume=force"
         )
 
 

@@ -1,1 +1,1 @@
-"""What is learnt: the losses of pre-training and of fine-tuning."""
+"""What is minimised: the losses of pre-training and fine-tuning."""

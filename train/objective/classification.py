@@ -43,7 +43,7 @@ class SoftLoss:
     augment: AugmentConfig
     mixup: Mixup | None
     classes: int
-    dtype: torch.dtype  # of autocast; float32: none
+    dtype: torch.dtype  # of autocast; float32 turns autocast off
 
     @classmethod
     def of(
@@ -53,9 +53,9 @@ class SoftLoss:
         return cls(augment, mixup, classes, dtype)
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """The mean over a batch of `train.data.labelled` that is on the device.
+        """Mean loss over a batch of `train.data.labelled`, which is on the device.
 
-        Clips are erased and mixed here, since the device does it faster than the loader.
+        Random erasing and mixing run here because the device is faster than the loader.
         """
         label, clip = batch["label"], to_model_input(batch["frames"])
         if self.augment.erase:

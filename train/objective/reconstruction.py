@@ -1,13 +1,13 @@
-"""The pre-training model, its targets and its loss, from a batch of the loader."""
+"""Pre-training: the model, and the loss on a batch of the loader."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mme_core.clips.contents import (
     TargetSettings,
@@ -26,7 +26,7 @@ from train.recipes.pretraining import PretrainConfig
 
 
 class Question(NamedTuple):
-    """What is asked of the model for one batch, on its device."""
+    """The input of the model for one batch and the targets of its answer, on the device."""
 
     clip: Tensor  # float [B, 3, T, H, W]
     mask: Tensor  # bool [B, N], True = hidden
@@ -38,12 +38,12 @@ class Question(NamedTuple):
 class Objective:
     """The loss of a recipe on batches of a store's clips.
 
-    weights     {content: factor}
-    sizes       {content: D}, numbers predicted for a token
-    hidden      M, tokens that every clip hides
-    mask_invalid  invalid trajectories do not count
-    shuffle     Figure 3: the frames in random order
-    dtype       of autocast; float32: none
+    weights       {content: factor of its loss}
+    sizes         {content: D}, numbers predicted for each token
+    hidden        M, hidden tokens of every clip
+    mask_invalid  leave invalid trajectories out of the loss
+    shuffle       put the frames in random order (Figure 3)
+    dtype         of autocast; float32 turns autocast off
     """
 
     spec: TargetSpec
@@ -102,8 +102,10 @@ class Objective:
         hidden = split_tokens(batch["mask"], self.hidden)[1]
         return Question(to_model_input(frames), batch["mask"], hidden, targets)
 
-    def predict(self, model: nn.Module, question: Question) -> dict[str, Tensor]:
-        """{content: [B, M, D]} for the hidden tokens."""
+    def predict(
+        self, model: Callable[..., dict[str, Tensor]], question: Question
+    ) -> dict[str, Tensor]:
+        """{content: [B, M, D]} for the hidden tokens. `model`: the model, or its `forward`."""
         with self.autocast():
             return model(question.clip, question.mask, self.hidden)
 
@@ -136,7 +138,10 @@ class Objective:
     head_layers="decoder.head_layers",
 )
 def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> PretrainingModel:
-    """The recipe's model with a head for each content {name: numbers of a token}, not loaded."""
+    """The model of the recipe, with random weights.
+
+    sizes  {content: numbers predicted for each token}; each content gets a head
+    """
     return build_pretraining_model(
         config.model.size,
         depth=config.model.depth,

@@ -1,1 +1,1 @@
-"""What a recipe may say, and how it is read."""
+"""The keys of the recipes, and how recipes are read."""

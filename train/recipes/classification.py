@@ -1,4 +1,4 @@
-"""What a fine-tuning recipe may say: the dataclasses of `train.recipes.pretraining`, extended."""
+"""The keys of a fine-tuning recipe: the dataclasses of `train.recipes.pretraining`, extended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
 from mme_core.errors import UsageError
 from train.data.augment import rand_augment
+from train.data.sampler import videos_per_batch
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import (
     DEVICES,
@@ -29,11 +30,13 @@ class LabelledDataConfig:
     root: str | None = setting(
         None, "folder or list of data.dataset; with data.frames=video, of the store's video files"
     )
-    val_root: str | None = setting(None, "folder or list of the held-out videos, if another")
+    val_root: str | None = setting(
+        None, "folder or list of the held-out videos; by default data.root"
+    )
     train_split: str | None = setting("train", "split of data.dataset to train on")
     val_split: str | None = setting("val", "split of data.dataset to evaluate on")
     frames: str = choice(
-        "store", SOURCES, "of a store: its JPEG frames, or the video files that it was made from"
+        "store", SOURCES, "with a store: read its JPEG frames, or the video files it was made from"
     )
     batch_size: int = number(8, "clips per process and micro-batch, crops counted", at_least=1)
     workers: int = number(8, "loader processes per training process; 0: none", at_least=0)
@@ -57,7 +60,7 @@ class AugmentConfig:
     erase: float = number(0.25, "probability of random erasing", at_least=0, at_most=1)
     mixup: float = number(0.8, "alpha of mixup; 0: off", at_least=0)
     cutmix: float = number(1.0, "alpha of CutMix; 0: off", at_least=0)
-    smoothing: float = number(0.1, "of the labels", at_least=0, at_most=1)
+    smoothing: float = number(0.1, "label smoothing", at_least=0, at_most=1)
 
 
 @dataclass
@@ -69,14 +72,14 @@ class ClassifierConfig(ModelConfig):
 @dataclass
 class FinetuneOptimConfig(OptimConfig):
     lr: float = number(
-        1e-3, "learning rate for 256 videos a step; scaled by their number", at_least=0
+        1e-3, "learning rate; the rate used is lr × videos in a step / 256", at_least=0
     )
     epochs: int = number(75, "passes over the training videos", at_least=1)
-    warmup_epochs: float = number(5, "epochs in which the rate rises from 0", at_least=0)
-    min_lr: float = number(1e-6, "rate at the end of the cosine, scaled as lr", at_least=0)
-    betas: list[float] = setting([0.9, 0.999], "of AdamW", count=2, at_least=0, below=1)
+    warmup_epochs: float = number(5, "epochs in which the learning rate rises from 0", at_least=0)
+    min_lr: float = number(1e-6, "learning rate at the end of the cosine, scaled as lr", at_least=0)
+    betas: list[float] = setting([0.9, 0.999], "betas of AdamW", count=2, at_least=0, below=1)
     layer_decay: float = number(
-        0.75, "factor of the rate from each block to the one before", at_least=0, at_most=1
+        0.75, "learning rate of a block, as a share of the next block's", at_least=0, at_most=1
     )
 
 
@@ -84,13 +87,13 @@ class FinetuneOptimConfig(OptimConfig):
 class ViewConfig:
     clips: int = number(5, "clips of a test video; its views are clips × crops", at_least=1)
     crops: int = number(3, "crops of each clip", at_least=1)
-    batch: int = number(16, "views per forward pass, at least those of one video", at_least=1)
+    batch: int = number(16, "views per forward pass; at least the views of one video", at_least=1)
 
 
 @dataclass
 class FinetuneEvalConfig(ViewConfig):
     every: int = number(
-        1, "epochs between evaluations with one view; 0: only at the end, with all", at_least=0
+        1, "epochs between evaluations with one view; 0: none before the end", at_least=0
     )
 
 
@@ -102,7 +105,7 @@ class FinetuneConfig:
     )
     store: str | None = setting(None, "store of the training videos: a path or URL")
     val_store: str | None = setting(None, "store of the held-out videos")
-    seed: int = number(0, "of all random numbers", at_least=0)
+    seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
     compile: bool = setting(False, "compile the model with torch.compile")
@@ -110,10 +113,13 @@ class FinetuneConfig:
         "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
     )
     nonfinite_budget: int = number(
-        10, "steps that may be skipped for a loss that is not finite", at_least=0
+        10, "steps that may be skipped because the loss is not finite", at_least=0
     )
     ema: float | None = number(
-        None, "decay of a moving average of the weights, which is evaluated", at_least=0, at_most=1
+        None,
+        "evaluate and save a moving average of the weights, with this decay",
+        at_least=0,
+        at_most=1,
     )
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -131,7 +137,4 @@ def check(config: FinetuneConfig) -> None:
     low, high = config.augment.scale
     if low > high:
         raise UsageError(f"augment.scale={config.augment.scale}: the smaller area comes first")
-    if config.data.batch_size % config.data.crops:
-        raise UsageError(
-            f"data.crops={config.data.crops} must divide data.batch_size={config.data.batch_size}"
-        )
+    videos_per_batch(config.data.batch_size, config.data.crops)

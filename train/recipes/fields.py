@@ -1,9 +1,9 @@
-"""A recipe's fields: default, help, and the values they may have, said once where they stand.
+"""The fields of a recipe: each declares its default, help and limits in one place.
 
     epochs: int = number(800, "passes over the training videos", at_least=1)
     kind: str = choice("tube", MASKS, "which tokens are hidden")
 
-`check_limits` and `describe` read checks, messages and help off the fields.
+`check_limits` and `describe` derive checks, messages and help from the fields.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _WIDTH = 34  # columns of "key=default" in the help
 
 @dataclass(frozen=True)
 class Limits:
-    """What a value, or each value of a list or dictionary, must be; None and () allow everything.
+    """Limits of a value, or of each value of a list or dictionary; None and () set no limit.
 
-    count      numbers of a list, exactly
-    not_empty  a list must name at least one
+    names      the allowed values
+    count      length of a list
+    not_empty  a list must have at least one value
     """
 
     help: str = ""
@@ -39,7 +40,7 @@ class Limits:
     not_empty: bool = False
 
     def hold(self, value: Any) -> bool:
-        """Whether a single value is within the limits (not a number is not)."""
+        """Whether a single value is within the limits; NaN is not."""
         if self.names:
             return value in self.names
         return (
@@ -83,7 +84,7 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A number within limits; a default of None leaves it open."""
+    """A number within limits, or None if the default is None."""
     return setting(default, help, at_least=at_least, at_most=at_most, above=above, below=below)
 
 
@@ -95,7 +96,7 @@ def choice(default: Any, names: Iterable[Any], help: str = "") -> Any:
 def check_limits(config: Any, raw: Mapping[str, str]) -> None:
     """Raises UsageError for the first value of a recipe that is outside its field's limits.
 
-    raw  {key: text} of values that were interpolated: messages show the text, not the value
+    raw  {key: text} of values with ${…}; messages show the text, not the value
     """
     for key, value, limits in walk(config):
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The library's errors name its arguments; a recipe's user must learn which key to change."""
+"""Errors of the library name its arguments; here they get the names of the recipe's keys."""
 
 from __future__ import annotations
 

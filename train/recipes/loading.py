@@ -4,8 +4,8 @@
 
 Files are merged in their order, words last. A key that no dataclass knows is an error that names
 the nearest one; so is a value of the wrong type or outside its limits (`train.recipes.fields`).
-Interpolations such as ${oc.env:NAME} are resolved in the user's own recipe alone, and messages show
-their text instead of their value.
+Interpolations such as ${oc.env:NAME} are resolved in the user's own recipe alone. Messages show
+their text, not their value.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ def load(schema: type[Config], argv: Sequence[str], prog: str, description: str)
 def merge(
     schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]], interpolate: bool = False
 ) -> Config:
-    """Lays mappings over the defaults of `schema`; each comes with the prefix of its errors.
+    """Merges mappings into the defaults of `schema`; later ones override earlier ones.
 
-    interpolate  resolve ${…}, as in the user's own recipe; else it is an error, as in what a run's
-                 folder holds
+    layers       (prefix of the error messages, mapping)
+    interpolate  resolve ${…}, for the user's own recipe. Otherwise ${…} is an error, as in the
+                 recipe that a run's folder holds.
     """
     config = OmegaConf.structured(schema)
     known = list(_keys(config))
@@ -88,13 +89,13 @@ def _resolve(config: Any, raw: Mapping[str, str]) -> None:
         OmegaConf.resolve(config)
     except ValidationError as error:  # its message shows the value, which may be a secret
         key = error.full_key or min(raw)
-        raise UsageError(f"{key}={raw.get(key, '${…}')} has not the type of {key}") from error
+        raise UsageError(f"{key}={raw.get(key, '${…}')} has the wrong type") from error
     except OmegaConfBaseException as error:
         raise UsageError(_explain(error)) from error
 
 
 def _expand_home(config: Any) -> Any:
-    """Text that begins with `~/` is a path in the user's home folder, wherever it stands."""
+    """Replaces `~` at the start of each text value by the user's home folder."""
     if dataclasses.is_dataclass(config):
         for item in dataclasses.fields(config):
             setattr(config, item.name, _expand_home(getattr(config, item.name)))
@@ -118,15 +119,14 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
 
 
-def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Keys whose values differ between two plain configurations, as `optim.lr: 1 here, 2 there`."""
+def differing_keys(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys whose values differ between two plain configurations.
+
+    Without the values: some may come from the environment, and messages must not show these.
+    """
     a, b = dict(_leaves(mine)), dict(_leaves(theirs))
-    absent = "absent"
-    return [
-        f"{key}: {a.get(key, absent)} here, {b.get(key, absent)} there"
-        for key in dict.fromkeys([*a, *b])
-        if a.get(key, absent) != b.get(key, absent)
-    ]
+    absent = object()
+    return [k for k in dict.fromkeys([*a, *b]) if a.get(k, absent) != b.get(k, absent)]
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a pre-training recipe may say: dataclasses with defaults, help and limits."""
+"""The keys of a pre-training recipe: dataclasses with defaults, help and limits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class DataConfig:
     )
     root: str | None = setting(None, "folder of the video files, for data.frames=video")
     stride: int | None = number(
-        None, "raw frames between sampled frames, which the store must have", at_least=1
+        None, "frame stride, which must be that of the store; by default the store's", at_least=1
     )
     crops: int = number(
         1, "crops per decoded clip (repeated augmentation); divides data.batch_size", at_least=1
     )
-    crop: str = choice("random", CROPS, "place of the crop")
+    crop: str = choice("random", CROPS, "where the crop is taken")
     zoom: list[int] = setting(
         [], "smallest and largest side of the crop in patches, as [10, 16]; []: off", at_least=1
     )
@@ -42,7 +42,7 @@ class DataConfig:
     )
     stage: str | None = setting(None, "local folder that shards are copied to while training")
     stage_gb: float | None = number(
-        None, "size of that folder; without it 5 % of the disk stay free", above=0
+        None, "largest size of that folder, GB; by default 5 % of the disk stay free", above=0
     )
 
 
@@ -50,13 +50,17 @@ class DataConfig:
 class TargetConfig:
     points: int = number(4, "K, tracked points of a patch, which the store must have", at_least=1)
     length: int = number(6, "L', the first steps of the store's trajectories", at_least=1)
-    merge: str = choice("none", MERGES, "one trajectory a patch (Table 7c): the mean, the longest")
+    merge: str = choice(
+        "none", MERGES, "one trajectory for each patch (Table 7c): the mean or the longest"
+    )
 
 
 @dataclass
 class NormConfig:
     kind: str = choice("patch", NORMS, "what the targets are normalised over")
-    floor: float = number(0.0, "smallest deviation, canvas pixels; 0: the paper", at_least=0)
+    floor: float = number(
+        0.0, "smallest deviation to divide by, canvas pixels; 0, as in the paper: off", at_least=0
+    )
     camera: bool = setting(False, "subtract the camera's motion; the store must hold it")
 
 
@@ -80,8 +84,8 @@ class DecoderConfig:
     kind: str = choice("joint", DECODERS, "one decoder for all contents, or one for each")
     depth: int = number(1, "blocks", at_least=1)
     width: int = number(384, "channels, a multiple of decoder.heads", at_least=1)
-    heads: int = number(6, "heads of attention", at_least=1)
-    head_layers: int = choice(1, HEAD_LAYERS, "layers of a content's head")
+    heads: int = number(6, "attention heads", at_least=1)
+    head_layers: int = choice(1, HEAD_LAYERS, "layers of the head of each content")
 
 
 @dataclass
@@ -90,7 +94,7 @@ class LossConfig:
         ["trajectory"], "what is reconstructed", names=(*GROUPS, *CONTENTS), not_empty=True
     )
     weights: dict[str, float] = setting(
-        {}, "factors of contents, as loss.weights.shape=2; otherwise 1", at_least=0
+        {}, "weight of a content's loss, as loss.weights.shape=2; by default 1", at_least=0
     )
     mask_invalid: bool = setting(True, "leave invalid trajectories out")
 
@@ -102,14 +106,14 @@ class OptimConfig:
     )
     epochs: int = number(800, "passes over the training videos", at_least=1)
     steps: int | None = number(None, "optimiser steps, instead of epochs", at_least=1)
-    warmup_epochs: float = number(40, "epochs in which the rate rises from 0", at_least=0)
-    min_lr: float = number(1e-5, "rate at the end of the cosine, scaled as lr", at_least=0)
-    weight_decay: float = number(0.05, "of AdamW; matrices only", at_least=0)
-    betas: list[float] = setting([0.9, 0.95], "of AdamW", count=2, at_least=0, below=1)
+    warmup_epochs: float = number(40, "epochs in which the learning rate rises from 0", at_least=0)
+    min_lr: float = number(1e-5, "learning rate at the end of the cosine, scaled as lr", at_least=0)
+    weight_decay: float = number(0.05, "weight decay of AdamW, for matrices only", at_least=0)
+    betas: list[float] = setting([0.9, 0.95], "betas of AdamW", count=2, at_least=0, below=1)
     accumulate: int = number(
         1, "micro-batches a step: effective batch = batch_size × processes × this", at_least=1
     )
-    clip: float | None = number(None, "largest norm of the gradient", above=0)
+    clip: float | None = number(None, "largest norm of the gradient; null: no clipping", above=0)
 
 
 @dataclass
@@ -128,10 +132,14 @@ class LogConfig:
 @dataclass
 class EvalConfig:
     every: int = number(20, "epochs between evaluations; 0: only at the end", at_least=0)
-    clips: int = number(1024, "held-out clips, at most", at_least=1)
+    clips: int = number(1024, "largest number of held-out clips", at_least=1)
     knn: int = number(10, "neighbours of the kNN accuracy; 0: off", at_least=0)
-    knn_videos: int = number(2000, "training videos of the kNN accuracy, at most", at_least=1)
-    panels: int = number(2, "pictures of predicted and true trajectories", at_least=0)
+    knn_videos: int = number(
+        2000, "largest number of training videos for the kNN accuracy", at_least=1
+    )
+    panels: int = number(
+        2, "number of pictures of predicted and true trajectories; 0: none", at_least=0
+    )
 
 
 @dataclass
@@ -142,7 +150,7 @@ class PretrainConfig:
     init: str | None = setting(
         None, "weights to start from: a run's folder, a checkpoint or a file; not a resume"
     )
-    seed: int = number(0, "of all random numbers", at_least=0)
+    seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
     compile: bool = setting(False, "compile the model with torch.compile")

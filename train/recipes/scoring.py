@@ -1,4 +1,4 @@
-"""What the recipes of probes, evaluations and features may say."""
+"""The keys of the recipes of probes, evaluations and features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import DEVICES, PRECISIONS, ModelConfig
 
 PROBES = ("linear", "attentive", "knn")
-_INIT = 'weights: a run\'s folder or a file; "none": random ones of model.*'
+_INIT = 'weights: a run\'s folder or a file; "none": random weights of model.*'
 
 
 def _one_view() -> ViewConfig:
@@ -24,12 +24,10 @@ class ProbeConfig:
     out: str = setting(MISSING, "folder of the results")
     store: str | None = setting(None, "store of the training videos: a path or URL")
     val_store: str | None = setting(None, "store of the test videos")
-    seed: int = number(0, "of all random numbers", at_least=0)
+    seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
-    probes: list[str] = setting(
-        list(PROBES), "what is trained on the features", names=PROBES, not_empty=True
-    )
+    probes: list[str] = setting(list(PROBES), "the probes to run", names=PROBES, not_empty=True)
     baselines: bool = setting(True, "measure random weights and still frames as well")
     lrs: list[float] = setting(
         [5e-3, 3e-3, 1e-3, 3e-4, 1e-4], "learning rates to choose from", above=0, not_empty=True
@@ -38,21 +36,21 @@ class ProbeConfig:
         [0.01, 0.1, 0.4, 0.8], "weight decays to choose from", at_least=0, not_empty=True
     )
     neighbours: list[int] = setting(
-        [1, 5, 10, 20], "k of kNN to choose from", at_least=1, not_empty=True
+        [1, 5, 10, 20], "numbers of neighbours of kNN to choose from", at_least=1, not_empty=True
     )
     epochs: int = number(50, "passes over the training videos", at_least=1)
-    batch_size: int = number(256, "videos a step of a probe", at_least=2)
+    batch_size: int = number(256, "videos in a step of a probe", at_least=2)
     attention_heads: int = number(4, "heads of the attentive probe", at_least=1)
     choice_share: float = number(
         0.2,
-        "share of the training videos that chooses rate, decay and k",
+        "share of the training videos used to choose rate, decay and neighbours",
         above=0,
         below=1,
     )
     shots: list[int] = setting(
         [], "also train the linear probe on this many videos of each class", at_least=1
     )
-    shot_draws: int = number(5, "draws of those videos", at_least=1)
+    shot_draws: int = number(5, "number of times these videos are drawn", at_least=1)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     view: ViewConfig = field(default_factory=_one_view)
@@ -74,8 +72,8 @@ class FeaturesConfig:
     init: str = setting(MISSING, _INIT)
     out: str = setting(MISSING, "NAME.zarr or NAME.npz")
     store: str | None = setting(None, "store of the videos: a path or URL")
-    split: str | None = setting(None, "split of data.dataset")
-    seed: int = number(0, "of all random numbers", at_least=0)
+    split: str | None = setting(None, "split of data.dataset to read")
+    seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
     model: ModelConfig = field(default_factory=ModelConfig)

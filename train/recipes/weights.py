@@ -1,4 +1,4 @@
-"""The weights that `init=…` and `--weights` name, the same files for every command."""
+"""Weights that `init=…` and `--weights` name. Every command reads the same files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.recipes.pretraining import ModelConfig
 
 RANDOM = "none"  # init=none: random weights
 
-# how a user says what the library calls frames and image_size
+# the options that set what the library calls frames and image_size
 clip_of_weights = named(frames="mme convert --frames", image_size="--image-size")
 
 
@@ -28,7 +28,7 @@ def read_init(init: str) -> Weights | None:
 @clip_of_weights
 @named(size="model.size", patch="model.patch", depth="model.depth")
 def fill(model: nn.Module, init: str) -> str:
-    """Fills a model, but for a classifier's head, with what `init` names; says what was loaded."""
+    """Loads what `init` names into a model, without a classifier's head; returns a summary."""
     weights = read_init(init)
     if weights is None:
         return "random weights"

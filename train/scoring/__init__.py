@@ -1,1 +1,1 @@
-"""How good it is: held-out losses, probes, accuracies."""
+"""How good a model is: held-out losses, probes, accuracies."""

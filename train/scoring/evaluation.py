@@ -1,17 +1,16 @@
-"""Multi-view scores of labelled videos, and what they say of a classifier."""
+"""Multi-view class scores of labelled videos, and the metrics of a classifier."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from mme_core.clips.views import to_model_input
 from mme_core.errors import MMEError
@@ -32,9 +31,11 @@ from train.scoring.metrics import (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Class probabilities of the videos that were read, averaged over views, and what they say.
+    """Class probabilities of the videos that were read, averaged over views, and their metrics.
 
-    video int64 [V] numbers the source's videos; scores float64 [V, C]; failures (id, reason).
+    video     int64 [V], numbers of the videos in their source
+    scores    float64 [V, C]
+    failures  (id, reason) of the videos that were not read
     """
 
     video: np.ndarray
@@ -69,22 +70,21 @@ def score_videos(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """(video int64 [V], scores float64 [V, C], failures): softmax averaged over the views.
 
-    Batches are the same videos whatever the number of processes, which take turns: no video is
-    seen twice, and the numbers agree to the last digit. batch: views of a forward pass, at least.
+    failures  (id, reason) of the videos that were not read
+    The scores do not depend on the number of processes, to the last digit.
     """
     model.eval()
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
-    for items in view_loader(source, plan, ranks, batch=batch, workers=workers):
-        failures += [(item["video"], item["failed"]) for item in items if "failed" in item]
-        read = [item for item in items if "failed" not in item]
-        if not read:
+    for batch_of_views in read_views(source, plan, ranks, batch=batch, workers=workers):
+        failures += batch_of_views.failures
+        if batch_of_views.clip is None:
             continue
-        clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
+        videos = batch_of_views.videos
         with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
-            logits = model.forward(clip)  # never compiled: the last batch is smaller
-        scores = logits.double().softmax(1).unflatten(0, (len(read), -1)).mean(1).cpu().numpy()
-        rows += [(item["video"], row) for item, row in zip(read, scores)]
+            logits = model.forward(batch_of_views.clip)  # never compiled: the last batch is smaller
+        scores = logits.double().softmax(1).unflatten(0, (len(videos), -1)).mean(1).cpu().numpy()
+        rows += zip(videos, scores)
     return gather_videos(ranks, rows, failures, source)
 
 
@@ -94,9 +94,9 @@ def gather_videos(
     failures: list[tuple[int, str]],
     source: Source,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    """All processes' rows (video, values) in the source's order, on every process.
+    """Collects the rows (video, values) of all processes, in the source's order, on each of them.
 
-    Returns (video int64 [V], values [V, …], failures (id, reason)). Raises MMEError where no video
+    Returns (video int64 [V], values [V, …], failures (id, reason)). Raises MMEError if no video
     could be read.
     """
     gathered = ranks.gather((rows, failures))
@@ -108,21 +108,43 @@ def gather_videos(
     return np.array([video for video, _ in rows]), np.stack([v for _, v in rows]), named
 
 
-def view_loader(
+class ViewBatch(NamedTuple):
+    """The views of a few videos.
+
+    videos    numbers of the videos that were read
+    clip      float32 [len(videos) · views, 3, T, S, S] on the device; None if none was read
+    failures  (video, reason) of the others
+    """
+
+    videos: list[int]
+    clip: Tensor | None
+    failures: list[tuple[int, str]]
+
+
+def read_views(
     source: Source, plan: ViewPlan, ranks: Ranks, *, batch: int, workers: int
-) -> DataLoader:
-    """Lists of items of TestViews; this process gets every world-th list."""
+) -> Iterator[ViewBatch]:
+    """The views of a source in batches of about `batch` views; one process gets every world-th.
+
+    The batches do not depend on the number of processes.
+    """
     together = max(1, batch // (plan.clips * plan.crops))
     starts = range(0, len(source.ids), together)
     batches = [list(range(s, min(s + together, len(source.ids)))) for s in starts]
     mine = batches[ranks.rank :: ranks.world]
-    return make_loader(TestViews(source, plan), mine, list, workers)
+    for items in make_loader(TestViews(source, plan), mine, list, workers):
+        failures = [(item["video"], item["failed"]) for item in items if "failed" in item]
+        read = [item for item in items if "failed" not in item]
+        clip = None
+        if read:
+            clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
+        yield ViewBatch([item["video"] for item in read], clip, failures)
 
 
 def evaluate(
     model: nn.Module, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
 ) -> Evaluation:
-    """Scores and metrics of labelled videos; `how` as of `score_videos`."""
+    """Scores and metrics of labelled videos. `how`: the keyword arguments of `score_videos`."""
     video, scores, failures = score_videos(model, source, plan, ranks, **how)
     named = source.missing() + failures
     metrics = measure(scores, source.labels[video], asked=len(video) + len(named))
@@ -130,7 +152,7 @@ def evaluate(
 
 
 def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
-    """evaluation.json, predictions.csv, per_class.csv and confusion.png."""
+    """Writes evaluation.json, predictions.csv, per_class.csv and confusion.png into `out`."""
     names = list(source.class_names)
     summary = {
         **result.metrics.to_dict(),
@@ -158,10 +180,12 @@ def view_plan(
     stride: int | None = None,
     still: bool | None = None,
 ) -> ViewPlan:
-    """How a source's videos are seen: as the recipe that trained the weights says, or else `data`.
+    """The views of a source's videos.
 
-    stride  raw frames between two of a clip where neither says; by default the source's own
-    still   in place of data.still
+    recipe  the recipe that trained the weights ({}: unknown); its sampling and stride are used,
+            unless `data` sets a stride
+    stride  frame stride in raw frames if neither sets one. Default: the source's stride.
+    still   replaces data.still
     Raises UsageError for a stride that the source cannot serve.
     """
     sampling, trained = trained_data(recipe, data)
@@ -177,9 +201,9 @@ def view_plan(
 
 
 def trained_data(recipe: Mapping[str, Any], data: LabelledDataConfig) -> tuple[str, int | None]:
-    """(sampling, raw stride) that a classifier was trained with, else what `data` says.
+    """(sampling, stride in raw frames) of the recipe that trained the weights, or of `data`.
 
-    A stride means nothing to segments, and is None for them.
+    The stride is None if it is not set, and for the sampling "segment", which has no stride.
     """
     trained = recipe.get("data", {})
     sampling = trained.get("sampling", data.sampling)

@@ -1,32 +1,41 @@
-"""Features of a data set by a frozen encoder."""
+"""Features of a data set from a frozen encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mme_core.clips.views import to_model_input
 from mme_core.encoder import VideoEncoder
 from train.data.labelled import ViewPlan
 from train.data.sources import Source
 from train.engine.distributed import Ranks
-from train.scoring.evaluation import gather_videos, view_loader
+from train.scoring.evaluation import gather_videos, read_views
 
 
 @dataclass(frozen=True)
 class Features:
     """Pooled features of the videos that were read.
 
-    video int64 [V] numbers the source's videos; pooled float32 [V, views, D]; failures (id, reason)
+    video     int64 [V], numbers of the videos in their source
+    pooled    float32 [V, views, D]
+    failures  (id, reason) of the videos that were not read
     """
 
     video: np.ndarray
     pooled: np.ndarray
     failures: list[tuple[str, str]]
+
+
+class VideoTokens(NamedTuple):
+    """The encoder's output for one video, on the device: [views, N, D] and [views, D]."""
+
+    tokens: Tensor
+    pooled: Tensor
 
 
 @torch.inference_mode()
@@ -39,38 +48,34 @@ def stream_tokens(
     batch: int,
     workers: int,
     dtype: torch.dtype,
-) -> Iterator[tuple[int, torch.Tensor | None, torch.Tensor | str]]:
-    """(video, tokens [views, N, D], pooled [views, D]) of this process' videos, on the device.
-
-    A video that cannot be read comes as (video, None, reason).
-    """
-    for items in view_loader(source, plan, ranks, batch=batch, workers=workers):
-        read = [item for item in items if "failed" not in item]
-        for item in items:
-            if "failed" in item:
-                yield item["video"], None, item["failed"]
-        if not read:
+) -> Iterator[tuple[int, VideoTokens | str]]:
+    """(video, its tokens) of this process' videos; (video, reason) if a video cannot be read."""
+    for videos, clip, failures in read_views(source, plan, ranks, batch=batch, workers=workers):
+        yield from failures
+        if clip is None:
             continue
-        clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
         with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
             tokens = backbone.tokens(clip)
         tokens = tokens.float()
         pooled = backbone.pool(tokens)
-        views = len(clip) // len(read)
-        for number, item in enumerate(read):
-            part = slice(number * views, (number + 1) * views)
-            yield item["video"], tokens[part], pooled[part]
+        views = len(clip) // len(videos)
+        for video, *found in zip(videos, tokens.split(views), pooled.split(views)):
+            yield video, VideoTokens(*found)
 
 
 def extract_features(
     backbone: VideoEncoder, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
 ) -> Features:
-    """Pooled features of all videos, in the source's order, on every process."""
-    rows, failures = [], []
-    for video, tokens, value in stream_tokens(backbone, source, plan, ranks, **how):
-        if tokens is None:
-            failures.append((video, value))
+    """Pooled features of all videos, in the source's order, on every process.
+
+    `how`: the keyword arguments of `stream_tokens`. Raises MMEError if no video could be read.
+    """
+    rows: list[tuple[int, np.ndarray]] = []
+    failures: list[tuple[int, str]] = []
+    for video, found in stream_tokens(backbone, source, plan, ranks, **how):
+        if isinstance(found, str):
+            failures.append((video, found))
         else:
-            rows.append((video, value.cpu().numpy()))
-    video, pooled, named = gather_videos(ranks, rows, failures, source)
-    return Features(video, pooled.astype(np.float32), source.missing() + named)
+            rows.append((video, found.pooled.cpu().numpy()))
+    videos, pooled, named = gather_videos(ranks, rows, failures, source)
+    return Features(videos, pooled.astype(np.float32), source.missing() + named)

@@ -1,4 +1,4 @@
-"""Frozen features of a labelled set: pooled ones in memory, tokens in a file on disk."""
+"""Frozen features of a labelled set: pooled features in memory, tokens in a file on disk."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from train.scoring.features import stream_tokens
 
 
 class TokenFile:
-    """float16 [videos, N, D] on disk: the tokens of a data set seldom fit in memory.
+    """float16 [videos, N, D] on disk, since the tokens of a data set seldom fit in memory.
 
-    Row = number of the video in its source. It is sparse where videos could not be read, and gone
-    after `close`.
+    The row of a video is its number in its source; rows of videos that could not be read stay
+    empty. `close` deletes the file.
     """
 
     def __init__(self, path: Path, backbone: VideoEncoder) -> None:
@@ -35,7 +35,7 @@ class TokenFile:
         self.array: np.ndarray | None = None
 
     def create(self, videos: int) -> None:
-        """Makes room. Raises MMEError where the disk has too little."""
+        """Makes the file. Raises MMEError if the disk has too little room."""
         needed = videos * math.prod(self.shape) * 2
         self.path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.path.parent).free
@@ -49,8 +49,7 @@ class TokenFile:
             os.truncate(file.fileno(), needed)
 
     def open(self, videos: int) -> np.ndarray:
-        shape = (videos, *self.shape)
-        self.array = np.memmap(self.path, np.float16, mode="r+", shape=shape)
+        self.array = np.memmap(self.path, np.float16, mode="r+", shape=(videos, *self.shape))
         return self.array
 
     def close(self) -> None:
@@ -60,21 +59,25 @@ class TokenFile:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The rows of a TokenFile that were filled."""
+    """The filled rows of a TokenFile: int64 [V], those of the videos that were read."""
 
     file: TokenFile
     rows: np.ndarray
 
     def read(self, index: Tensor) -> Tensor:
-        """float32 [len(index), N, D]."""
+        """Tokens of the videos `index` (int64, on the CPU): float32 [len(index), N, D]."""
+        assert self.file.array is not None  # the file is open
         return torch.from_numpy(self.file.array[self.rows[index.numpy()]].astype(np.float32))
 
 
 @dataclass(frozen=True)
 class FrozenSet:
-    """pooled float32 [V, D] and labels int64 [V] on the device; tokens where they were asked for.
+    """Features of the videos that were read.
 
-    failures: (id, reason) of the videos that could not be read.
+    pooled    float32 [V, D], on the device
+    labels    int64 [V], on the device
+    tokens    None if they were not asked for
+    failures  (id, reason) of the videos that could not be read
     """
 
     pooled: Tensor
@@ -96,21 +99,25 @@ def extract_set(
     tokens: TokenFile | None,
     **how: Any,
 ) -> FrozenSet:
-    """Runs the encoder once over all videos. Views are averaged, tokens too."""
+    """Runs the encoder once over all videos, and averages pooled features and tokens over views.
+
+    `how`: the keyword arguments of `stream_tokens`. Raises MMEError if no video could be read, or
+    if the disk has too little room for the tokens.
+    """
     videos = len(source.ids)
     if tokens is not None and ranks.main:
         tokens.create(videos)
-    ranks.gather(None)  # the file is there
+    ranks.gather(None)  # waits until the main process has made the file
     array = None if tokens is None else tokens.open(videos)
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
-    for video, found, value in stream_tokens(backbone, source, plan, ranks, **how):
-        if found is None:
-            failures.append((video, value))
+    for video, found in stream_tokens(backbone, source, plan, ranks, **how):
+        if isinstance(found, str):
+            failures.append((video, found))
             continue
-        rows.append((video, value.mean(0).cpu().numpy()))
+        rows.append((video, found.pooled.mean(0).cpu().numpy()))
         if array is not None:
-            array[video] = found.mean(0).cpu().numpy()
+            array[video] = found.tokens.mean(0).cpu().numpy()
     read, pooled, named = gather_videos(ranks, rows, failures, source)
     return FrozenSet(
         pooled=torch.from_numpy(pooled).to(ranks.device),

@@ -1,4 +1,4 @@
-"""On videos the model does not train on: loss, the best constant's loss, kNN accuracy, pictures."""
+"""Held-out videos in pre-training: loss, loss of the best constant, kNN accuracy, pictures."""
 
 from __future__ import annotations
 
@@ -32,22 +32,25 @@ PICTURES = "pictures"
 
 
 class HeldOut:
-    """The check-ups of a run on its held-out store.
+    """The evaluations of a pre-training run on its held-out store.
 
-    sizes  {content: D}
-    The held-out clips are the middle ones of the videos, with the same masks every time; which
-    videos, where the store has more than `eval.clips`, depends on the seed alone.
+    val_store  path or URL of the held-out store
+    store      the training store
+    sizes      {content: D}
+    Each held-out clip is the middle of its video and has the same mask every time. If the store has
+    more than `eval.clips` videos, the seed alone decides which ones are used.
     """
 
     def __init__(
         self,
         config: PretrainConfig,
+        val_store: str,
         store: TargetStore,
         objective: Objective,
         sizes: Mapping[str, int],
         ranks: Ranks,
     ) -> None:
-        val = TargetStore(config.val_store)
+        val = TargetStore(val_store)
         check_finished(val)
         check_same_spec(store, val)
         warn_of_overlap(store, val)
@@ -59,15 +62,15 @@ class HeldOut:
     def __call__(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         """Losses and accuracy as a row of metrics; the main process draws the panels.
 
-        What is drawn at random (shuffled frames) is the same every time, and the training's own
-        draws go on as if there had been no check-up.
+        Random draws (shuffled frames) are the same every time, and the evaluation does not change
+        the random numbers of the training.
         """
         device = self.ranks.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
-            return self._check_up(model, step, log)
+            return self._evaluate(model, step, log)
 
-    def _check_up(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
+    def _evaluate(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         batches = self._batches(self.val, self.config.eval.clips)
         row = held_out_loss(model, self.objective, self.sizes, batches, self.ranks)
         if self.knn:
@@ -77,7 +80,7 @@ class HeldOut:
         return {name: round(value, 6) for name, value in row.items()}
 
     def _batches(self, data: ClipDataset, clips: int) -> Iterator[dict[str, Tensor]]:
-        """This process' part of the first `clips` clips in an order drawn once."""
+        """This process' part of the first `clips` clips, in an order that is always the same."""
         sampler = ClipSampler(
             len(data),
             self.config.data.batch_size,
@@ -92,7 +95,7 @@ class HeldOut:
             yield from on_device(loader, self.ranks.device)
         finally:
             with interrupt_waits():
-                del loader  # its workers end in a __del__, where a Ctrl-C would be swallowed
+                del loader  # its __del__ ends the workers, and would swallow a Ctrl-C
 
     def _knn_accuracy(self, model: PretrainingModel) -> float:
         train = self._features(model, self.train, self.config.eval.knn_videos)
@@ -103,7 +106,7 @@ class HeldOut:
     def _features(
         self, model: PretrainingModel, data: ClipDataset, clips: int
     ) -> tuple[Tensor, Tensor]:
-        """Mean tokens [M, width] and labels [M] of all processes' clips, on the CPU."""
+        """Mean tokens [M, width] and labels [M] of the clips of all processes, on the CPU."""
         mine = [(torch.empty(0, model.encoder.width), torch.empty(0, dtype=torch.int64))]
         model.eval()
         for batch in self._batches(data, clips):
@@ -137,7 +140,7 @@ class HeldOut:
     ratio="mask.ratio",
 )
 def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> ClipDataset:
-    """The clips of a store as the recipe wants them; held out: one unchanged crop of a video."""
+    """The clips of a store, set up by the recipe. With training=False: one crop of each video."""
     return ClipDataset(
         store,
         frames=config.model.frames,
@@ -168,13 +171,13 @@ def held_out_loss(
     batches: Iterable[Batch],
     ranks: Ranks,
 ) -> dict[str, float]:
-    """Losses over all processes' batches, each clip counted once.
+    """Mean losses over the batches of all processes; each clip counts once.
 
     sizes  {content: D}
-    Returns val_loss and val_CONTENT, and constant_loss and constant_CONTENT: the loss of the one
-    vector that is best on these very patches, which a model that ignores its input cannot beat.
+    Returns val_loss and val_CONTENT, and constant_loss and constant_CONTENT: the loss of the best
+    constant prediction on the same patches. A model that ignores its input cannot do better.
     """
-    # rows of a content: Σ w, Σ w·t, Σ w·t² of each of its D numbers; Σ clips·loss in the last place
+    # For each content: Σ w, Σ w·t and Σ w·t² of each of its D numbers, then Σ clips · loss.
     sums = {
         name: torch.zeros(3 * size + 1, dtype=torch.float64, device=objective.device)
         for name, size in sizes.items()

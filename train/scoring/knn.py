@@ -1,4 +1,4 @@
-"""k-nearest-neighbour accuracy of frozen features: a probe that needs no training of its own."""
+"""k-nearest-neighbour accuracy of frozen features: a probe without training."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TEMPERATURE = 0.07  # of the votes' weights, as in instance discrimination and DINO
+TEMPERATURE = 0.07  # of the votes, as in instance discrimination and DINO
 
 
 def knn_accuracy(
     train_ND: Tensor, train_labels_N: Tensor, test_MD: Tensor, test_labels_M: Tensor, k: int
 ) -> float:
-    """Share of test rows whose label wins among their k nearest training rows.
+    """Share of the test rows whose label gets most votes of their k nearest training rows.
 
-    Features float [., D] are centred on the training mean and compared by cosine; a neighbour's
-    vote weighs exp(similarity / 0.07). Labels are int64, from 0.
+    Features, float [., D], are centred on the training mean and compared by cosine similarity. The
+    vote of a neighbour weighs exp(similarity / TEMPERATURE). Labels are int64, from 0.
     """
     mean = train_ND.float().mean(0)
     train, test = (F.normalize(x.float() - mean, dim=1) for x in (train_ND, test_MD))

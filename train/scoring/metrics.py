@@ -1,4 +1,4 @@
-"""What an evaluation says: accuracies, confusion matrix, tables and predictions."""
+"""Metrics of a classifier and their files: accuracies, confusion matrix, predictions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-TOP = 5  # classes listed for a video
-NAME = 30  # letters of a class's name in a picture
+TOP = 5  # best classes that are listed for a video
+NAME = 30  # longest class name in a picture, letters
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracies are fractions of the videos that were read; coverage is read / asked.
+    """Accuracies of the videos that were read, as fractions.
 
-    mean_class is the mean over the classes that have videos. confusion int64 [true, predicted].
+    mean_class  mean of the classes' accuracies, over the classes that have videos
+    videos      number of videos that were read
+    asked       number of videos that were to be read; coverage is videos / asked
+    confusion   int64 [true class, predicted class]
     """
 
     top1: float
@@ -43,7 +46,7 @@ class Metrics:
 
 
 def measure(scores_VC: np.ndarray, labels_V: np.ndarray, asked: int) -> Metrics:
-    """Metrics of the videos that were read; ties go to the class with the lower number."""
+    """Metrics of the videos that were read. Of equal scores the lower class number wins."""
     classes = scores_VC.shape[1]
     ranked = rank(scores_VC)
     hits = ranked == labels_V[:, None]
@@ -62,14 +65,14 @@ def measure(scores_VC: np.ndarray, labels_V: np.ndarray, asked: int) -> Metrics:
 
 
 def rank(scores_VC: np.ndarray) -> np.ndarray:
-    """Classes from the best score to the worst, int64 [V, C]."""
+    """The classes of each video from the best score to the worst, int64 [V, C]."""
     return np.argsort(-scores_VC, axis=1, kind="stable")
 
 
 def write_predictions(
     path: Path, ids: Sequence[str], labels: np.ndarray, scores_VC: np.ndarray, names: Sequence[str]
 ) -> None:
-    """A row a video: id, its label (empty when it has none), its five best classes and scores."""
+    """One row for each video: id, label (empty if unknown), the best classes and their scores."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         head = [word for i in range(1, TOP + 1) for word in (f"class_{i}", f"score_{i}")]
@@ -80,7 +83,7 @@ def write_predictions(
 
 
 def write_per_class(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
-    """A row a class: videos, correct, accuracy, and the class it is most often taken for."""
+    """One row for each class: videos, correct, accuracy, and its most frequent wrong prediction."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "videos", "correct", "accuracy", "most_confused_with"])
@@ -93,14 +96,14 @@ def write_per_class(path: Path, confusion: np.ndarray, names: Sequence[str]) -> 
 
 
 def shorten(text: str, most: int) -> str:
-    """At most so many letters of both ends, for a picture; dollars are no formula there."""
+    """Text for a picture: at most `most` letters, from both ends, with `$` taken literally."""
     if len(text) > most:
         text = f"{text[: most // 2]}…{text[-((most - 1) // 2) :]}"
     return text.replace("$", r"\$")
 
 
 def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
-    """The confusion matrix, rows normalised, as a PNG; class names where they can be read."""
+    """Draws the confusion matrix with normalised rows as a PNG; names for up to 60 classes."""
     from matplotlib.figure import Figure
 
     classes, names = len(names), [shorten(name, NAME) for name in names]

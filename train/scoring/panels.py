@@ -1,4 +1,4 @@
-"""Pictures of what a model predicts: the paper's Figure 4."""
+"""Pictures of predicted trajectories beside the true ones: the paper's Figure 4."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def draw_panels(
     folder: Path,
     step: int,
 ) -> list[Path]:
-    """The paper's Figure 4 of the clips of `batch`, which is on the device.
+    """Draws Figure 4 for the first clips of `batch`, one clip for each name.
 
-    Written as FOLDER/step-NNNNNNNN-I.png, for as many clips as there are names.
+    Clip I goes to FOLDER/step-NNNNNNNN-I.png; returns these paths. The batch is on the device.
 
-    The model predicts normalised trajectories: to draw them in pixels, the true mean and deviation
+    The model predicts normalised trajectories. To draw them in pixels, the true mean and deviation
     of each masked patch are used, and the caption says so.
     """
     model.eval()
     question = objective.ask(batch)
+    # .forward is not compiled: this batch has another size and would be compiled anew
     predicted = objective.predict(model.forward, question)["position"].float()
     model.train()
     raw = dataclasses.replace(objective.settings, norm="none")
@@ -51,8 +52,8 @@ def draw_panels(
         values = values_BND.reshape(*grid, kept, -1, 2)
         return values.expand(*grid, points, -1, 2).cpu().numpy()
 
-    true, drawn = per_point(true), per_point(drawn)
-    valid = per_point(question.targets["position"][1]).all((-2, -1))
+    true_points, drawn_points = per_point(true), per_point(drawn)
+    valid = np.all(per_point(question.targets["position"][1]), axis=(-2, -1))
     frames = batch["frames"].cpu().numpy()
     mask = batch["mask"].reshape(grid).cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,13 @@ def draw_panels(
     for i, name in enumerate(names):
         caption = f"{name}, step {step}; {_note(objective.settings)}"
         picture = figure4(
-            frames[i], mask[i], true[i], drawn[i], objective.spec, caption, valid=valid[i]
+            frames[i],
+            mask[i],
+            true_points[i],
+            drawn_points[i],
+            objective.spec,
+            caption,
+            valid=valid[i],
         )
         paths.append(folder / f"step-{step:08d}-{i}.png")
         cv2.imwrite(str(paths[-1]), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -68,23 +75,24 @@ def draw_panels(
 
 
 def _note(settings: TargetSettings) -> str:
-    """What a picture must say about how its predictions became pixels."""
+    """The part of the caption that says how the predictions became pixels."""
     uses = {
         "patch": "mean and deviation of each masked patch",
         "step": "mean and deviation of each step of a masked patch",
         "length": "length of each masked trajectory",
     }
-    drawn = f"the true {uses[settings.norm]} used" if settings.norm in uses else "no true ones used"
-    camera = ", motion less the camera's" if settings.camera else ""
-    return f"predictions in pixels: {drawn}{camera}"
+    truth = uses.get(settings.norm)
+    used = f"scaled by the true {truth}" if truth else "not scaled by true values"
+    camera = ", camera motion subtracted" if settings.camera else ""
+    return f"predictions in pixels: {used}{camera}"
 
 
 def to_pixels(
     normalised: Tensor, displacement: Tensor, settings: TargetSettings, points: int
 ) -> Tensor:
-    """Normalised positions [..., D] in pixels, by the moments of the true `displacement` [..., D].
+    """Normalised positions [..., D] in pixels, from the moments of the true `displacement`.
 
-    Undoes `mme_core.clips.contents`' normalisation; D = [K, L, 2].
+    Both are [..., D] with D = K · L · 2. Undoes the normalisation of `mme_core.clips.contents`.
     """
     kept = 1 if settings.merge != "none" else points
     shape = (*displacement.shape[:-1], kept, -1, 2)

@@ -1,4 +1,4 @@
-"""Probes on frozen features: which trial is chosen, by which videos, and its test accuracy."""
+"""Probes on frozen features: choosing a trial on training videos, and its test accuracy."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from train.scoring.probes import AttentiveProbes, LinearProbes, accuracies, trai
 
 @dataclass(frozen=True)
 class Split:
-    """Training rows to learn from and to choose by."""
+    """Rows of the training videos: `learn` to train on, `choose` to choose a trial by."""
 
     learn: Tensor
     choose: Tensor
 
 
 def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> Split:
-    """A share of each class (at least one video where it has two) to choose by, drawn by seed."""
+    """Draws a share of each class to choose by: at least one video of a class with two or more.
+
+    Raises UsageError if no class has two videos.
+    """
     rng = np.random.default_rng([seed, len(labels_N)])
     choose = []
     for label in np.unique(labels_N):
@@ -35,18 +38,21 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> Split:
             choose += rows[: max(1, round(share * len(rows)))].tolist()
     learn = np.setdiff1d(np.arange(len(labels_N)), choose)
     if not len(choose) or not len(learn):
-        raise UsageError("too few training videos to choose by: every class needs two at least")
+        raise UsageError("too few training videos to choose by: each class needs at least two")
     return Split(torch.from_numpy(learn), torch.tensor(sorted(choose)))
 
 
 def draw_shots(labels_N: np.ndarray, shots: int, seed: int) -> Split:
-    """`shots` videos of each class to learn from; the rest of the training videos choose."""
+    """Draws `shots` videos of each class to train on; the other training videos choose.
+
+    Raises UsageError if a class has too few videos.
+    """
     rng = np.random.default_rng([seed, shots])
     classes, counts = np.unique(labels_N, return_counts=True)
     if counts.min() <= shots:
         raise UsageError(
             f"shots={shots}: class number {classes[counts.argmin()]} has {counts.min()} training "
-            "videos, and one must be left to choose by"
+            "videos; it needs at least one more than shots"
         )
     drawn = [rng.permutation(np.flatnonzero(labels_N == c))[:shots] for c in classes]
     learn = np.sort(np.concatenate(drawn))
@@ -56,7 +62,7 @@ def draw_shots(labels_N: np.ndarray, shots: int, seed: int) -> Split:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Test accuracy of what was chosen, and the accuracies of all trials for the record."""
+    """Test accuracy of the chosen trial, and the accuracies of all trials for the record."""
 
     accuracy: float
     chosen: dict[str, float]
@@ -64,7 +70,7 @@ class ProbeResult:
 
 
 class Prober:
-    """Probes on one pair of frozen sets."""
+    """Trains and tests probes on one pair of frozen sets."""
 
     def __init__(self, config: ProbeConfig, train: FrozenSet, val: FrozenSet, classes: int) -> None:
         self.config, self.train, self.val, self.classes = config, train, val, classes
@@ -72,6 +78,7 @@ class Prober:
         self.device = train.pooled.device
 
     def run(self, kind: str) -> ProbeResult:
+        """The result of one probe: linear, attentive or knn."""
         share, seed = self.config.choice_share, self.config.seed
         split = stratified_split(self.train.labels.cpu().numpy(), share, seed)
         if kind == "knn":
@@ -80,13 +87,13 @@ class Prober:
         return self._swept(kind, split, everything)
 
     def few_shot(self, shots: int) -> list[float]:
-        """Test accuracies of the linear probe for several draws of `shots` videos a class."""
+        """Test accuracies of the linear probe for several draws of `shots` videos of each class."""
         labels = self.train.labels.cpu().numpy()
         splits = [draw_shots(labels, shots, draw) for draw in range(self.config.shot_draws)]
         return [self._swept("linear", split, split.learn).accuracy for split in splits]
 
     def _swept(self, kind: str, split: Split, final: Tensor) -> ProbeResult:
-        """Chooses a trial by the split, then trains all on `final` and tests them."""
+        """Chooses a trial by the split, then trains all trials on `final` and tests them."""
         chooser = self._fit(kind, split.learn)
         chosen_by = self._test(chooser, kind, self.train, split.choose)
         best = int(chosen_by.argmax())
@@ -101,6 +108,7 @@ class Prober:
         config = self.config
         torch.manual_seed(config.seed)
         count, width = len(self.trials), self.train.pooled.shape[-1]
+        probes: torch.nn.Module
         if kind == "linear":
             probes = LinearProbes(count, width, self.classes)
         else:
@@ -127,7 +135,9 @@ class Prober:
     def _reader(self, kind: str, data: FrozenSet) -> Callable[[Tensor], Tensor]:
         if kind == "linear":
             return lambda index: data.pooled[index.to(self.device)]
-        return lambda index: data.tokens.read(index).to(self.device)
+        tokens = data.tokens
+        assert tokens is not None  # `probe` extracts them for the attentive probe
+        return lambda index: tokens.read(index).to(self.device)
 
     def _knn(self, split: Split) -> ProbeResult:
         train, labels = self.train.pooled, self.train.labels

@@ -1,7 +1,7 @@
-"""Probes trained for many learning rates and weight decays at once, as one batched computation.
+"""Probes trained with many learning rates and weight decays at once, as one batched computation.
 
-Parameters have a leading axis of trials; trial s learns with its own rate and decay. The loss is
-the sum over the trials, so that their gradients do not meet.
+The first axis of each parameter numbers the trials; each trial has its own learning rate and weight
+decay. The loss is the sum over the trials, so each trial gets its own gradient alone.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ _MLP_RATIO = 4
 
 @dataclass(frozen=True)
 class Trial:
+    """One pair of learning rate and weight decay."""
+
     lr: float
     weight_decay: float
 
 
 def trials(lrs: Sequence[float], weight_decays: Sequence[float]) -> list[Trial]:
+    """All pairs, learning rates first."""
     return [Trial(lr, decay) for lr, decay in itertools.product(lrs, weight_decays)]
 
 
 class LinearProbes(nn.Module):
-    """Batch norm without affine, then S linear heads. Features [B, D] → scores [S, B, C]."""
+    """Batch norm without scale and shift, then S linear heads: [B, D] → scores [S, B, C]."""
 
     def __init__(self, count: int, width: int, classes: int) -> None:
         super().__init__()
@@ -45,10 +48,10 @@ class LinearProbes(nn.Module):
 class AttentiveProbes(nn.Module):
     """S attentive heads: one learned query attends to the tokens; MLP; linear (as in V-JEPA).
 
-    Tokens [B, N, D] → scores [S, B, C]. With a single query its key projection folds into it:
-    q · (W x) = (Wᵀ q) · x, so each of the A attention heads holds one vector of the tokens' width,
-    and values are projected after they have been averaged. Nothing is computed per token but the
-    scores and the average.
+    Tokens [B, N, D] → scores [S, B, C]. With a single query the key projection can be part of it:
+    q · (W x) = (Wᵀ q) · x. So each of the A attention heads holds one vector of the tokens' width.
+    The value projection is linear, so it is applied after the average. The attention scores and the
+    average are then all that is computed for each token.
     """
 
     def __init__(self, count: int, width: int, classes: int, heads: int) -> None:
@@ -83,9 +86,9 @@ class AttentiveProbes(nn.Module):
 
 
 class SweepAdamW:
-    """AdamW whose rate and decay differ along the first axis of every parameter.
+    """AdamW with the learning rate and weight decay of trial s for `parameter[s]`.
 
-    Decay applies to matrices only, as elsewhere: to parameters whose second last axis is not 1.
+    Decay applies to matrices only: to parameters whose second last axis is not 1.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], chosen: Sequence[Trial]) -> None:
@@ -127,7 +130,8 @@ def train_probes(
 ) -> nn.Module:
     """Trains all trials on the same batches: AdamW, cosine to 0. Returns the probes.
 
-    read(indices) gives the inputs of those rows, on the probes' device, where labels are too.
+    read      indices of rows -> the inputs of these rows, on the device of the probes
+    labels_N  int64, on the same device
     """
     order = torch.Generator().manual_seed(seed)
     optimizer = SweepAdamW(list(probes.parameters()), chosen)
