@@ -11,26 +11,28 @@ exit status 75; a second Ctrl-C ends at once with 130.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mme_core.clips.dataset import collate
-from mme_core.errors import MMEError
+from mme_core.errors import MMEError, StoreError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.store.layout import shard_name
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.staging import open_staged
+from train.data.standins import StandIns, collate_full
 from train.data.stores import check_finished, check_spec
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
 from train.engine.loop import Batch, Loop, Task
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
+from train.engine.unread import Unread
 from train.objective.reconstruction import Objective, build_model
 from train.recipes import loading
 from train.recipes.pretraining import PretrainConfig
@@ -73,6 +75,9 @@ class Pretraining:
             seed=config.seed,
             shards=clips.shards if data.shard_shuffle else None,
         )
+        stood_in = StandIns(clips, data.bad_budget)
+        self.loader = make_loader(stood_in, sampler, collate_full, data.workers)
+        self.unread = Unread(data.bad_budget, self._mend)
 
         # What is learnt from them.
         dtype = autocast_dtype(config.precision, ranks.device)
@@ -92,7 +97,7 @@ class Pretraining:
         self.task = Task(
             model=self.model,
             loss=self._loss,
-            batches=make_loader(clips, sampler, collate, data.workers),
+            batches=self._batches(),
             sampler=sampler,
             video_ids=self.store.videos["id"],
             lr_batch=data.batch_size * ranks.world * accumulate,  # clips
@@ -104,6 +109,7 @@ class Pretraining:
             },
             check=self._check,
             evaluate=partial(self._evaluate, held_out) if held_out else None,
+            unread=self.unread,
         )
 
     def run(self) -> int:
@@ -116,12 +122,41 @@ class Pretraining:
             log.say(f"done: {self.config.out}")
         return 0
 
+    def _batches(self) -> Iterator[Batch]:
+        """The loader's batches. Where more clips of one fail than the budget allows, the one before
+        comes again: all processes must take the step after which they stop together.
+
+        Raises StoreError where that is the first batch.
+        """
+        last: Batch | None = None
+        for batch in self.loader:
+            failed = batch.pop("failed")
+            self.unread.add(failed)
+            if not batch:
+                if last is None:
+                    reason = next(iter(failed.values()))
+                    raise StoreError(f"no video can be read: {reason}; {self._mend(failed)}")
+                batch = last
+            last = batch
+            yield batch
+
+    def _mend(self, videos: Collection[int]) -> str:
+        """What makes videos that cannot be read whole again."""
+        names = [shard_name(n) for n in sorted({self.store.videos["shard"][v] for v in videos})]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        text = f"run `mme repair {self.store.url}`, which mends {', '.join(names[:8])}{more}"
+        if self.config.data.frames == "store":
+            return text
+        return f"put back the video files in data.root={self.config.data.root}, or {text}"
+
     def _loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         question = self.objective.ask(batch)
         return self.objective.loss(self.objective.predict(model, question), question)
 
     def _evaluate(self, held_out: HeldOut, step: int, log: RunLog) -> tuple[dict[str, Any], str]:
         row = held_out(self.model, step, log)
+        if "val_loss" not in row:
+            return row, "no clip can be read"
         parts = [
             f"{name} {row[f'val_{name}']:.4f}, best constant {row[f'constant_{name}']:.4f}"
             for name in self.contents

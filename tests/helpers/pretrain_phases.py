@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 
-from mme_core.errors import MMEError
+from mme_core.clips.dataset import ClipDataset
+from mme_core.errors import MMEError, StoreError
 from train.engine.distributed import connect, disconnect
 from train.engine.loop import Loop
 from train.pretrain import Pretraining
@@ -15,6 +16,7 @@ from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
 
 STEP = Loop._step
+READ = ClipDataset.__getitem__
 
 
 def run(ranks, name, *words, before_step=lambda loop, pretraining: None):
@@ -48,6 +50,13 @@ def spoil_a_weight_of_the_loss(loop, pretraining):
     pretraining.objective.weights["position"] = float("nan") if loop.done == 1 else 1.0
 
 
+def read_all_but_two(clips, key):
+    """Videos 1 and 2 cannot be read."""
+    if key[1] in (1, 2):
+        raise StoreError(f"video {key[1]} is damaged")
+    return READ(clips, key)
+
+
 if __name__ == "__main__":
     group = connect("cpu")
     run(group, "two", "data.batch_size=2")
@@ -55,4 +64,7 @@ if __name__ == "__main__":
     run(group, "stopped", "data.batch_size=1", before_step=ask_to_stop)
     run(group, "skipped", "data.batch_size=1", before_step=spoil_a_weight_of_the_loss)
     run(group, "budget", "nonfinite_budget=0", before_step=spoil_a_weight_of_the_loss)
+    ClipDataset.__getitem__ = read_all_but_two
+    run(group, "unread", "data.workers=0")
+    run(group, "unread budget", "data.workers=0", "data.bad_budget=1")
     disconnect()

@@ -75,6 +75,20 @@ def test_a_spent_budget_ends_both(runs):
     assert all("step 2 skipped" in text and "nonfinite_budget=0" in text for text in messages)
 
 
+def test_both_count_the_videos_that_one_of_them_cannot_read(runs):
+    out, results = runs
+    assert {(0, "unread", "0"), (1, "unread", "0")} <= results
+    assert read_metrics(out / "unread")[-1]["bad"] == 2
+
+
+def test_too_many_unread_videos_end_both_at_the_same_step(runs):
+    out, results = runs
+    messages = {text for _, name, text in results if name == "unread budget"}
+    assert len(messages) == 1
+    step = checkpoint.load_last(out / "unread budget", pytest.fail)["step"]
+    assert f"data.bad_budget=1; saved after step {step}" in messages.pop()
+
+
 def test_a_single_process_needs_no_group():
     ranks = distributed.connect("cpu")
     assert ranks.main and ranks.world == 1

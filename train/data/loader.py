@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import select
 import signal
 import sys
@@ -123,11 +124,25 @@ class Loader(DataLoader):
 
 
 def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
+    for batch in _name_killed(batches):
         if isinstance(batch, MMEError):
             del batches  # the error's frames would keep the workers beyond the end of the program
             raise batch
         yield batch
+
+
+def _name_killed(batches: Iterator[Any]) -> Iterator[Any]:
+    """Raises MMEError where a worker was killed; torch has only a RuntimeError for it."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker \(pid", str(error)):
+            raise
+        del batches
+        raise MMEError(
+            "a loader process was killed (out of memory?): lower data.workers or data.batch_size, "
+            "and run the same command again"
+        ) from None
 
 
 def make_loader(

@@ -32,3 +32,12 @@ def on_device(
         for value in moved.values():
             value.record_stream(work)  # its memory belongs to the side stream
         yield moved
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """An event that is over once the device has done all work up to here; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event

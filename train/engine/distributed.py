@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import UsageError
+from mme_core.processes import die_with_parent
 
 # Buffers are constant tables, not worth sending at each step; torch 2.14 renamed the switch.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -67,6 +68,8 @@ def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
     patience  how long a process waits for the others before it gives up; None: torch's default
     Raises UsageError for a device that is not there and for an environment that says only part.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(os.getppid())  # a torchrun that was killed would leave this process
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

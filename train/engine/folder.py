@@ -30,6 +30,7 @@ FREE = (
     "resume",
     "compile",
     "nonfinite_budget",
+    "data.bad_budget",
     "data.batch_size",
     "data.workers",
     "data.stage",

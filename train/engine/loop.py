@@ -26,12 +26,13 @@ from torch.nn.parallel import DistributedDataParallel
 from mme_core.errors import MMEError
 from train.data.sampler import ClipSampler
 from train.engine import checkpoint, folder
-from train.engine.device import on_device
+from train.engine.device import mark, on_device
 from train.engine.distributed import Ranks
 from train.engine.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
 from train.engine.rng import rng_state, seed_all, set_rng_state
 from train.engine.runlog import Meter, RunLog, step_line
 from train.engine.signals import StopRequest
+from train.engine.unread import Unread
 from train.recipes.classification import FinetuneConfig
 from train.recipes.pretraining import PretrainConfig
 
@@ -57,6 +58,7 @@ class Task:
     average        moving average of the weights
     seed_draws     seed the random generators for each micro-batch, as a function of its step
     counts         further numbers for the rows of metrics, kept up to date by the command
+    unread         where the command adds the videos that another one stood in for
     """
 
     model: nn.Module
@@ -74,6 +76,7 @@ class Task:
     average: ModelEmaV3 | None = None
     seed_draws: bool = False
     counts: dict[str, int] = field(default_factory=dict)
+    unread: Unread | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class StepNumbers:
     terms: list[str]  # names of the loss's parts
     figures: dict[str, float]  # of the meter, where the step is logged
     videos: list[Tensor]  # indices of this process' videos
-    values: Tensor  # loss, its parts, stop asked (means over processes), gradient norm, own loss
+    unread: dict[int, str]  # its videos that could not be read, and why
+    values: Tensor  # means over processes (loss, its parts, stop asked, unread), norm, own loss
     ready: torch.cuda.Event | None
 
     def read(self) -> list[float]:
@@ -157,6 +161,8 @@ class Loop:
                 numbers = None
             if stop and not last:  # without the evaluation: who asked may not wait for it
                 self._save()
+                if task.unread:
+                    task.unread.check(self.done)
                 say(f"stopped after step {self.done}; the same command resumes from here")
                 return True
             if evaluates and task.evaluate:
@@ -185,7 +191,8 @@ class Loop:
                 self.scaler.scale(loss / config.optim.accumulate).backward()
             parts = torch.stack([loss, *terms.values()]).detach()
             losses = losses + parts / config.optim.accumulate
-        asked = torch.tensor([float(bool(self.stop))], device=device)
+        unread = task.unread.take() if task.unread else {}
+        asked = torch.tensor([float(bool(self.stop)), float(len(unread))], device=device)
         shared = ranks.sum(torch.cat([losses, asked])) / ranks.world
         parameters = list(task.model.parameters())
         norm = guarded_step(self.optimizer, self.scaler, parameters, shared[0], config.optim.clip)
@@ -193,15 +200,11 @@ class Loop:
         if task.average:
             task.average.update(task.model, step=self.done)
         values = torch.cat([shared, norm[None], losses[:1]]).to("cpu", non_blocking=True)
-        ready = None
-        if device.type == "cuda":
-            ready = torch.cuda.Event()
-            ready.record()
         self.meter.steps += 1
         step, lr = self.done + 1, max(group["lr"] for group in self.optimizer.param_groups)
         logged = step % config.log.every == 0 or step == self.steps
         figures = {**task.counts, **self.meter.read(device)} if logged else {}
-        return StepNumbers(step, lr, list(terms), figures, videos, values, ready)
+        return StepNumbers(step, lr, list(terms), figures, videos, unread, values, mark(device))
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager:
         """Only the last micro-batch of a step sends gradients to the other processes."""
@@ -210,10 +213,14 @@ class Loop:
         return self.model.no_sync()
 
     def _read(self, numbers: StepNumbers | None) -> bool:
-        """Logs a step, or that it was skipped; True where some process was asked to stop."""
+        """Logs a step, or that it was skipped; True where all processes are to stop."""
         if numbers is None:
             return False
-        loss, *terms, asked, norm, own = numbers.read()
+        loss, *terms, asked, failed, norm, own = numbers.read()
+        unread = self.task.unread
+        if unread and failed:
+            for i, text in unread.note(self.ranks.gather(numbers.unread)).items():
+                self.log.warn(f"another video stands in for {self.task.video_ids[i]}: {text}")
         gradient_counts = not self.scaler.is_enabled()  # with fp16 it overflows now and then
         if not math.isfinite(loss) or (gradient_counts and not math.isfinite(norm)):
             self._note_skipped(numbers, guilty=not math.isfinite(own) or math.isfinite(loss))
@@ -226,11 +233,12 @@ class Loop:
                 "lr": numbers.lr,
                 "grad_norm": norm,
                 "skipped": self.skipped,
+                **({"bad": len(unread.known)} if unread else {}),
                 **numbers.figures,
             }
             self.log.row(row)
             self.log.say(step_line(row, self.steps, numbers.terms), f"loss {loss:.4f}")
-        return asked > 0
+        return asked > 0 or (unread is not None and unread.spent)
 
     def _note_skipped(self, numbers: StepNumbers, guilty: bool) -> None:
         """Names the videos of the guilty processes. All processes call it at the same step.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import resource
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from mme_core.errors import MMEError
 from mme_core.terminal import styled
 
 METRICS = "metrics.jsonl"
+WANDB_ID = "wandb_id.txt"
 
 
 class RunLog:
@@ -46,7 +47,7 @@ class RunLog:
     ) -> None:
         self.console = Console(quiet=not main, highlight=False, soft_wrap=True)
         self.path = run / METRICS if main else None
-        self.wandb = _start_wandb(wandb, run, config) if wandb and main else None
+        self.wandb = _start_wandb(wandb, run, config, resumed=after > 0) if wandb and main else None
         if self.path:
             _drop_rows(self.path, after)
 
@@ -155,9 +156,14 @@ def _drop_rows(path: Path, after: int) -> None:
     aside.replace(path)
 
 
-def _start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
+def _start_wandb(project: str, run: Path, config: Mapping[str, Any], resumed: bool) -> Any:
+    """Starts a run at wandb; a resumed run goes on with the one that its folder names."""
     import wandb
 
+    known = run / WANDB_ID
+    if not (resumed and known.exists()):
+        run.mkdir(parents=True, exist_ok=True)
+        known.write_text(uuid.uuid4().hex[:12])
     logged_in = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
     return wandb.init(
         project=project,
@@ -166,5 +172,5 @@ def _start_wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
         config=dict(config),
         mode=os.environ.get("WANDB_MODE", "online" if logged_in else "offline"),
         resume="allow",
-        id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12],
+        id=known.read_text().strip(),
     )

@@ -36,6 +36,9 @@ class DataConfig:
         [], "smallest and largest side of the crop in patches, as [10, 16]; []: off", at_least=1
     )
     flip: bool = setting(True, "mirror half of the clips")
+    bad_budget: int = number(
+        100, "videos that may be unreadable, with others in their place", at_least=0
+    )
     shuffle_frames: bool = setting(False, "put the clip's frames in random order (Figure 3)")
     shard_shuffle: bool = setting(
         False, "shuffle the shards, then the videos of a few: for disks that seek slowly"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from mme_core.store import TargetStore
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import warn_of_overlap
+from train.data.standins import StandIns, collate_readable
 from train.data.stores import check_finished, check_same_spec
 from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks
@@ -58,6 +61,8 @@ class HeldOut:
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)
         self.knn = config.eval.knn if _same_classes(store, val) else 0
+        self._failed: set[str] = set()  # what this process could not read in this check-up
+        self._warned: set[str] = set()
 
     def __call__(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         """Losses and accuracy as a row of metrics; the main process draws the panels.
@@ -71,13 +76,23 @@ class HeldOut:
             return self._evaluate(model, step, log)
 
     def _evaluate(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
+        self._failed = set()
         batches = self._batches(self.val, self.config.eval.clips)
         row = held_out_loss(model, self.objective, self.sizes, batches, self.ranks)
         if self.knn:
-            row["knn"] = self._knn_accuracy(model)
+            row |= self._knn_accuracy(model)
         if self.ranks.main and self.config.eval.panels and "position" in self.sizes:
             self._draw(model, step, log)
+        row["val_bad"] = self._count_failed(log)
         return {name: round(value, 6) for name, value in row.items()}
+
+    def _count_failed(self, log: RunLog) -> int:
+        """How many clips of this check-up no process could read; each is named once a run."""
+        failed = set().union(*self.ranks.gather(self._failed))
+        for text in sorted(failed - self._warned):
+            log.warn(f"left out of the evaluation, since it cannot be read: {text}")
+        self._warned |= failed
+        return len(failed)
 
     def _batches(self, data: ClipDataset, clips: int) -> Iterator[dict[str, Tensor]]:
         """This process' part of the first `clips` clips, in an order that is always the same."""
@@ -90,17 +105,27 @@ class HeldOut:
             endless=False,
             limit=clips,
         )
-        loader = make_loader(data, sampler, collate, self.config.data.workers)
+        clips = StandIns(data, budget=0)
+        loader = make_loader(clips, sampler, collate_readable, self.config.data.workers)
         try:
-            yield from on_device(loader, self.ranks.device)
+            yield from on_device(self._readable(loader), self.ranks.device)
         finally:
             with interrupt_waits():
                 del loader  # its __del__ ends the workers, and would swallow a Ctrl-C
 
-    def _knn_accuracy(self, model: PretrainingModel) -> float:
+    def _readable(self, batches: Iterable[dict[str, Any]]) -> Iterator[Batch]:
+        for batch in batches:
+            self._failed.update(batch.pop("failed").values())
+            if batch:
+                yield batch
+
+    def _knn_accuracy(self, model: PretrainingModel) -> dict[str, float]:
+        """{"knn": accuracy}; {} where there are no clips of one side."""
         train = self._features(model, self.train, self.config.eval.knn_videos)
         val = self._features(model, self.val, self.config.eval.clips)
-        return knn_accuracy(*train, *val, k=self.knn)
+        if not (len(train[1]) and len(val[1])):
+            return {}
+        return {"knn": knn_accuracy(*train, *val, k=self.knn)}
 
     @torch.no_grad()
     def _features(
@@ -120,8 +145,13 @@ class HeldOut:
 
     def _draw(self, model: PretrainingModel, step: int, log: RunLog) -> None:
         order = ClipSampler(len(self.val), 1, seed=self.config.seed, endless=False).order(0)
-        videos = order[: self.config.eval.panels].tolist()
-        batch = to_device(collate([self.val[video] for video in videos]), self.ranks.device)
+        clips = StandIns(self.val, budget=0)
+        items = (clips[0, video][0] for video in order.tolist())
+        samples = list(islice(filter(None, items), self.config.eval.panels))
+        if not samples:
+            return
+        videos = [int(sample["video"]) for sample in samples]
+        batch = to_device(collate(samples), self.ranks.device)
         names = [self.val.store.videos[video]["id"] for video in videos]
         folder = Path(self.config.out) / PICTURES
         draw_panels(model, self.objective, batch, names, folder, step)
@@ -176,6 +206,7 @@ def held_out_loss(
     sizes  {content: D}
     Returns val_loss and val_CONTENT, and constant_loss and constant_CONTENT: the loss of the best
     constant prediction on the same patches. A model that ignores its input cannot do better.
+    Returns {} where there are no batches.
     """
     # For each content: Σ w, Σ w·t and Σ w·t² of each of its D numbers, then Σ clips · loss.
     sums = {
@@ -196,6 +227,8 @@ def held_out_loss(
             total[-1] += terms[name] * count
     model.train()
     everyone = ranks.sum(clips) * objective.hidden
+    if not clips:
+        return {}
     losses = {"val_loss": 0.0, "constant_loss": 0.0}
     for name, total in sums.items():
         weight, first, second = ranks.sum(total)[:-1].reshape(3, -1)

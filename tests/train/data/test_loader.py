@@ -109,6 +109,17 @@ def start_training(demo_store, out):
     return trainer, psutil.Process(trainer.pid).children(recursive=True)
 
 
+def test_a_killed_worker_ends_the_run_with_one_line(demo_store, tmp_path):
+    trainer, descendants = start_training(demo_store, tmp_path / "run")
+    workers = [each for each in descendants if each.ppid() != trainer.pid]
+    workers[0].kill()
+    said = trainer.communicate(timeout=60)[1]
+    assert trainer.returncode == 1 and "out of memory?" in said
+    assert "Traceback" not in said and "leaked" not in said
+    _, alive = psutil.wait_procs(descendants, timeout=30)
+    assert not alive
+
+
 def test_killed_trainer_leaves_no_process_and_no_semaphore(demo_store, tmp_path):
     trainer, descendants = start_training(demo_store, tmp_path / "run")
     assert len(descendants) >= 4  # two workers, their server, the tracker of semaphores

@@ -1,0 +1,144 @@
+"""Clips that cannot be read: named, counted, stood in for, and the run ends in order."""
+
+import shutil
+
+import pytest
+import torch
+from damage import flip_bytes, repair, write_shards
+
+from mme_core.clips.dataset import ClipDataset
+from mme_core.errors import StoreError
+from train import pretrain
+from train.data.standins import StandIns, collate_full, collate_readable
+from train.engine import checkpoint
+from train.engine.distributed import Ranks
+from train.engine.loop import Loop
+from train.engine.runlog import read_metrics
+from train.recipes.loading import load
+from train.recipes.pretraining import PretrainConfig
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def whole(demo_store, tmp_path_factory):
+    """A store of three shards, two videos in each."""
+    return write_shards(demo_store.parent / "videos", tmp_path_factory.mktemp("whole") / "store")
+
+
+@pytest.fixture
+def store(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "store")
+
+
+def training(store, out, *words):
+    fixed = ["log.every=1", "checkpoint.every=100", "norm.floor=0.1"]
+    words = ["--config", "tiny.yaml", f"store={store}", f"out={out}", *fixed, *words]
+    return pretrain.Pretraining(load(PretrainConfig, words, "", ""), CPU)
+
+
+def run(store, out, *words):
+    assert training(store, out, *words).run() == 0
+    return read_metrics(out)
+
+
+def losses(rows):
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_the_same_clip_stands_in_every_time(store):
+    flip_bytes(store, 1)
+    clips = StandIns(ClipDataset(store, frames=4, image_size=32, seed=3), budget=5)
+    sample, failed = clips[7, 2]
+    assert 2 in failed and set(failed) <= {2, 3} and "00001.zarr" in failed[2]
+    number = int(sample["video"])
+    assert number not in (2, 3)
+    again, _ = clips[7, 2]
+    own, none_failed = clips[7, number]
+    assert not none_failed
+    for name, value in own.items():
+        assert torch.equal(sample[name], value) and torch.equal(again[name], value)
+    stand_ins = {int(clips[epoch, 2][0]["video"]) for epoch in range(20)}
+    assert stand_ins == {0, 1, 4, 5}
+
+
+def test_items_without_a_sample_are_replaced_or_left_out(store):
+    flip_bytes(store, 1)
+    clips = StandIns(ClipDataset(store, frames=4, image_size=32), budget=0)
+    items = [clips[0, video] for video in (2, 4, 3)]
+    full, readable = collate_full(items), collate_readable(items)
+    assert full["video"].tolist() == [4, 4, 4] and readable["video"].tolist() == [4]
+    assert set(full["failed"]) == set(readable["failed"]) == {2, 3}
+    assert list(collate_full(items[:1])) == ["failed"]
+
+
+@pytest.mark.parametrize("damage", ["flipped bytes", "removed shard"])
+def test_training_goes_on_without_a_shard(store, tmp_path, capsys, damage):
+    process = training(store, tmp_path / "run", "data.workers=0")
+    if damage == "flipped bytes":
+        flip_bytes(store, 1)
+    else:
+        shutil.rmtree(store / "shards" / "00001.zarr")
+    assert process.run() == 0
+    said = capsys.readouterr().out
+    assert said.count("another video stands in") == 2
+    assert read_metrics(tmp_path / "run")[-1]["bad"] == 2
+
+
+def test_losses_do_not_depend_on_workers_or_a_resume(store, tmp_path, monkeypatch):
+    flip_bytes(store, 1)
+    words = ["optim.steps=12", "checkpoint.every=2"]
+    expected = losses(run(store, tmp_path / "whole", *words, "data.workers=0"))
+    assert losses(run(store, tmp_path / "two", *words, "data.workers=2")) == expected
+
+    step, done = Loop._step, []
+
+    def interrupted(loop, batches):
+        done.append(loop.done)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        return step(loop, batches)
+
+    monkeypatch.setattr(Loop, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training(store, tmp_path / "cut", *words, "data.workers=0").run()
+    monkeypatch.undo()
+    rows = run(store, tmp_path / "cut", *words, "data.workers=0")
+    assert losses(rows) == expected and rows[-1]["bad"] == 2
+
+
+@pytest.mark.parametrize("budget", [0, 1])
+def test_a_spent_budget_saves_and_resumes_after_repair(store, tmp_path, budget):
+    words = ["data.workers=0", f"data.bad_budget={budget}", "optim.steps=40"]
+    flip_bytes(store, 1)
+    with pytest.raises(StoreError) as caught:
+        training(store, tmp_path / "run", *words).run()
+    text = str(caught.value)
+    assert "\n" not in text and f"data.bad_budget={budget}" in text
+    assert f"`mme repair {store}`" in text and "shards/00001.zarr" in text
+    saved = checkpoint.load_last(tmp_path / "run", pytest.fail)["step"]
+    assert 0 < saved < 40 and f"saved after step {saved}" in text
+    repair(store)
+    rows = run(store, tmp_path / "run", *words)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 41))
+    assert rows[-1]["bad"] == 0
+
+
+def test_a_store_without_a_readable_clip_ends_at_once(store, tmp_path):
+    for shard in range(3):
+        flip_bytes(store, shard)
+    with pytest.raises(StoreError, match=r"^no video can be read: [^\n]*mme repair"):
+        training(store, tmp_path / "run", "data.workers=0").run()
+
+
+def test_an_evaluation_leaves_out_what_it_cannot_read(store, whole, tmp_path, capsys):
+    flip_bytes(store, 1)
+    words = [f"val_store={store}", "eval.every=2", "data.workers=0"]
+    rows = run(whole, tmp_path / "run", *words)
+    held_out = [row for row in rows if "val_loss" in row]
+    assert len(held_out) > 1 and {row["val_bad"] for row in held_out} == {2}
+    assert capsys.readouterr().out.count("left out of the evaluation") == 2
+    for shard in (0, 2):
+        flip_bytes(store, shard)
+    row = run(whole, tmp_path / "none", *words)[-1]
+    assert row["val_bad"] == 6 and "val_loss" not in row
