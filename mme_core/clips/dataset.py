@@ -105,7 +105,7 @@ class ClipDataset(Dataset):
     @property
     def sizes(self) -> tuple[int, int]:
         """Smallest and largest side of a crop, patches."""
-        return self.zoom or (self.side, self.side)
+        return (self.zoom[0], self.zoom[1]) if self.zoom else (self.side, self.side)
 
     @property
     def shards(self) -> np.ndarray:

@@ -55,7 +55,8 @@ def augment_clip(
 
     rand_augment is timm's description, such as `rand-m7-n4-mstd0.5-inc1`, or None.
     """
-    top, left, h, w = random_resized_crop_box(*clip_THW3.shape[1:3], scale, rng)
+    height, width = clip_THW3.shape[1:3]
+    top, left, h, w = random_resized_crop_box(height, width, scale, rng)
     clip = resize(clip_THW3[:, top : top + h, left : left + w], size, size)
     if rand_augment:
         clip = rand_augment_clip(clip, rand_augment, int(rng.integers(2**31)))
@@ -77,7 +78,7 @@ def rand_augment_clip(clip_THW3: np.ndarray, description: str, seed: int) -> np.
 @lru_cache
 def rand_augment(description: str) -> RandAugment:
     """timm's transform; raises UsageError for a description that timm does not read."""
-    hparams = {"translate_pct": 0.45, "img_mean": FILL, "interpolation": Image.BICUBIC}
+    hparams = {"translate_pct": 0.45, "img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
     try:
         return rand_augment_transform(description, hparams)
     except (AssertionError, ValueError) as error:

@@ -60,7 +60,7 @@ class TrainClips(Dataset):
                 clip,
                 self.size,
                 rng,
-                scale=tuple(options.scale),
+                scale=(options.scale[0], options.scale[1]),
                 flip=options.flip,
                 rand_augment=options.rand_augment,
             )

@@ -118,7 +118,7 @@ class Loader(DataLoader):
     ends, and the others would die with a traceback.
     """
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         with interrupt_waits():
             return _raise_errors(super().__iter__())
 

@@ -75,9 +75,9 @@ class FileSource:
         self._square_pixels = square_pixels
         self._missing = list(missing)
         self.items = items
-        self.ids = [item.id for item in items]
+        self.ids: Sequence[str] = [item.id for item in items]
         self.labels = np.array([item.label for item in items], np.int64)
-        self.class_names = class_names
+        self.class_names: Sequence[str] = class_names
 
     @property
     def videos(self) -> Videos:
@@ -133,9 +133,9 @@ class StoreSource:
                 "(the folder of its videos)"
             )
         self.store = store
-        self.ids = list(store.videos["id"])
+        self.ids: Sequence[str] = list(store.videos["id"])
         self.labels = np.asarray(store.videos["label"], np.int64)
-        self.class_names = store.class_names
+        self.class_names: Sequence[str] = store.class_names
         self.step = self.stride = store.spec.stride
 
     @property
@@ -190,6 +190,7 @@ def open_source(
             _say(f"{data.dataset}, {split}: {note}")
         lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
         return FileSource(manifest.items, manifest.class_names, missing=lacking)
+    assert store is not None  # one of the two was given
     opened = TargetStore(store)
     check_finished(opened)
     if data.frames == "store":

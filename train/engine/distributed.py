@@ -56,8 +56,9 @@ class Ranks:
         if self.world == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
+        options: dict[str, Any] = {BUFFER_SWITCH: False}
         return DistributedDataParallel(
-            model, device_ids=ids, gradient_as_bucket_view=True, **{BUFFER_SWITCH: False}
+            model, device_ids=ids, gradient_as_bucket_view=True, **options
         )
 
 
@@ -85,7 +86,7 @@ def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
     if world > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
-    return Ranks(rank, world, torch.device(device, local if device == "cuda" else None))
+    return Ranks(rank, world, torch.device(f"cuda:{local}" if device == "cuda" else device))
 
 
 def _read_environment() -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.utils import ModelEmaV3
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import MMEError
-from train.data.sampler import ClipSampler
 from train.engine import checkpoint, folder
 from train.engine.device import mark, on_device
 from train.engine.distributed import Ranks
@@ -37,6 +36,16 @@ from train.recipes.classification import FinetuneConfig
 from train.recipes.pretraining import PretrainConfig
 
 Batch = Mapping[str, Tensor]
+
+
+class Sampler(Protocol):
+    """Which videos the batches hold, and from where on; see `train.data.sampler.ClipSampler`."""
+
+    def __len__(self) -> int: ...
+
+    def state_dict(self, done: int) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> int: ...
 
 
 @dataclass
@@ -64,7 +73,7 @@ class Task:
     model: nn.Module
     loss: Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
     batches: Iterable[Batch]
-    sampler: ClipSampler
+    sampler: Sampler
     video_ids: Sequence[str]
     lr_batch: int
     dtype: torch.dtype

@@ -31,7 +31,7 @@ def make_optimizer(
     if groups is None:
         tokens = [name for name, _ in model.named_parameters() if name.endswith("mask_token")]
         groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=tokens)
-    return torch.optim.AdamW(groups, lr=lr, betas=tuple(config.betas), fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=(config.betas[0], config.betas[1]), fused=True)
 
 
 def layer_of(name: str, depth: int) -> int:
@@ -109,6 +109,9 @@ def guarded_step(
         scaler.step(optimizer)
         scaler.update()
     else:
-        optimizer.found_inf = (~torch.isfinite(loss + norm)).float()
+        # fused AdamW looks for this attribute, which the base class does not declare
+        optimizer.found_inf = (  # type: ignore[attr-defined]
+            ~torch.isfinite(loss + norm)
+        ).float()
         optimizer.step()
     return norm

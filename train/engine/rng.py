@@ -23,8 +23,9 @@ def seed_all(words: list[int]) -> None:
 
 def rng_state() -> dict[str, Any]:
     """The state of the generators, as plain values and tensors."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    state = {
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    keys = np.asarray(keys)
+    state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),

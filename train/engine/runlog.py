@@ -165,12 +165,13 @@ def _start_wandb(project: str, run: Path, config: Mapping[str, Any], resumed: bo
         run.mkdir(parents=True, exist_ok=True)
         known.write_text(uuid.uuid4().hex[:12])
     logged_in = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    mode: Any = os.environ.get("WANDB_MODE", "online" if logged_in else "offline")
     return wandb.init(
         project=project,
         name=run.name,
         dir=run,
         config=dict(config),
-        mode=os.environ.get("WANDB_MODE", "online" if logged_in else "offline"),
+        mode=mode,
         resume="allow",
         id=known.read_text().strip(),
     )

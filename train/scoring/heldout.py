@@ -105,8 +105,8 @@ class HeldOut:
             endless=False,
             limit=clips,
         )
-        clips = StandIns(data, budget=0)
-        loader = make_loader(clips, sampler, collate_readable, self.config.data.workers)
+        readable = StandIns(data, budget=0)
+        loader = make_loader(readable, sampler, collate_readable, self.config.data.workers)
         try:
             yield from on_device(self._readable(loader), self.ranks.device)
         finally:
