@@ -65,7 +65,7 @@ def test_the_run_leaves_its_recipe_metrics_checkpoints_and_pictures(finished, de
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, 11))
     expected = {"step", "epoch", "loss", "position", "shape", "lr", "grad_norm", "clips_per_s"}
-    assert expected | {"data_wait", "memory", "eta", "skipped"} == set(steps[0])
+    assert expected | {"bad", "data_wait", "memory", "eta", "skipped"} == set(steps[0])
     assert steps[0]["loss"] == pytest.approx(steps[0]["position"] + steps[0]["shape"])
     assert steps[2]["epoch"] == pytest.approx(1)
     held_out = [row for row in rows if "val_loss" in row]

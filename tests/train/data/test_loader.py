@@ -89,6 +89,7 @@ def test_what_a_worker_meets_is_the_last_word(demo_store, tmp_path):
     (missing,) = (tmp_path / "store" / "shards" / "00001.zarr" / "position").glob("c*")
     missing.unlink()
     words = ["--config", "tiny.yaml", f"store={store}", f"out={tmp_path / 'run'}"]
+    words += ["data.bad_budget=0"]
     command = [sys.executable, "-m", "mme_core", "pretrain", *words, "device=cpu", "data.workers=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "leaked" not in done.stderr
