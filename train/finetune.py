@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mme_core.errors import UsageError, VideoError
 from mme_core.model import Classifier
 from mme_core.weights.save import save_weights
+from train.data.augment import rand_augment
 from train.data.labelled import TrainClips, collate_train
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
@@ -34,7 +35,7 @@ from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
 from train.objective.classification import SoftLoss, build
 from train.recipes import loading
-from train.recipes.classification import FinetuneConfig, ViewConfig, check
+from train.recipes.classification import FinetuneConfig, ViewConfig
 from train.scoring.evaluation import Evaluation, evaluate, view_plan, write_evaluation
 
 MODEL = "model.safetensors"
@@ -48,6 +49,16 @@ def main(argv: list[str]) -> int:
         return Finetuning(config, ranks).run()
     finally:
         disconnect()
+
+
+def check(config: FinetuneConfig) -> None:
+    """Raises UsageError for values that contradict each other."""
+    if config.augment.rand_augment:
+        rand_augment(config.augment.rand_augment)
+    low, high = config.augment.scale
+    if low > high:
+        raise UsageError(f"augment.scale={config.augment.scale}: the smaller area comes first")
+    videos_per_batch(config.data.batch_size, config.data.crops)
 
 
 class Finetuning:

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from mme_core.clips.requirements import SOURCES
 from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
-from mme_core.errors import UsageError
-from train.data.augment import rand_augment
-from train.data.sampler import videos_per_batch
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import (
     DEVICES,
@@ -128,13 +125,3 @@ class FinetuneConfig:
     eval: FinetuneEvalConfig = field(default_factory=FinetuneEvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
-
-
-def check(config: FinetuneConfig) -> None:
-    """Raises UsageError for values that contradict each other."""
-    if config.augment.rand_augment:
-        rand_augment(config.augment.rand_augment)
-    low, high = config.augment.scale
-    if low > high:
-        raise UsageError(f"augment.scale={config.augment.scale}: the smaller area comes first")
-    videos_per_batch(config.data.batch_size, config.data.crops)
