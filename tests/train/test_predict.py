@@ -62,7 +62,7 @@ def test_wrong_input_is_explained(labelled_set, weights, tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.png"):
         main([video, "--weights", str(weights), "-o", picture])
     twins = [video, str(labelled_set / "val" / "right" / "0.mp4")]
-    with pytest.raises(UsageError, match=r"several pictures would be 0\.png"):
+    with pytest.raises(UsageError, match=r"two pictures would be 0\.png"):
         main([*twins, "--weights", str(weights), "-o", str(tmp_path)])
 
 
