@@ -274,7 +274,7 @@ def test_all_of_a_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
     rename, sync = Path.rename, os.fsync
 
     def note_sync(handle):
-        steps.append(os.readlink(f"/proc/self/fd/{handle}"))
+        steps.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         sync(handle)
 
     def note_rename(path, target):
