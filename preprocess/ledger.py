@@ -93,8 +93,8 @@ class Ledger:
         numbers = shard_numbers(place)
         stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
         ledger.shards = {number for number, stamp in zip(numbers, stamps) if stamp}
-        for row in table:
-            stored = _stored(row, root)
+        for entry in table:
+            stored = _stored(entry, root)
             known = written.get(stored.id)
             ledger._put(known if known and known.shard == stored.shard else stored)
         # The rows at the end may be cut off, if the run was killed just then.

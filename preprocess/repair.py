@@ -112,6 +112,9 @@ class Repair:
         """Copies the new shard beside the damaged one, and then puts it in its place."""
         name = shard_name(number)
         begun = self.place.begin(name)
+        check_owner(self.place, self.token)
+        if begun == name:  # there are no renames: what does not belong must go first
+            self.place.remove(name)
         try:
             for file in sorted(scratch.files(name), key=lambda file: file == MARKER):
                 self.place.write(f"{begun}/{file}", scratch.read(f"{name}/{file}"))
@@ -153,9 +156,9 @@ class Repair:
             known.setdefault(row.shard, []).append(entry)
         _, cached = read_cache(self.place)
         by_index: dict[int, list[Entry]] = {}
-        for row in cached:
-            entry = Entry(row["id"], row["path"], row["label"], True)
-            by_index.setdefault(row["shard"], []).append(entry)
+        for indexed in cached:
+            entry = Entry(indexed["id"], indexed["path"], indexed["label"], True)
+            by_index.setdefault(indexed["shard"], []).append(entry)
         return by_index | known
 
     def _root_of_ledger(self) -> str:
@@ -185,7 +188,7 @@ def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outc
 
 
 def parser() -> argparse.ArgumentParser:
-    description, _, epilog = __doc__.partition("\n\n")
+    description, _, epilog = (__doc__ or "").partition("\n\n")
     made = argparse.ArgumentParser(
         "mme repair",
         description=description,

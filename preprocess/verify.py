@@ -55,7 +55,7 @@ def verify_store(
     left = leftovers(url)
     numbers = [number for number in shard_numbers(place) if shard_name(number) not in left]
     jobs = [(url, number, spec, classes, deep) for number in numbers]
-    reports = _map(jobs, workers)
+    reports: Iterable[ShardReport] = _map(jobs, workers)
     if progress:
         reports = track(reports, "verifying", total=len(jobs))
     report = Report(shards=len(numbers))
@@ -115,7 +115,7 @@ def _check_index(place: Place, spec_hash: str, reports: list[ShardReport]) -> It
         {name: row[name] for name in COLUMNS} == stored for row, stored in zip(rows, table)
     )
     if not same:
-        yield f"{place.at('index.npz')} is not what the shards say; remove it, it is made again"
+        yield f"{place.at('index.npz')} is not what the shards say; `mme repair` writes it anew"
 
 
 def _check_ledger(place: Place, reports: Iterable[ShardReport]) -> Iterator[str]:
@@ -140,7 +140,8 @@ def _check_ledger(place: Place, reports: Iterable[ShardReport]) -> Iterator[str]
     if lost:
         yield (
             f"{place.at(LEDGER)} calls {len(lost)} videos stored that are in no shard "
-            f"({', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}); run `mme flows` again"
+            f"({', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}); `mme repair` "
+            "mends it"
         )
 
 

@@ -20,8 +20,12 @@ from mme_core.store.layout import ArrayLayout, layouts, shard_name
 from mme_core.store.reader import ChunkReader
 from mme_core.store.table import COLUMNS, read_attributes
 
-_KINDS = {"text": str, "int64": int, "float64": (int, float), "list": list}
-_METADATA = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "int64": (int,),
+    "float64": (int, float),
+    "list": (list,),
+}
 
 
 @dataclass
@@ -53,8 +57,9 @@ def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: boo
     except StoreError as error:
         report.problems.append(str(error))
         return report
-    except (KeyError, TypeError) as error:
-        report.problems.append(f"{where}/zarr.json is damaged ({error!r}); remake the shard")
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        damage = f"{where}/zarr.json is damaged ({error!r}); `mme repair` makes it anew"
+        report.problems.append(damage)
         return report
     if report.problems:
         return report  # the arrays cannot be judged by a table that is wrong
@@ -132,12 +137,12 @@ class _ArrayChecks:
         folder = shard_name(self.number)
         expected = {"zarr.json", *self.layouts}
         for name in set(self.place.names(folder)) - expected:
-            yield f"{self.where}/{name} does not belong there; remove it"
+            yield f"{self.where}/{name} does not belong there; `mme repair` removes it"
         for name, layout in self.layouts.items():
             files = -(-self.length(name) // layout.file)
             expected = {"zarr.json", *(layout.key(f).split("/")[1] for f in range(files))}
             for extra in sorted(set(self.place.names(f"{folder}/{name}")) - expected):
-                yield f"{self.where}/{name}/{extra} does not belong there; remove it"
+                yield f"{self.where}/{name}/{extra} does not belong there; `mme repair` removes it"
 
     def metadata(self) -> Iterator[str]:
         """What other readers of Zarr go by must be how the arrays are written."""
@@ -145,16 +150,12 @@ class _ArrayChecks:
             file = f"{shard_name(self.number)}/{name}/zarr.json"
             try:
                 found = json.loads(self.place.read(file))
-            except (OSError, ValueError) as error:
-                yield f"{self.place.at(file)} cannot be read ({error}); remake the shard"
+            except (OSError, ValueError, RecursionError) as error:
+                yield f"{self.place.at(file)} cannot be read ({error}); `mme repair` makes it anew"
                 continue
             expected = _metadata(layout, self.length(name))
-            for key in _METADATA:
-                if found.get(key) != expected[key]:
-                    yield (
-                        f"{self.place.at(file)}: {key} is {found.get(key)}, and should be "
-                        f"{expected[key]}; remake the shard"
-                    )
+            for text in _changes(found, expected):
+                yield f"{self.place.at(file)}: {text}; `mme repair` makes it anew"
 
     def values(self) -> Iterator[str]:
         """Reads every chunk, and looks at what is in it."""
@@ -249,6 +250,16 @@ class _ArrayChecks:
 def _check_finite(rows: np.ndarray, _: int) -> Iterator[str]:
     if not np.isfinite(rows).all():
         yield "numbers that are not finite"
+
+
+def _changes(found: Any, expected: dict[str, Any]) -> Iterator[str]:
+    """What differs between an array's zarr.json and what it should be."""
+    if not isinstance(found, dict):
+        yield "it is no JSON object"
+        return
+    for key in [*expected, *(found.keys() - expected.keys())]:
+        if found.get(key) != expected.get(key):
+            yield f"{key} is {found.get(key)}, and should be {expected.get(key)}"
 
 
 def _metadata(layout: ArrayLayout, length: int) -> dict[str, Any]:

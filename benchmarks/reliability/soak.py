@@ -47,6 +47,8 @@ class Series:
         """One more sample; of several at the same number the largest counts."""
         with suppress(psutil.NoSuchProcess):
             memory, files = process.memory_info().rss / 1e6, process.num_fds()
+            if not memory:
+                return  # it has ended, and its parent has not collected it yet
             if self.done and self.done[-1] == done:
                 self.megabytes[-1] = max(self.megabytes[-1], memory)
                 self.files[-1] = max(self.files[-1], files)

@@ -47,7 +47,7 @@ class Place(Protocol):
         """Returns bytes start … end − 1, or fewer where the file is shorter."""
         ...
 
-    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
+    def write(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> None:
         """Replaces the whole file. A reader sees either the old content or the new content.
 
         `data` may be given in parts. On a disk they need not fit in memory together.
@@ -158,7 +158,7 @@ class LocalPlace:
         with (self._path / name).open("rb", buffering=0) as file:
             return os.pread(file.fileno(), end - start, start)
 
-    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
+    def write(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> None:
         aside = self._write_aside(name, data)
         try:
             aside.replace(self._path / name)
@@ -171,13 +171,13 @@ class LocalPlace:
         aside = self._write_aside(name, data)
         try:
             os.link(aside, self._path / name)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # or a cleaner took the file written aside
             return False
         finally:
-            aside.unlink()
+            aside.unlink(missing_ok=True)
         return True
 
-    def _write_aside(self, name: str, data: bytes | Iterable[bytes]) -> Path:
+    def _write_aside(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> Path:
         target = self._path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

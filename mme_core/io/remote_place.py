@@ -64,7 +64,7 @@ class RemotePlace:
         with errors_named(self.at(name)):
             return fs.cat_file(path, start=start, end=end)
 
-    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
+    def write(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> None:
         fs, path = self._find(name)
         try:
             with errors_named(self.at(name)):

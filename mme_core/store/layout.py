@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import google_crc32c
@@ -26,6 +27,7 @@ LOCK = "flows.lock"  # in a store while stage 1 writes it, or after it was kille
 FILE_TUBELETS = 128
 SMALL_FILE_TUBELETS = 2048  # of the arrays with under a kilobyte a tubelet: fewer files
 CHUNK_TUBELETS = 4
+SMALL_CHUNK_TUBELETS = 64
 FRAME_CHUNK = 1 << 16  # bytes
 FRAME_FILE = 1 << 24
 INDEX_ENTRY = 16  # bytes a chunk in a file's index: offset and size, uint64
@@ -69,18 +71,18 @@ class ArrayLayout:
         """Arguments for `zarr.create_array`, all but the store."""
         from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
-        packers = {
+        packers: dict[str, list[Any]] = {
             "zstd": [ZstdCodec(level=1)],
             "bits": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
             "none": [],
-        }[self.packing]
+        }
         return {
             "shape": (0, *self.row),
             "shards": (self.file, *self.row),
             "chunks": (self.chunk, *self.row),
             "dtype": self.dtype,
             "filters": [TransposeCodec(order=self.order)] if self.order else None,
-            "compressors": [*packers, Crc32cCodec()],
+            "compressors": [*packers[self.packing], Crc32cCodec()],
             "fill_value": 0,
             # One level of names: the default makes a directory an axis.
             "chunk_key_encoding": {"name": "default", "separator": "."},
@@ -94,23 +96,23 @@ def layouts(spec: TargetSpec) -> dict[str, ArrayLayout]:
     P, K, L, bins = spec.patches, spec.points, spec.length, spec.hog_bins
     int8, float32, int64 = np.dtype("int8"), np.dtype("<f4"), np.dtype("<i8")
     uint8 = np.dtype("uint8")
-    large = {"chunk": CHUNK_TUBELETS, "file": FILE_TUBELETS}
-    small = {"chunk": 16 * CHUNK_TUBELETS, "file": SMALL_FILE_TUBELETS}
+    large = partial(ArrayLayout, chunk=CHUNK_TUBELETS, file=FILE_TUBELETS)
+    small = partial(ArrayLayout, chunk=SMALL_CHUNK_TUBELETS, file=SMALL_FILE_TUBELETS)
     arrays = [
-        ArrayLayout("position", int8, (P, P, K, L, 2), **large),
-        ArrayLayout("shape", int8, (P, P, K, L, bins), **large),
-        ArrayLayout("moments", float32, (P, P, 6), **large, packing="bits", order=(3, 0, 1, 2)),
-        ArrayLayout("valid", uint8, (P, P), **small),
-        ArrayLayout("pts", int64, (TUBELET,), **small),
+        large("position", int8, (P, P, K, L, 2)),
+        large("shape", int8, (P, P, K, L, bins)),
+        large("moments", float32, (P, P, 6), packing="bits", order=(3, 0, 1, 2)),
+        small("valid", uint8, (P, P)),
+        small("pts", int64, (TUBELET,)),
     ]
     if spec.frames != "none":
-        frames = {name: TUBELET * count for name, count in small.items()}
+        chunk, file = TUBELET * SMALL_CHUNK_TUBELETS, TUBELET * SMALL_FILE_TUBELETS
         arrays += [
             ArrayLayout("frames", uint8, (), FRAME_CHUNK, FRAME_FILE, packing="none"),
-            ArrayLayout("frame_ends", int64, (), **frames),
+            ArrayLayout("frame_ends", int64, (), chunk, file),
         ]
     if spec.camera != "none":
-        arrays.append(ArrayLayout("homography", float32, (L, 3, 3), **small))
+        arrays.append(small("homography", float32, (L, 3, 3)))
     return {layout.name: layout for layout in arrays}
 
 
@@ -128,8 +130,8 @@ def decode_chunk(layout: ArrayLayout, data: np.ndarray) -> np.ndarray:
         unpack = zstd.decompress if layout.packing == "zstd" else blosc.decompress
         try:
             body = unpack(body)
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
+        except (RuntimeError, MemoryError) as error:  # it may declare any size
+            raise ValueError(str(error) or "it declares more than there is memory") from error
     if len(body) != size:
         raise ValueError(f"{len(body)} bytes where there should be {size}")
     flat = np.frombuffer(body, layout.dtype)
@@ -154,9 +156,5 @@ def shard_name(number: int) -> str:
 
 
 INDEX = "index.npz"
-
-
 STORE = "store.json"
-
-
 LEDGER = "ledger.jsonl"

@@ -8,7 +8,7 @@ clip needs seven arrays. The format is simple enough to read directly: a file en
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -35,11 +35,8 @@ class ChunkReader:
         self.place = place
         self._index = functools.lru_cache(_CACHED_INDICES)(self._load_index)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"place": self.place}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["place"])
+    def __reduce__(self) -> tuple[type[ChunkReader], tuple[Source]]:
+        return ChunkReader, (self.place,)
 
     def rows(self, shard: int, layout: ArrayLayout, start: int, stop: int) -> np.ndarray:
         """Rows start … stop − 1 of an array, [stop − start, *row].
@@ -108,5 +105,5 @@ class ChunkReader:
         name = shard_name(shard)
         return StoreError(
             f"{self.place.at(name)}: array '{layout.name}', rows {rows} "
-            f"({layout.key(file)}): {reason}; remove {name} and run `mme flows` again to remake it"
+            f"({layout.key(file)}): {reason}; `mme repair` makes {name} anew"
         )

@@ -163,7 +163,8 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
     cached_stamps, cached = read_cache(place)
     if cached_stamps == finished:
         return cached
-    bounds = np.searchsorted(cached["shard"], [numbers, np.add(numbers, 1)])
+    lowest = np.array(numbers, np.int64)
+    bounds = np.searchsorted(cached["shard"], np.stack([lowest, lowest + 1]))
     known = {
         number: cached.part(low, high)
         for number, low, high in zip(numbers, *bounds)
@@ -187,7 +188,7 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
         if attributes["spec_hash"] != spec_hash:
             raise StoreError(
                 f"{where} was made with another specification ({attributes['spec_hash']}) than "
-                f"store.json says ({spec_hash}); remove that shard and run `mme flows` again"
+                f"store.json says ({spec_hash}); `mme repair` makes it anew"
             )
         rows = [{**row, "shard": number} for row in attributes["videos"]]
         return _lean(VideoTable.from_rows(rows))
@@ -227,7 +228,7 @@ def _write_cache(place: Place, stamps: dict[int, str], table: VideoTable) -> Non
         column = table[name]
         packed[name] = column if kind in ("int64", "float64") else _bytes(json.dumps(list(column)))
     buffer = io.BytesIO()
-    np.savez(buffer, **packed)
+    np.savez(buffer, **packed)  # type: ignore[arg-type]  # its stub has only `allow_pickle`
     data = buffer.getbuffer()
     try:
         # zip readers look for the archive's end, and pass over what follows it

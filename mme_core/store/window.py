@@ -23,7 +23,10 @@ try:
 except ImportError:
 
     def decode_jpeg(jpeg: bytes) -> np.ndarray:  # the same pixels; takes a sixth longer
-        return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError("not a JPEG image")
+        return image
 
 
 def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
@@ -172,7 +175,7 @@ class Window:
     def flip(self) -> Window:
         """The mirror image (left and right exchanged): an index permutation and a sign."""
         order = flip_points(self.spec.points)
-        displacement = self.displacement[:, :, ::-1, order] * np.float32([-1, 1])
+        displacement = self.displacement[:, :, ::-1, order] * np.array([-1, 1], np.float32)
         frames, homography = self.frames, self.homography
         if frames is not None:
             frames = frames[:, :, ::-1]

@@ -7,6 +7,7 @@ on an object store, where there is no renaming, readers ignore a shard without t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,16 @@ from zarr.storage import MemoryStore
 
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TargetSpec
-from mme_core.store.layout import FORMAT, ArrayLayout, layouts, shard_name
+from mme_core.store.layout import (
+    FORMAT,
+    INDEX,
+    LEDGER,
+    LOCK,
+    STORE,
+    ArrayLayout,
+    layouts,
+    shard_name,
+)
 from mme_core.store.seal import blank, seal
 from mme_core.targets import round_moments
 
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
 MARKER = "zarr.json"  # of a shard: written last, and read first
+# A place writes a file under such a name, and renames it then.
+_FILES = "|".join(map(re.escape, (STORE, LEDGER, INDEX, LOCK)))
+_ASIDE = re.compile(rf"\.({_FILES})(\.\w+)?\.[0-9a-f]{{32}}")
 
 
 class ShardWriter:
@@ -98,6 +111,7 @@ class ShardWriter:
         if "frames" in self._arrays:
             self._append_frames(tubelet.frames)
         if "homography" in self._arrays:
+            assert tubelet.homography is not None  # the specification asks for it
             self._arrays["homography"].extend(tubelet.homography[None])
         self._tubelets += 1
 
@@ -240,14 +254,15 @@ class _ArrayWriter:
 
 
 def leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Folders that hold no shard, relative to the store, sorted.
+    """Folders that hold no shard, and files written aside, relative to the store, sorted.
 
     Their writers never finished, or a power cut took the content of their files.
     """
     place = open_place(url)
+    asides = [name for name in place.names() if _ASIDE.fullmatch(name)]
     unfinished = place.unfinished("shards", MARKER)
     hollow = [name for name in place.names("shards") if _is_hollow(place, f"shards/{name}")]
-    return [f"shards/{name}" for name in sorted({*unfinished, *hollow})]
+    return asides + [f"shards/{name}" for name in sorted({*unfinished, *hollow})]
 
 
 def _is_hollow(place: Place, folder: str) -> bool:

@@ -3,12 +3,15 @@
 import json
 import shutil
 
+import fsspec
 import pytest
 from small_files import SPEC, write_tree
 
 from mme_core import cli
+from mme_core.io.place import open_place
 from mme_core.store import TargetStore
 from mme_core.store.layout import INDEX, LEDGER, shard_name
+from preprocess.lock import StoreLock
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +122,40 @@ def test_a_repaired_store_can_be_read(store):
     opened = TargetStore(store)
     for video in range(len(opened.videos)):
         opened.read(video, 0, 1)
+
+
+def test_a_store_behind_a_url_is_repaired(made, tmp_path):
+    url = f"memory://{tmp_path}/store"
+    fs, top = fsspec.core.url_to_fs(url)
+    fs.put(str(made[1]), top, recursive=True)
+    damaged = next(path for path in fs.find(f"{top}/{shard_name(1)}/shape") if "c.0" in path)
+    fs.pipe_file(damaged, fs.cat_file(damaged)[:-1])
+    fs.pipe_file(f"{top}/{shard_name(0)}/extra", b"x")
+    assert cli.main(["repair", url]) == 0
+    found = {path[len(top) + 1 :]: fs.cat_file(path) for path in fs.find(f"{top}/shards")}
+    assert found == contents(made[1])
+
+
+def test_repair_is_refused_while_a_driver_works(store, capsys):
+    flip(chunk(store))
+    before = contents(store)
+    with StoreLock(open_place(store)):
+        assert cli.main(["repair", str(store)]) == 1
+    assert "is being written by process" in capsys.readouterr().err
+    assert contents(store) == before
+
+
+def test_a_store_made_with_a_plugin_is_repaired(made, tmp_path, monkeypatch):
+    (tmp_path / "still_plugin.py").write_text(
+        "import numpy as np\n\n\ndef flow(first, second):\n"
+        "    return np.zeros((*first.shape[:2], 2), np.float32)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "folder", "--root", str(made[0]), "--serial", "--store", "plugged"]
+    spec = [word for word in SPEC if not word.startswith("spec.flow=")]
+    assert cli.main(["flows", *words, *spec, "spec.flow=still_plugin:flow"]) == 0
+    plugged = tmp_path / "plugged"
+    before = contents(plugged)
+    shutil.rmtree(plugged / shard_name(1))
+    assert cli.main(["repair", "plugged"]) == 0
+    assert contents(plugged) == before

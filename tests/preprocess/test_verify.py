@@ -117,6 +117,12 @@ def test_an_array_that_other_readers_would_misread(store):
     file = store / "shards/00001.zarr/shape/zarr.json"
     change_json(file, lambda v: v["shape"].__setitem__(0, 5))
     assert "shape/zarr.json: shape is [5," in only(store)
+    change_json(file, lambda v: v["shape"].__setitem__(0, 6))
+    change_json(file, lambda v: v.update(node_type="brray"))
+    assert "node_type is brray, and should be array; `mme repair`" in only(store)
+    for text in ("7", "[" * 100_000):
+        file.write_text(text)
+        assert "shape/zarr.json" in only(store)
     file.unlink()
     assert "cannot be read" in only(store)
 

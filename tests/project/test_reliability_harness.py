@@ -62,3 +62,10 @@ def test_killed_training_ends_with_the_same_numbers():
 def test_long_run_is_measured():
     _, output = storm("soak", "--videos", 60, "--windows", 1000)
     assert len(re.findall(r"MB and [+-]\d+\.\d+ files for 1000", output)) == 4
+
+
+@pytest.mark.slow
+def test_two_drivers_never_share_a_store():
+    status, output = storm("two_drivers", "--rounds", 2, "--locks", 10)
+    assert status == 0, output
+    assert output.count("kept") == 4

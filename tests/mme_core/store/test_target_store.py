@@ -2,9 +2,11 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import struct
 from pathlib import Path
 
 import fsspec
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -283,10 +285,17 @@ def flip_bit(path, offset):
 def test_a_changed_byte_is_found_wherever_it_is_read(name, copied):
     flip_bit(chunk_file(copied, name), 9)
     store = TargetStore(copied)
-    message = f"00001.zarr: array '{name}', rows 0–.*remove shards/00001.zarr and run"
+    message = f"00001.zarr: array '{name}', rows 0–.*`mme repair` makes shards/00001.zarr"
     with pytest.raises(StoreError, match=message):
         store.read(2, 0, 6)
     assert len(store.read(0, 0, 8).valid) == 8  # other shards are as they were
+
+
+def test_a_chunk_that_declares_a_terabyte_is_damage():
+    packed = struct.pack("<4sBQ", b"\x28\xb5\x2f\xfd", 0xE0, 2**40) + bytes([1, 0, 0])
+    data = packed + google_crc32c.value(packed).to_bytes(4, "little")
+    with pytest.raises(ValueError, match=r"more than there is memory"):
+        layout.decode_chunk(layout.layouts(SPEC)["valid"], np.frombuffer(data, np.uint8))
 
 
 @pytest.mark.parametrize("damage", ["index", "cut off", "empty", "gone"])

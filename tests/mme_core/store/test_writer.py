@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -246,6 +247,17 @@ def test_constant_patches_keep_their_moments_finite():
     np.testing.assert_allclose(rounded, moments, atol=1e-6)
 
 
+def test_files_that_a_killed_writer_left_aside_are_removed(tmp_path):
+    url = make_store(tmp_path / "store", [{"a": 2}])
+    kept = names(url)
+    tail = 32 * "0"
+    asides = [f".ledger.jsonl.{tail}", f".flows.lock.{tail}.{tail}", f".index.npz.{tail}"]
+    for name in asides:
+        (url / name).write_text("half a row")
+    assert remove_leftovers(url) == sorted(asides)
+    assert names(url) == kept
+
+
 def test_a_hollow_shard_is_no_shard(tmp_path):
     """After a power cut files may have their names and no content."""
     url = make_store(tmp_path / "store", [{"a": 2}, {"b": 2}])
@@ -254,3 +266,25 @@ def test_a_hollow_shard_is_no_shard(tmp_path):
     assert leftovers(url) == [shard_name(1)]
     (url / shard_name(1) / "zarr.json").write_bytes(bytes(100))
     assert list(TargetStore(url).videos["id"]) == ["a"]
+
+
+def test_all_of_a_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
+    """So that a power cut leaves no hollow shard."""
+    steps = []
+    rename, sync = Path.rename, os.fsync
+
+    def note_sync(handle):
+        steps.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    def note_rename(path, target):
+        inside = {str(each) for each in [path, *path.rglob("*")]}
+        assert inside <= set(steps)
+        steps.append("rename")
+        return rename(path, target)
+
+    url = make_store(tmp_path / "store", [])
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    write_shard(url, 0, {"a": 2})
+    assert steps[-2:] == ["rename", str(url / "shards")]
