@@ -11,6 +11,7 @@ message is one line with a JSON object:
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import socket
@@ -45,7 +46,15 @@ def main(argv: list[str]) -> int:
             except Exception as error:  # a bug of this program, not a fault of a video
                 traceback.print_exc()
                 report({"error": ["MMEError", f"internal error: {type(error).__name__}: {error}"]})
+            _give_back_memory()
     return 0
+
+
+def _give_back_memory() -> None:
+    """glibc keeps what videos of many sizes have freed: tens of MB more for each hundred videos."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 if __name__ == "__main__":

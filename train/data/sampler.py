@@ -128,9 +128,10 @@ class ClipSampler(Sampler):
         """
         for name, mine in self._identity().items():
             if state[name] != mine:
+                mend = "; if a shard is missing, `mme repair STORE` makes it anew"
                 raise UsageError(
                     f"the checkpoint's data order cannot be continued: {name} is {mine} here and "
-                    f"was {state[name]} there"
+                    f"was {state[name]} there{mend if name == 'videos' else ''}"
                 )
         micro = self.batch_size * self.world
         if state["drawn"] % micro:
