@@ -12,7 +12,7 @@ stop with exit status 75; a second Ctrl-C ends at once with 130.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ class Finetuning:
             self._finish(loop)
         return 0
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch]:
         """The loader's batches. Warns of each video that another one of its batch stands in for.
 
         Raises VideoError for a batch without any video that can be read.

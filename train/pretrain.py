@@ -11,7 +11,7 @@ exit status 75; a second Ctrl-C ends at once with 130.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from functools import partial
 from typing import Any
 
@@ -122,7 +122,7 @@ class Pretraining:
             log.say(f"done: {self.config.out}")
         return 0
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch]:
         """The loader's batches. Where more clips of one fail than the budget allows, the one before
         comes again: all processes must take the step after which they stop together.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -135,14 +136,17 @@ def _name_killed(batches: Iterator[Any]) -> Iterator[Any]:
     """Raises MMEError where a worker was killed; torch has only a RuntimeError for it."""
     try:
         yield from batches
+        return
     except RuntimeError as error:
         if not re.match(r"DataLoader worker \(pid", str(error)):
             raise
-        del batches
-        raise MMEError(
-            "a loader process was killed (out of memory?): lower data.workers or data.batch_size, "
-            "and run the same command again"
-        ) from None
+    # Here, and not in the `except`: an error's frames keep the loader, and its semaphores, alive.
+    del batches
+    gc.collect()
+    raise MMEError(
+        "a loader process was killed (out of memory?): lower data.workers or data.batch_size, "
+        "and run the same command again"
+    )
 
 
 def make_loader(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,7 +72,7 @@ class Task:
 
     model: nn.Module
     loss: Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
-    batches: Iterable[Batch]
+    batches: Generator[Batch]
     sampler: Sampler
     video_ids: Sequence[str]
     lr_batch: int
@@ -130,7 +130,11 @@ class Loop:
     def begin(self) -> Iterator[RunLog]:
         """Locks the run's folder, restores its newest checkpoint and opens its log."""
         warnings: list[str] = []
-        with folder.lock(self.out, self.ranks, warnings.append), self.stop:
+        with (
+            folder.lock(self.out, self.ranks, warnings.append),
+            self.stop,
+            contextlib.closing(self.task.batches),  # ends the loader's processes
+        ):
             state = checkpoint.load_last(self.out, warnings.append)
             if state is not None:
                 self._restore(state)

@@ -61,8 +61,8 @@ class HeldOut:
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)
         self.knn = config.eval.knn if _same_classes(store, val) else 0
-        self._failed: set[str] = set()  # what this process could not read in this check-up
-        self._warned: set[str] = set()
+        self._failed: dict[int, str] = {}  # videos that this process could not read this time
+        self._warned: set[int] = set()
 
     def __call__(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         """Losses and accuracy as a row of metrics; the main process draws the panels.
@@ -76,7 +76,7 @@ class HeldOut:
             return self._evaluate(model, step, log)
 
     def _evaluate(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
-        self._failed = set()
+        self._failed = {}
         batches = self._batches(self.val, self.config.eval.clips)
         row = held_out_loss(model, self.objective, self.sizes, batches, self.ranks)
         if self.knn:
@@ -87,11 +87,13 @@ class HeldOut:
         return {name: round(value, 6) for name, value in row.items()}
 
     def _count_failed(self, log: RunLog) -> int:
-        """How many clips of this check-up no process could read; each is named once a run."""
-        failed = set().union(*self.ranks.gather(self._failed))
-        for text in sorted(failed - self._warned):
-            log.warn(f"left out of the evaluation, since it cannot be read: {text}")
-        self._warned |= failed
+        """Number of clips that no process could read this time. Each is named once in a run."""
+        failed = {
+            video: text for part in self.ranks.gather(self._failed) for video, text in part.items()
+        }
+        for video in sorted(failed.keys() - self._warned):
+            log.warn(f"left out of the evaluation, since it cannot be read: {failed[video]}")
+        self._warned |= failed.keys()
         return len(failed)
 
     def _batches(self, data: ClipDataset, clips: int) -> Iterator[dict[str, Tensor]]:
@@ -115,7 +117,7 @@ class HeldOut:
 
     def _readable(self, batches: Iterable[dict[str, Any]]) -> Iterator[Batch]:
         for batch in batches:
-            self._failed.update(batch.pop("failed").values())
+            self._failed |= batch.pop("failed")
             if batch:
                 yield batch
 
