@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import re
@@ -140,9 +139,7 @@ def _name_killed(batches: Iterator[Any]) -> Iterator[Any]:
     except RuntimeError as error:
         if not re.match(r"DataLoader worker \(pid", str(error)):
             raise
-    # Here, and not in the `except`: an error's frames keep the loader, and its semaphores, alive.
-    del batches
-    gc.collect()
+    del batches  # and not in the `except`: an error's frames keep the loader alive
     raise MMEError(
         "a loader process was killed (out of memory?): lower data.workers or data.batch_size, "
         "and run the same command again"
