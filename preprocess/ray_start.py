@@ -35,7 +35,6 @@ _EVERYWHERE = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Else Ray would upload the current folder, with all its data, under `uv run`.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
 }
 _ALONE = {
     # With 0, Ray uses the loopback address on every system.
