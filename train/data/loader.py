@@ -62,6 +62,8 @@ def _context(preload: str) -> BaseContext:
 
 
 def _start_worker(trainer: int, worker: int) -> None:
+    # Locks of libraries (Blosc makes one) then have no name that a killed worker leaves behind.
+    multiprocessing.set_start_method("fork", force=True)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     sys.excepthook = _hook
@@ -132,12 +134,19 @@ def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _name_killed(batches: Iterator[Any]) -> Iterator[Any]:
-    """Raises MMEError where a worker was killed; torch has only a RuntimeError for it."""
+    """Raises MMEError where a worker was killed.
+
+    torch has a RuntimeError for it. A worker that is killed while it hands over a batch breaks the
+    connection, and torch may notice that before it knows why.
+    """
     try:
         yield from batches
         return
     except RuntimeError as error:
-        if not re.match(r"DataLoader worker \(pid", str(error)):
+        if not re.match(r"DataLoader worker \(pid|Pin memory thread exited", str(error)):
+            raise
+    except (ConnectionError, EOFError) as error:
+        if "in DataLoader worker" in str(error):  # the data set's own error
             raise
     del batches  # and not in the `except`: an error's frames keep the loader alive
     raise MMEError(

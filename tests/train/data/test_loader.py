@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mme_core import cli
 from mme_core.cores import usable_cores
+from mme_core.errors import MMEError
 from mme_core.processes import ONE_THREAD
 from train.data import loader as workers
 from train.data.loader import Loader, make_loader, worker_options
@@ -116,9 +117,33 @@ def test_a_killed_worker_ends_the_run_with_one_line(demo_store, tmp_path):
     workers[0].kill()
     said = trainer.communicate(timeout=60)[1]
     assert trainer.returncode == 1 and "out of memory?" in said
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "leaked" not in said
     _, alive = psutil.wait_procs(descendants, timeout=30)
     assert not alive
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("DataLoader worker (pid 1) died"), ConnectionResetError(104, "reset")],
+)
+def test_lost_connection_counts_as_a_killed_worker(monkeypatch, error):
+    def lose(_):
+        raise error
+        yield
+
+    monkeypatch.setattr(DataLoader, "__iter__", lose)
+    with pytest.raises(MMEError, match="out of memory"):
+        next(iter(Loader(Environment())))
+
+
+def test_connection_error_of_the_data_set_is_raised(monkeypatch):
+    def fail(_):
+        raise ConnectionResetError("Caught ConnectionResetError in DataLoader worker process 0.")
+        yield
+
+    monkeypatch.setattr(DataLoader, "__iter__", fail)
+    with pytest.raises(ConnectionResetError):
+        next(iter(Loader(Environment())))
 
 
 def test_killed_trainer_leaves_no_process_and_no_semaphore(demo_store, tmp_path):
