@@ -201,6 +201,7 @@ class Finetuning:
         )
         write_evaluation(out, result, self.sources.val)
         loop.log_evaluation(_metrics("final", result), str(result))
+        self.log.picture(loop.done, "confusion", out / "confusion.png")
         self.log.say(f"written to {out}: {MODEL}, evaluation.json, predictions.csv, pictures")
 
     @property

@@ -33,7 +33,7 @@ def test_names_are_no_markup(name):
 
 
 def test_a_runs_log_prints_names_as_they_are(tmp_path, capsys):
-    log = RunLog(tmp_path, True, {})
+    log = RunLog(tmp_path, True)
     for name in NAMES:
         log.say(f"out={name}")
         log.warn(f"unreadable: {name}")
@@ -54,7 +54,7 @@ def test_errors_are_one_visible_line(monkeypatch, capsys):
 
 
 def test_some_words_of_a_log_stand_out(tmp_path):
-    log = RunLog(tmp_path, True, {})
+    log = RunLog(tmp_path, True)
     log.console = Console(file=(out := io.StringIO()), force_terminal=True, color_system="standard")
     log.say("step 1  loss 0.5  [x]", "loss 0.5")
     assert out.getvalue() == "step 1  \x1b[1mloss 0.5\x1b[0m  [x]\n"

@@ -14,6 +14,7 @@ from typing import IO, Any
 from mme_core.errors import UsageError
 from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
+from train.engine.writers import start_writers
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig
 from train.recipes.pretraining import PretrainConfig
@@ -149,9 +150,9 @@ def open_log(
     ranks.gather(None)  # every process has read the folder before the main one writes into it
     if ranks.main:
         write_config(config)
-    project = config.log.project if config.log.wandb else None
-    recipe = loading.to_dict(config)
-    log = RunLog(Path(config.out), ranks.main, recipe, wandb=project, after=done)
+    run, recipe = Path(config.out), loading.to_dict(config)
+    writers = start_writers(config.log, run, recipe, done) if ranks.main else []
+    log = RunLog(run, ranks.main, writers, after=done)
     for text in warnings:
         log.warn(text)
     return log

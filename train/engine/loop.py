@@ -249,7 +249,7 @@ class Loop:
                 **({"bad": len(unread.known)} if unread else {}),
                 **numbers.figures,
             }
-            self.log.row(row)
+            self.log.row(row, system=numbers.figures)
             self.log.say(step_line(row, self.steps, numbers.terms), f"loss {loss:.4f}")
         return asked > 0 or (unread is not None and unread.spent)
 
@@ -273,7 +273,8 @@ class Loop:
         self.log.warn(text)
 
     def log_evaluation(self, row: Mapping[str, Any], text: str) -> None:
-        self.log.row({"step": self.done, "epoch": self.done / self.steps_per_epoch, **row})
+        row = {"step": self.done, "epoch": self.done / self.steps_per_epoch, **row}
+        self.log.row(row, group="held-out")
         self.log.say(f"held out after step {self.done}: {text}", "held out")
 
     def _save(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, a line for each logged step, and wandb on request."""
+"""What a run reports: metrics.jsonl, a line for each logged step, and to writers on request."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 import resource
 import sys
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from rich.text import Text
 
 from mme_core.errors import MMEError
 from mme_core.terminal import styled
+from train.engine.writers import Writer
 
 METRICS = "metrics.jsonl"
-WANDB_ID = "wandb_id.txt"
 
 
 class RunLog:
@@ -30,24 +29,17 @@ class RunLog:
 
     run      the run's folder
     main     whether this is the main process
-    config   the resolved configuration, for wandb
-    wandb    name of a wandb project, or None; without a login wandb writes its offline folder
+    writers  where numbers and pictures go as well; closed with the log
     after    step of the checkpoint that is resumed: rows of later steps, which an interrupted run
              left, are dropped, so that metrics.jsonl holds every step once
     """
 
     def __init__(
-        self,
-        run: Path,
-        main: bool,
-        config: Mapping[str, Any],
-        *,
-        wandb: str | None = None,
-        after: int = 0,
+        self, run: Path, main: bool, writers: Sequence[Writer] = (), *, after: int = 0
     ) -> None:
         self.console = Console(quiet=not main, highlight=False, soft_wrap=True)
         self.path = run / METRICS if main else None
-        self.wandb = _start_wandb(wandb, run, config, resumed=after > 0) if wandb and main else None
+        self.writers = writers
         if self.path:
             _drop_rows(self.path, after)
 
@@ -72,8 +64,13 @@ class RunLog:
                 os.dup2(silence, stream)
             os.close(silence)
 
-    def row(self, values: Mapping[str, Any]) -> None:
-        """One object of metrics.jsonl; `step` is the number of steps done."""
+    def row(
+        self, values: Mapping[str, Any], *, group: str = "train", system: Collection[str] = ()
+    ) -> None:
+        """One object of metrics.jsonl; `step` is the number of steps done.
+
+        Writers get its numbers as GROUP/NAME, those in `system` as system/NAME.
+        """
         if self.path is None:
             return
         try:
@@ -84,12 +81,24 @@ class RunLog:
                 f"{self.path}: cannot be written ({error.strerror}): mend that and run the same "
                 "command again, which goes on from the last checkpoint"
             ) from error
-        if self.wandb:
-            self.wandb.log({k: v for k, v in values.items() if k != "step"}, step=values["step"])
+        named = {
+            f"{'system' if name in system else group}/{name.removeprefix('val_')}": value
+            for name, value in values.items()
+            if name not in ("step", "epoch") and isinstance(value, (int, float))
+        }
+        if "epoch" in values:
+            named["train/epoch"] = values["epoch"]
+        for writer in self.writers if named else ():
+            writer.numbers(values["step"], named)
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Hands a picture file of the run's folder to the writers, as held-out/NAME."""
+        for writer in self.writers:
+            writer.picture(step, f"held-out/{name}", path)
 
     def close(self) -> None:
-        if self.wandb:
-            self.wandb.finish()
+        for writer in self.writers:
+            writer.close()
 
 
 class Meter:
@@ -154,24 +163,3 @@ def _drop_rows(path: Path, after: int) -> None:
     aside = path.with_suffix(".tmp")
     aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
     aside.replace(path)
-
-
-def _start_wandb(project: str, run: Path, config: Mapping[str, Any], resumed: bool) -> Any:
-    """Starts a run at wandb; a resumed run goes on with the one that its folder names."""
-    import wandb
-
-    known = run / WANDB_ID
-    if not (resumed and known.exists()):
-        run.mkdir(parents=True, exist_ok=True)
-        known.write_text(uuid.uuid4().hex[:12])
-    logged_in = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
-    mode: Any = os.environ.get("WANDB_MODE", "online" if logged_in else "offline")
-    return wandb.init(
-        project=project,
-        name=run.name,
-        dir=run,
-        config=dict(config),
-        mode=mode,
-        resume="allow",
-        id=known.read_text().strip(),
-    )

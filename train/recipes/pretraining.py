@@ -130,6 +130,7 @@ class LogConfig:
     every: int = number(10, "steps between rows of metrics.jsonl", at_least=1)
     wandb: bool = setting(False, "log to Weights & Biases as well")
     project: str = setting("mme", "project at Weights & Biases")
+    tensorboard: bool = setting(False, "write event files for TensorBoard as well")
 
 
 @dataclass

@@ -156,7 +156,9 @@ class HeldOut:
         batch = to_device(collate(samples), self.ranks.device)
         names = [self.val.store.videos[video]["id"] for video in videos]
         folder = Path(self.config.out) / PICTURES
-        draw_panels(model, self.objective, batch, names, folder, step)
+        paths = draw_panels(model, self.objective, batch, names, folder, step)
+        for i, path in enumerate(paths):
+            log.picture(step, f"trajectories-{i}", path)
         log.say(f"pictures of predicted trajectories in {folder}")
 
 

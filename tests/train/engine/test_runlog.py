@@ -1,36 +1,62 @@
-"""Where a run's rows go at Weights & Biases."""
+"""What a run's log writes, and what it hands to writers."""
 
-import sys
-from types import SimpleNamespace
+import json
 
 import pytest
 
-from train.engine.runlog import RunLog
+from train.engine.runlog import RunLog, read_metrics
+
+
+class Written:
+    """A writer that keeps what it gets."""
+
+    def __init__(self):
+        self.rows, self.pictures, self.closed = [], [], False
+
+    def numbers(self, step, values):
+        self.rows.append((step, dict(values)))
+
+    def picture(self, step, name, path):
+        self.pictures.append((step, name, path))
+
+    def close(self):
+        self.closed = True
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """The arguments of every wandb.init."""
-    calls = []
-
-    def init(**options):
-        calls.append(options)
-        return SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
-
-    fake = SimpleNamespace(init=init, api=SimpleNamespace(api_key=None))
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    return calls
+def written():
+    return Written()
 
 
-def begin(run, after=0):
-    RunLog(run, True, {}, wandb="mme", after=after).close()
+def test_writers_get_numbers_in_groups(written, tmp_path):
+    log = RunLog(tmp_path, True, [written])
+    log.row({"step": 2, "epoch": 0.5, "loss": 1.0, "memory": 3.0}, system=["memory"])
+    log.row({"step": 2, "epoch": 0.5, "val_loss": 2.0, "knn": 0.25}, group="held-out")
+    log.row({"step": 3, "event": "skipped", "videos": ["a"]})
+    log.picture(2, "trajectories-0", tmp_path / "a.png")
+    log.close()
+    assert written.rows == [
+        (2, {"train/epoch": 0.5, "train/loss": 1.0, "system/memory": 3.0}),
+        (2, {"train/epoch": 0.5, "held-out/loss": 2.0, "held-out/knn": 0.25}),
+    ]
+    assert written.pictures == [(2, "held-out/trajectories-0", tmp_path / "a.png")]
+    assert written.closed
 
 
-def test_a_resumed_run_keeps_its_id_and_a_new_one_is_new(started, tmp_path):
-    begin(tmp_path / "run")
-    begin(tmp_path / "run", after=5)
-    begin(tmp_path / "run")  # the folder was used by a run without a checkpoint
-    begin(tmp_path / "other" / "run")
-    first, resumed, anew, other = (call["id"] for call in started)
-    assert first == resumed and len({first, anew, other}) == 3
-    assert {call["resume"] for call in started} == {"allow"}
+def test_rows_keep_their_keys_in_metrics(written, tmp_path):
+    RunLog(tmp_path, True, [written]).row({"step": 1, "val_loss": 2.0}, group="held-out")
+    assert read_metrics(tmp_path) == [{"step": 1, "val_loss": 2.0}]
+
+
+def test_other_processes_are_silent(written, tmp_path, capsys):
+    log = RunLog(tmp_path, False)
+    log.row({"step": 1, "loss": 1.0})
+    log.say("hello")
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
+
+
+def test_a_resumed_log_drops_later_rows(tmp_path):
+    rows = [{"step": step} for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    RunLog(tmp_path, True, after=2)
+    assert read_metrics(tmp_path) == rows[:2]
