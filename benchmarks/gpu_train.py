@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mme_core.clips.contents import TargetSettings, content_sizes, content_weights
+from mme_core.clips.contents import content_sizes, content_weights
 from mme_core.clips.dataset import ClipDataset, collate
+from mme_core.clips.settings import TargetSettings
 from mme_core.masking import hidden_count, make_mask
 from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec

@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 
 from mme_core import targets
-from mme_core.extract.video_targets import TubeletTargets
+from mme_core.extract.results import TubeletTargets
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import shard_name
 from mme_core.store.target_store import TargetStore, open_or_create_store

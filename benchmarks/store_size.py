@@ -20,7 +20,8 @@ import numpy as np
 from numcodecs import blosc, zstd
 
 from mme_core.datasets import load_manifest
-from mme_core.extract.video_targets import TubeletTargets, stream_tubelets
+from mme_core.extract.results import TubeletTargets
+from mme_core.extract.video_targets import stream_tubelets
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, layouts

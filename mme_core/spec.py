@@ -16,7 +16,8 @@ TUBELET = 2  # sampled frames in a tubelet; the ViT's Conv3d has this depth
 
 # Fields that older stores lack, with the value that those stores were made with. The hash leaves
 # out a field with that value, so an older store keeps its hash.
-_ADDED = {"square_pixels": False}
+_ADDED: dict[str, Any] = {"square_pixels": False, "cells": ()}
+CELLS = ("hog", "hof", "mbh")  # descriptors of fixed cells: see `mme_core.cells`
 _CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
 
 
@@ -39,6 +40,8 @@ class TargetSpec:
     frames        "jpeg" stores the sampled frames, "none" does not
     jpeg_quality  quality of those frames
     square_pixels stretches frames to square pixels where the file declares other pixels
+    cells         names of CELLS: descriptors of the fixed cells around the points, stored for each
+                  of the L raw frames
 
     Raises UsageError for a value out of range.
     """
@@ -58,6 +61,7 @@ class TargetSpec:
     frames: str = "jpeg"
     jpeg_quality: int = 90
     square_pixels: bool = True
+    cells: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         hop = TUBELET * self.stride if self.hop is None else self.hop
@@ -81,10 +85,23 @@ class TargetSpec:
             raise UsageError(f"spec.points={self.points}: the validity of a patch is 8 bits")
         if self.hog_bins > 128:
             raise UsageError(f"spec.hog_bins={self.hog_bins}: OpenCV sums up to 128 at once")
+        self._check_cells()
         if self.short_side < self.patch or self.long_side < self.patch:
             raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
         if self.jpeg_quality > 100:
             raise UsageError(f"spec.jpeg_quality={self.jpeg_quality} must be in 1 … 100")
+
+    def _check_cells(self) -> None:
+        for name in self.cells:
+            if name not in CELLS:
+                raise UsageError(f"spec.cells={name} is not one of {', '.join(CELLS)}")
+        # The order of the names changes nothing in a store.
+        object.__setattr__(self, "cells", tuple(name for name in CELLS if name in self.cells))
+        if self.cells and self.hog_cell * self.grid != self.patch:
+            raise UsageError(
+                f"spec.cells needs cells that tile a patch: spec.hog_cell={self.hog_cell} must be "
+                f"patch / √points = {self.patch // self.grid}"
+            )
 
     @property
     def grid(self) -> int:
@@ -103,7 +120,11 @@ class TargetSpec:
         return TUBELET * self.stride // self.hop
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """All fields. `cells` is left out where it is empty, so that older programs read it."""
+        values = dataclasses.asdict(self)
+        if not self.cells:
+            del values["cells"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TargetSpec:
@@ -116,7 +137,7 @@ class TargetSpec:
         for name in values:
             if name not in known:
                 raise UsageError(f"spec.{name} is not a field; the fields are {', '.join(known)}")
-        return cls(**values)
+        return cls(**{**values, "cells": tuple(values.get("cells", ()))})
 
     @classmethod
     def from_overrides(cls, overrides: Iterable[str]) -> TargetSpec:
@@ -143,18 +164,24 @@ class TargetSpec:
 
     def differences(self, other: TargetSpec) -> list[str]:
         """Returns the fields that differ, as `stride: 4 here, 2 there`."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return [
-            f"{name}: {mine[name]} here, {theirs[name]} there"
+            f"{name}: {_shown(mine[name])} here, {_shown(theirs[name])} there"
             for name in mine
             if mine[name] != theirs[name]
         ]
+
+
+def _shown(value: Any) -> Any:
+    return ",".join(value) or "none" if isinstance(value, tuple) else value
 
 
 def _parse(name: str, text: str, kind: str) -> Any:
     booleans = {"true": True, "1": True, "false": False, "0": False}
     if kind == "str":
         return text
+    if kind == "tuple[str, ...]":
+        return tuple(filter(None, text.split(",")))
     if kind == "int | None" and text.lower() == "none":
         return None
     if kind == "bool":

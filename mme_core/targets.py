@@ -25,18 +25,18 @@ Values = TypeVar("Values", np.ndarray, "Tensor")
 EPSILON = 1e-6  # added to a deviation before dividing by it
 MOMENTS = 6  # mean x, mean y, sd x, sd y (canvas pixels), shape mean, shape sd
 
-_INT8_MAX = 127
+INT8_MAX = 127
 _MOMENTS_ERROR = 1 / 32  # rounding error of the moments, as a share of the quantiser's step
 
 
 def position_scale(spec: TargetSpec) -> float:
     """Returns the scale of the position codes: code = round(z-score per axis · scale)."""
-    return _INT8_MAX / math.sqrt(max(spec.points * spec.length - 1, 1))
+    return INT8_MAX / math.sqrt(max(spec.points * spec.length - 1, 1))
 
 
 def shape_scale(spec: TargetSpec) -> float:
     """Returns the scale of the shape codes: code = round(z-score · scale)."""
-    return _INT8_MAX / math.sqrt(max(spec.points * spec.length * spec.hog_bins - 1, 1))
+    return INT8_MAX / math.sqrt(max(spec.points * spec.length * spec.hog_bins - 1, 1))
 
 
 def normalise(values: Values, axes: tuple[int, ...] = (-3, -2, -1), floor: float = 0.0) -> Values:
@@ -80,8 +80,8 @@ def encode(
     """
     centred_xy, mean_xy, sd_xy = mean_and_deviation(displacement, (-3, -2))
     centred_hog, mean_hog, sd_hog = mean_and_deviation(hog, (-3, -2, -1))
-    position = _quantise(centred_xy, sd_xy, position_scale(spec))
-    shape = _quantise(centred_hog, sd_hog, shape_scale(spec))
+    position = quantise(centred_xy, sd_xy, position_scale(spec))
+    shape = quantise(centred_hog, sd_hog, shape_scale(spec))
     moments = np.concatenate(
         [part[..., 0, 0, :] for part in (mean_xy, sd_xy, mean_hog, sd_hog)], axis=-1
     )
@@ -91,13 +91,13 @@ def encode(
 def decode_displacement(position: Values, moments: Values, spec: TargetSpec) -> Values:
     """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6], arrays or tensors."""
     mean, deviation = moments[..., None, None, 0:2], moments[..., None, None, 2:4]
-    return _dequantise(position, mean, deviation, position_scale(spec))
+    return dequantise(position, mean, deviation, position_scale(spec))
 
 
 def decode_hog(shape: Values, moments: Values, spec: TargetSpec) -> Values:
     """Summed gradient magnitudes, float32 [..., K, L, B], from codes and moments [..., 6]."""
     mean, deviation = moments[..., None, None, 4:5], moments[..., None, None, 5:6]
-    return _dequantise(shape, mean, deviation, shape_scale(spec))
+    return dequantise(shape, mean, deviation, shape_scale(spec))
 
 
 def round_moments(moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
@@ -114,7 +114,7 @@ def round_moments(moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
         sd = moments[..., deviation].astype(np.float64)
         grain = _power_of_two((sd + EPSILON) * _MOMENTS_ERROR * 2 / scale)
         rounded[..., mean] = np.rint(moments[..., mean] / grain) * grain
-        grain = _power_of_two((sd + EPSILON) * _MOMENTS_ERROR * 2 / _INT8_MAX)
+        grain = _power_of_two((sd + EPSILON) * _MOMENTS_ERROR * 2 / INT8_MAX)
         rounded[..., deviation] = np.rint(sd / grain) * grain
     return rounded
 
@@ -130,12 +130,12 @@ def unpack_valid(bits: np.ndarray, points: int) -> np.ndarray:
     return (bits[..., None] >> np.arange(points)) & 1 == 1
 
 
-def _quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.ndarray:
+def quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.ndarray:
     codes = centred * (np.float32(scale) / (deviation + np.float32(EPSILON)))
     return np.rint(codes, out=codes).astype(np.int8)
 
 
-def _dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:
+def dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:
     """Turns codes into values. Takes arrays and tensors."""
     return codes * ((deviation + np.float32(EPSILON)) / np.float32(scale)) + mean
 

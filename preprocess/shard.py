@@ -18,7 +18,8 @@ from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
 from preprocess.lock import check_owner
 
 if TYPE_CHECKING:
-    from mme_core.extract.video_targets import TubeletStream, TubeletTargets, VideoSummary
+    from mme_core.extract.results import TubeletTargets, VideoSummary
+    from mme_core.extract.video_targets import TubeletStream
     from mme_core.store.writer import ShardWriter
 
 

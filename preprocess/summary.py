@@ -15,8 +15,10 @@ from preprocess.jobs import OK, QUARANTINED, Outcome
 def describe_spec(spec: TargetSpec) -> str:
     """All fields of the specification; those that differ from the defaults come first."""
     default = TargetSpec().to_dict()
-    fields = sorted(spec.to_dict().items(), key=lambda field: field[1] == default[field[0]])
-    return " ".join(f"{name}={value}" for name, value in fields)
+    fields = sorted(spec.to_dict().items(), key=lambda field: field[1] == default.get(field[0]))
+    return " ".join(
+        f"{name}={','.join(value) if isinstance(value, tuple) else value}" for name, value in fields
+    )
 
 
 def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:

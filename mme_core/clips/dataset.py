@@ -11,11 +11,13 @@ A sample is a dict of tensors; n tubelets (n = frames / 2), h × w patches, K po
     mask        bool [n·h·w] by time, row and column of the clip as the model sees it; True: hidden
     homography  float32 [n, L, 3, 3] and origin float32 [2], the crop's corner (x, y) in pixels,
                 where the store has camera motion
+    cell_NAME   int8 [n, h, w, K, L, D], and cell_NAME_moments float32 [n, h, w, 2], for `cells`
     video, start, label    int64 []: row of the store's table, first tubelet, class (−1: none)
 
 With zoom, `displacement` float32 [n, h, w, K, L, 2] and `hog` float32 [n, h, w, K, L, bins], in
-pixels of the zoomed crop, take the place of position, shape and moments. With several crops every
-tensor has a leading axis for them. docs/data.md tells how a sample is made.
+pixels of the zoomed crop, take the place of position, shape and moments, and cell_NAME is float32
+without moments. With several crops every tensor has a leading axis for them. docs/data.md tells how
+a sample is made.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from mme_core import cells as cell_arrays
 from mme_core.canvas import plan_canvas
 from mme_core.clips import geometry, requirements
-from mme_core.clips.contents import stored_to_raw
 from mme_core.clips.draws import sample_rng
 from mme_core.clips.geometry import View
+from mme_core.clips.trajectories import stored_to_raw
 from mme_core.errors import VideoError
 from mme_core.io.remote import join
 from mme_core.io.video import read_frames
@@ -61,6 +64,7 @@ class ClipDataset(Dataset):
     zoom        smallest and largest side of the crop in patches; () is no zoom
     flip        mirror half of the samples
     mask        kind of mask (mme_core.masking.MASKS); mask_ratio: share of patches hidden
+    cells       descriptors of the store's spec.cells to read as well (`mme_core.cells`)
     training    False, for held-out clips: the middle window and crop, no flip, no zoom, and in
                 every epoch the same mask
 
@@ -81,6 +85,7 @@ class ClipDataset(Dataset):
         flip: bool = True,
         mask: str = "tube",
         mask_ratio: float = 0.7,
+        cells: Sequence[str] = (),
         seed: int = 0,
         training: bool = True,
     ) -> None:
@@ -90,11 +95,13 @@ class ClipDataset(Dataset):
         self.crops, self.crop, self.flip = crops, crop, flip
         self.zoom = tuple(zoom) if training else ()
         self.mask, self.mask_ratio = mask, mask_ratio
+        self.cells = tuple(cells)
         self.seed, self.training = seed, training
         self.tubelets, self.side = frames // TUBELET, image_size // self.spec.patch
         requirements.check_sizes(frames, image_size, self.spec.patch)
         requirements.check_choices(crops, crop, zoom)
         requirements.check_mask(mask, mask_ratio, (self.tubelets, self.side, self.side))
+        requirements.check_cells(self.store, self.cells)
         requirements.check_frames(self.store, source, self.root)
         requirements.check_canvases(self.store, self.sizes[0], image_size, self.zoom)
         requirements.check_lengths(self.store, frames)
@@ -121,7 +128,7 @@ class ClipDataset(Dataset):
         starts = max(row["count"] - (self.tubelets - 1) * self.spec.clip_step, 1)
         start = int(rng.integers(starts)) if self.training else (starts - 1) // 2
         stored = self.source == "store"
-        window = self.store.read_coded(video, start, self.tubelets, frames=stored)
+        window = self.store.read_coded(video, start, self.tubelets, frames=stored, cells=self.cells)
         canvases = decode_jpegs(window.frames) if stored else self._from_file(row, window)
         samples = [self._crop(rng, window, canvases) for _ in range(self.crops)]
         for sample in samples:
@@ -171,6 +178,13 @@ class ClipDataset(Dataset):
             "hog": geometry.zoom_field(hog, inside, side, grid),
             "valid": pack_valid(geometry.zoom_valid(valid, inside, side, grid)),
         }
+        for name in self.cells:
+            codes, moments = (
+                window.cells[array][:, rows, columns] for array in cell_arrays.array_names((name,))
+            )
+            sums = cell_arrays.zoomed(name, cell_arrays.decode(codes, moments), side / view.size)
+            zoomed = geometry.zoom_field(sums, inside, side, grid)
+            arrays[cell_arrays.codes_name(name)] = zoomed
         if window.homography is not None:
             moved = geometry.zoom_homography(window.homography, view, side, spec.patch)
             arrays |= {"homography": moved, "origin": np.zeros(2, np.float32)}
@@ -210,6 +224,7 @@ class ClipDataset(Dataset):
 def _cropped(window: CodedWindow, view: View) -> dict[str, np.ndarray]:
     names = ("position", "shape", "moments", "valid")
     arrays = {name: geometry.crop_patches(getattr(window, name), view) for name in names}
+    arrays |= {name: geometry.crop_patches(cells, view) for name, cells in window.cells.items()}
     if window.homography is not None:
         corner = np.array([view.left, view.top], np.float32) * window.spec.patch
         arrays |= {"homography": window.homography, "origin": corner}

@@ -48,6 +48,15 @@ def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
     hidden_per_tubelet(shape, ratio)
 
 
+def check_cells(store: TargetStore, cells: Sequence[str]) -> None:
+    for name in cells:
+        if name not in store.spec.cells:
+            raise UsageError(
+                f"cells={name}: {store.url} does not hold these; make it with "
+                f"spec.cells={','.join((*store.spec.cells, name))}"
+            )
+
+
 def check_frames(store: TargetStore, source: str, root: str) -> None:
     """Checks that the store, or the folder of the videos, holds frames to read."""
     if source not in SOURCES:

@@ -38,12 +38,12 @@ def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Traje
     bits = torch.arange(spec.points, device=hog.device)
     valid = (batch["valid"][..., None] >> bits) & 1 == 1
     flip = batch["flip"]
-    mirrored = _mirror_columns(displacement, spec, point_axis=-3)
+    mirrored = mirror_columns(displacement, spec, point_axis=-3)
     mirrored = torch.stack([-mirrored[..., 0], mirrored[..., 1]], dim=-1)
     return Trajectories(
-        _where_clip(flip, mirrored, displacement),
-        _where_clip(flip, _mirror_columns(hog, spec, point_axis=-3).flip(-1), hog),
-        _where_clip(flip, _mirror_columns(valid, spec, point_axis=-1), valid),
+        where_clip(flip, mirrored, displacement),
+        where_clip(flip, mirror_columns(hog, spec, point_axis=-3).flip(-1), hog),
+        where_clip(flip, mirror_columns(valid, spec, point_axis=-1), valid),
     )
 
 
@@ -90,11 +90,12 @@ def _residual(displacement: Tensor, batch: Batch, spec: TargetSpec) -> Tensor:
     return displacement - (moved[..., :2] / moved[..., 2:] - points)
 
 
-def _mirror_columns(values: Tensor, spec: TargetSpec, point_axis: int) -> Tensor:
+def mirror_columns(values: Tensor, spec: TargetSpec, point_axis: int) -> Tensor:
     """Reverses the patch columns (axis 3) and, in each patch, the columns of points."""
     order = torch.arange(spec.points, device=values.device).reshape(spec.grid, spec.grid)
     return values.flip(3).index_select(point_axis, order.flip(1).flatten())
 
 
-def _where_clip(flip_B: Tensor, flipped: Tensor, values: Tensor) -> Tensor:
+def where_clip(flip_B: Tensor, flipped: Tensor, values: Tensor) -> Tensor:
+    """Takes `flipped` for the clips that are flipped, and `values` for the others."""
     return torch.where(flip_B.reshape(-1, *[1] * (values.ndim - 1)), flipped, values)

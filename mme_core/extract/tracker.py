@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from mme_core.canvas import Canvas, grid_points
+from mme_core.cells import bins
 from mme_core.extract.camera import homography
+from mme_core.extract.cells import FlowCells
 from mme_core.extract.flow import FlowFunction
 from mme_core.extract.hog import HogField
 from mme_core.extract.repeats import Repeats
@@ -36,6 +38,7 @@ class Tubelet:
     displacement  float32 [N, L, 2], pixels; zero from index `step` on
     hog           float32 [N, L, bins]; filled up to index `step`
     valid         bool [N]
+    cells         {name of spec.cells: float32 [N, L, D]}; filled as far as frames were there
     homographies  float32 [3, 3] for each step, canvas pixels
     pts, frames   timestamps and rendered images of the sampled frames so far
     step          number of steps taken
@@ -46,6 +49,7 @@ class Tubelet:
     displacement: np.ndarray
     hog: np.ndarray
     valid: np.ndarray
+    cells: dict[str, np.ndarray]
     homographies: list[np.ndarray] = field(default_factory=list)
     pts: list[int] = field(default_factory=list)
     frames: list[Any] = field(default_factory=list)
@@ -70,6 +74,7 @@ class Tracker:
         self._grid += np.array(canvas.offset, np.float32)
         top, left, bottom, right = canvas.region
         self._hog = HogField((bottom - top, right - left), spec)
+        self._flow_cells = FlowCells(canvas, spec)
         self._luma: np.ndarray | None = None  # previous frame, where a tubelet needs it
         self._live: list[Tubelet] = []
 
@@ -117,7 +122,11 @@ class Tracker:
         points[:, 0] = self._grid
         displacement = np.zeros((count, length, 2), np.float32)
         hog = np.empty((count, length, self._spec.hog_bins), np.float32)
-        self._live.append(Tubelet(first, points, displacement, hog, np.ones(count, bool)))
+        cells = {
+            name: np.zeros((count, length, bins(name, self._spec)), np.float32)
+            for name in self._spec.cells
+        }
+        self._live.append(Tubelet(first, points, displacement, hog, np.ones(count, bool), cells))
 
     def _advance(
         self, followed: list[Tubelet], before: np.ndarray, luma: np.ndarray, joined: bool
@@ -131,7 +140,10 @@ class Tracker:
         camera = (
             self._camera(before, flow) if joined and self._spec.camera == "homography" else _STILL
         )
+        histograms = self._flow_cells.of(flow)
         for tubelet in followed:
+            for name, histogram in histograms.items():
+                tubelet.cells[name][:, tubelet.step] = histogram
             start = tubelet.points[:, tubelet.step]
             move = sample(flow, start)
             end = start + move
@@ -151,7 +163,10 @@ class Tracker:
     def _describe(self, followed: list[Tubelet], luma: np.ndarray) -> None:
         """Computes HOG at the current positions."""
         self._hog.load(luma)
+        cells = self._hog.at(self._grid) if "hog" in self._spec.cells else None
         for tubelet in followed:
+            if cells is not None:
+                tubelet.cells["hog"][:, tubelet.step] = cells
             tubelet.hog[:, tubelet.step] = self._hog.at(tubelet.points[:, tubelet.step])
 
     def _sample(self, frame: Frame) -> None:

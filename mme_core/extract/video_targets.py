@@ -8,101 +8,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mme_core import targets
+from mme_core import cells, targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.clock import deadline_after
 from mme_core.errors import VideoError
 from mme_core.extract.flow import flow_function
 from mme_core.extract.remarks import warnings_of, why_none_is_valid
+from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
 from mme_core.extract.tracker import Render, Tracker, Tubelet
 from mme_core.io.frame import Frame
 from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Part, Parts, Video, open_video
 from mme_core.spec import TargetSpec
-
-
-@dataclass(frozen=True)
-class VideoSummary:
-    """Metadata of a video that was read.
-
-    frames         number of decoded frames, counted
-    fps            frames per second, measured from the timestamps where they increase, otherwise
-                   from the header; 0 if unknown
-    height, width  frame size in pixels, rotation applied
-    hp, wp         size of the canvas in patches
-    tubelets       number of tubelets
-    warnings       texts for the table of videos
-    """
-
-    frames: int
-    fps: float
-    height: int
-    width: int
-    hp: int
-    wp: int
-    tubelets: int
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TubeletTargets:
-    """One tubelet in the form that a store holds.
-
-    position    int8 [hp, wp, K, L, 2]
-    shape       int8 [hp, wp, K, L, bins]
-    moments     float32 [hp, wp, 6]: see `mme_core.targets`
-    valid       uint8 [hp, wp], bit k: trajectory k
-    pts         int64 [2], timestamps of the sampled frames
-    frames      the canvases of the sampled frames as JPEG bytes, or () with spec.frames=none
-    homography  float32 [L, 3, 3] on canvas pixels, or None with spec.camera=none
-    first       number of the tubelet's first raw frame
-    """
-
-    position: np.ndarray
-    shape: np.ndarray
-    moments: np.ndarray
-    valid: np.ndarray
-    pts: np.ndarray
-    frames: tuple[bytes, ...]
-    homography: np.ndarray | None
-    first: int
-
-
-@dataclass(frozen=True)
-class VideoTargets:
-    """All n tubelets of a video, before quantisation.
-
-    displacement  float32 [n, hp, wp, K, L, 2] canvas pixels (x, y)
-    points        float32 [n, hp, wp, K, L+1, 2] canvas pixels
-    hog           float32 [n, hp, wp, K, L, bins], summed gradient magnitudes
-    valid         bool [n, hp, wp, K]
-    position      float32, shape of displacement, normalised per patch: the paper's target
-    shape         float32, shape of hog, normalised per patch: the paper's target
-    moments       float32 [n, hp, wp, 6] as stored
-    frames        uint8 [2n, 16 hp, 16 wp, 3], RGB canvases of the sampled frames
-    pts           int64 [n, 2], timestamps of the sampled frames
-    homography    float32 [n, L, 3, 3] on canvas pixels, or None with spec.camera=none
-    summary       the video's metadata
-    """
-
-    displacement: np.ndarray
-    points: np.ndarray
-    hog: np.ndarray
-    valid: np.ndarray
-    position: np.ndarray
-    shape: np.ndarray
-    moments: np.ndarray
-    frames: np.ndarray
-    pts: np.ndarray
-    homography: np.ndarray | None
-    summary: VideoSummary
 
 
 def stream_tubelets(
@@ -130,6 +53,7 @@ def extract_video(
         tubelets = list(stream)
     except LaterPartError:
         tubelets = list(stream)
+    parts = [tubelet.pop("cells") for tubelet in tubelets]
     arrays = {name: np.stack([tubelet[name] for tubelet in tubelets]) for name in tubelets[0]}
     frames = arrays.pop("frames")
     cameras = arrays.pop("homography")
@@ -139,6 +63,7 @@ def extract_video(
         frames=frames.reshape(-1, *frames.shape[2:]),
         homography=cameras if spec.camera == "homography" else None,
         summary=stream.summary,
+        cells={name: np.stack([part[name] for part in parts]) for name in spec.cells},
     )
 
 
@@ -256,6 +181,12 @@ def _arrays(
     return displacement, hog, valid
 
 
+def _cells(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> dict[str, np.ndarray]:
+    """{name of spec.cells: float32 [hp, wp, K, L, D]}."""
+    lead = (canvas.hp, canvas.wp, spec.points)
+    return {name: sums.reshape(*lead, *sums.shape[1:]) for name, sums in tubelet.cells.items()}
+
+
 def _code(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> TubeletTargets:
     displacement, hog, valid = _arrays(tubelet, canvas, spec)
     position, shape, moments = targets.encode(displacement, hog, spec)
@@ -268,6 +199,7 @@ def _code(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> TubeletTargets:
         frames=tuple(tubelet.frames) if spec.frames == "jpeg" else (),
         homography=np.stack(tubelet.homographies) if spec.camera == "homography" else None,
         first=tubelet.first,
+        cells=cells.encode_all(_cells(tubelet, canvas, spec)),
     )
 
 
@@ -285,6 +217,7 @@ def _float_arrays(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> dict[st
         "frames": np.stack(tubelet.frames),
         "pts": np.array(tubelet.pts, np.int64),
         "homography": np.stack(tubelet.homographies),
+        "cells": _cells(tubelet, canvas, spec),
     }
 
 

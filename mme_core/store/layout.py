@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc, zstd
 
+from mme_core import cells
 from mme_core.spec import TUBELET, TargetSpec
 
 # Of the whole store; a reader refuses a higher one. 2: store.json and each shard's table carry a
@@ -113,6 +114,11 @@ def layouts(spec: TargetSpec) -> dict[str, ArrayLayout]:
         ]
     if spec.camera != "none":
         arrays.append(small("homography", float32, (L, 3, 3)))
+    for name in spec.cells:
+        codes, moments = cells.codes_name(name), cells.moments_name(name)
+        arrays.append(large(codes, int8, (P, P, K, L, cells.bins(name, spec))))
+        row = (P, P, cells.MOMENTS)
+        arrays.append(large(moments, float32, row, packing="bits", order=(3, 0, 1, 2)))
     return {layout.name: layout for layout in arrays}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mme_core import cells as cell_arrays
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
@@ -60,10 +61,16 @@ class TargetStore:
 
     def read(self, video: int, start: int, tubelets: int) -> Window:
         """A window as float arrays; arguments as of `read_coded`."""
-        return self.read_coded(video, start, tubelets).decode()
+        return self.read_coded(video, start, tubelets, cells=self.spec.cells).decode()
 
     def read_coded(
-        self, video: int, start: int, tubelets: int, *, frames: bool = True
+        self,
+        video: int,
+        start: int,
+        tubelets: int,
+        *,
+        frames: bool = True,
+        cells: Sequence[str] = (),
     ) -> CodedWindow:
         """A window as stored: tubelets start, start + spec.clip_step, … of the video's time line.
 
@@ -71,6 +78,7 @@ class TargetStore:
         start     0 … count − span, span = (tubelets − 1) · clip_step + 1; a video shorter than
                   that starts at 0 and is padded by its last frame, with invalid trajectories
         frames    False leaves the JPEG files unread
+        cells     names of spec.cells to read as well
 
         Raises UsageError for a video or a start that is not there.
         """
@@ -101,6 +109,7 @@ class TargetStore:
             video=row["id"],
             start=start,
             spec=self.spec,
+            cells={name: take_patches(name) for name in cell_arrays.array_names(tuple(cells))},
         )
 
     def read_frames(self, video: int, start: int, tubelets: int) -> tuple[bytes, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from mme_core import targets
+from mme_core import cells, targets
 from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
@@ -59,6 +60,7 @@ class CodedWindow:
     video       the video's id
     start       number of the first tubelet on the video's time line
     spec        of the store
+    cells       the arrays of `mme_core.cells` that were read, by name, [n, Hp, Wp, …]
     """
 
     position: np.ndarray
@@ -71,6 +73,7 @@ class CodedWindow:
     video: str
     start: int
     spec: TargetSpec
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def hp(self) -> int:
@@ -94,6 +97,7 @@ class CodedWindow:
             homography=self.homography,
             pts=self.pts,
             spec=self.spec,
+            cells=cells.decode_all(self.cells, self.spec.cells),
         )
 
 
@@ -108,6 +112,7 @@ class Window:
     homography    float32 [n, L, 3, 3], pixels of this window, frame r -> r + 1; None: not estimated
     pts           int64 [n, 2]
     spec          of the store
+    cells         {name of spec.cells: float32 [n, Hp, Wp, K, L, D]}; see `mme_core.cells`
     """
 
     displacement: np.ndarray
@@ -117,6 +122,7 @@ class Window:
     homography: np.ndarray | None
     pts: np.ndarray
     spec: TargetSpec
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def hp(self) -> int:
@@ -170,6 +176,7 @@ class Window:
             valid=self.valid[:, rows, columns],
             frames=frames,
             homography=homography,
+            cells={name: values[:, rows, columns] for name, values in self.cells.items()},
         )
 
     def flip(self) -> Window:
@@ -188,6 +195,10 @@ class Window:
             valid=self.valid[:, :, ::-1, order],
             frames=frames,
             homography=homography,
+            cells={
+                name: values[:, :, ::-1, order][..., cells.mirrored(name, self.spec)]
+                for name, values in self.cells.items()
+            },
         )
 
 

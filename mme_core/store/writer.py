@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from mme_core import cells
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import (
@@ -33,7 +34,7 @@ from mme_core.targets import round_moments
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer
 
-    from mme_core.extract.video_targets import TubeletTargets
+    from mme_core.extract.results import TubeletTargets
 
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
@@ -107,6 +108,8 @@ class ShardWriter:
         for name in ("position", "shape", "valid"):
             self._append_patches(name, getattr(tubelet, name))
         self._append_patches("moments", round_moments(tubelet.moments, self._spec))
+        for name in cells.array_names(self._spec.cells):
+            self._append_patches(name, tubelet.cells[name])
         self._arrays["pts"].extend(np.asarray(tubelet.pts, np.int64)[None])
         if "frames" in self._arrays:
             self._append_frames(tubelet.frames)

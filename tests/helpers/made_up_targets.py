@@ -5,8 +5,8 @@ import json
 import cv2
 import numpy as np
 
-from mme_core import targets
-from mme_core.extract.video_targets import TubeletTargets
+from mme_core import cells, targets
+from mme_core.extract.results import TubeletTargets
 from mme_core.spec import TargetSpec
 from mme_core.store.seal import blank, seal
 from mme_core.store.target_store import open_or_create_store
@@ -38,6 +38,11 @@ def tubelets(seed, n, hp=4, wp=5, spec=SPEC):
         if spec.camera == "homography":
             camera = np.eye(3, dtype=np.float32) + rng.normal(0, 1e-3, (spec.length, 3, 3))
         first = spec.hop * t
+        grid = (hp, wp, spec.points, spec.length)
+        sums = {
+            name: rng.gamma(1, 1, (*grid, cells.bins(name, spec))).astype(np.float32)
+            for name in spec.cells
+        }
         made.append(
             TubeletTargets(
                 position=position[t],
@@ -48,6 +53,7 @@ def tubelets(seed, n, hp=4, wp=5, spec=SPEC):
                 frames=frames,
                 homography=None if camera is None else camera.astype(np.float32),
                 first=first,
+                cells=cells.encode_all(sums),
             )
         )
     return made

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mme_core.clips.contents import TargetSettings, build_targets
+from mme_core.clips.contents import build_targets
+from mme_core.clips.settings import TargetSettings
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count, make_mask
 from mme_core.model import build_pretraining_model, split_tokens, take_tokens

@@ -9,13 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mme_core.clips.contents import (
-    TargetSettings,
-    build_targets,
-    content_sizes,
-    content_weights,
-    shuffle_frames,
-)
+from mme_core.clips.appearance import shuffle_frames
+from mme_core.clips.contents import build_targets, content_sizes, content_weights
+from mme_core.clips.settings import TargetSettings
 from mme_core.clips.views import to_model_input
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count

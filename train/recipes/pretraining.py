@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mme_core.clips.contents import CONTENTS, GROUPS, MERGES, NORMS
+from mme_core.clips.contents import CONTENTS, GROUPS
 from mme_core.clips.requirements import CROPS, SOURCES
+from mme_core.clips.settings import MERGES, NORMS
 from mme_core.masking import MASKS
 from mme_core.model import DECODERS, HEAD_LAYERS, SIZES
 from train.recipes.fields import MISSING, choice, number, setting

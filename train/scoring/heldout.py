@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mme_core.clips.cell_contents import cells_needed
+from mme_core.clips.contents import content_weights
 from mme_core.clips.dataset import ClipDataset, collate
 from mme_core.clips.views import to_model_input
 from mme_core.model import PretrainingModel, take_tokens
@@ -187,6 +189,7 @@ def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> 
         flip=config.data.flip,
         mask=config.mask.kind,
         mask_ratio=config.mask.ratio,
+        cells=cells_needed(content_weights(config.loss.contents, config.loss.weights)),
         seed=config.seed,
         training=training,
     )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mme_core.clips.contents import TargetSettings, build_targets
+from mme_core.clips.contents import build_targets
+from mme_core.clips.settings import TargetSettings
 from mme_core.targets import EPSILON, mean_and_deviation
 from mme_core.viz import figure4
 from train.objective.reconstruction import Objective
@@ -92,7 +93,7 @@ def to_pixels(
 ) -> Tensor:
     """Normalised positions [..., D] in pixels, from the moments of the true `displacement`.
 
-    Both are [..., D] with D = K · L · 2. Undoes the normalisation of `mme_core.clips.contents`.
+    Both are [..., D] with D = K · L · 2. Undoes the normalisation of `mme_core.clips.motion`.
     """
     kept = 1 if settings.merge != "none" else points
     shape = (*displacement.shape[:-1], kept, -1, 2)

@@ -1,26 +1,28 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from mme_core import targets
+from mme_core import cells, targets
 from mme_core.canvas import grid_points
+from mme_core.clips.appearance import luma, shuffle_frames
 from mme_core.clips.contents import (
     CONTENTS,
-    TargetSettings,
+    GROUPS,
     build_targets,
     content_sizes,
     content_weights,
-    luma,
-    shuffle_frames,
-    stored_to_raw,
 )
+from mme_core.clips.settings import TargetSettings
+from mme_core.clips.trajectories import stored_to_raw
 from mme_core.errors import UsageError
 from mme_core.extract.hog import HogField
 from mme_core.spec import TargetSpec
 from mme_core.store.window import CodedWindow
 
-SPEC = TargetSpec(camera="homography")
+SPEC = TargetSpec(camera="homography", cells=("hog", "hof", "mbh"))
 B, n, h, w, K, L = 2, 3, 4, 4, 4, 6
 
 
@@ -38,6 +40,12 @@ def a_batch(seed=0, flip=(False, True)):
         "moments": moments,
         "valid": targets.pack_valid(valid),
         "flip": np.array(flip),
+        **cells.encode_all(
+            {
+                name: rng.gamma(1, 1, (B, n, h, w, K, L, cells.bins(name, SPEC))).astype("f4")
+                for name in SPEC.cells
+            }
+        ),
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, (hog, valid)
 
@@ -247,8 +255,10 @@ def test_validity_follows_points():
     for name, last in (("position", 2), ("shape", 9)):
         valid = built[name][1].reshape(B, n, h, w, K, L, last)
         assert torch.equal(valid, raw.valid[..., None, None].expand_as(valid))
-    for name in ("pixel", "hog"):
+    for name in ("pixel", "hog", "hog_sampled"):
         assert built[name][1].shape == (B, n * h * w, 1) and built[name][1].all()
+    for name in ("hof", "mbh", "mbh_every", "hog_every"):
+        assert torch.equal(built[name][1][..., 0], raw.valid.any(-1).flatten(1))
 
 
 def test_pixels_are_normalised_per_channel():
@@ -285,6 +295,57 @@ def test_hog_is_the_stores_at_the_cells_of_the_second_frame():
     assert expected.max() > 1
 
 
+def test_flow_is_the_first_step_at_the_points():
+    batch, _ = a_batch()
+    target, valid = build_targets(batch, SPEC, TargetSettings(norm="none"), ["flow"])["flow"]
+    raw = stored_to_raw(batch, SPEC)
+    torch.testing.assert_close(target, raw.displacement[..., 0, :].flatten(4).flatten(1, 3))
+    assert torch.equal(valid[..., ::2], raw.valid.flatten(1, 3))
+    target = build_targets(batch, SPEC, TargetSettings(), ["flow"])["flow"][0]
+    torch.testing.assert_close(target.mean(-1), torch.zeros(B, n * h * w), atol=1e-5, rtol=0)
+
+
+def test_sampled_trajectories_join_the_two_frames_of_a_tubelet():
+    batch, _ = a_batch()
+    raw = stored_to_raw(batch, SPEC)
+    built = build_targets(batch, SPEC, TargetSettings(norm="none"), GROUPS["trajectory_sampled"])
+    moved = raw.displacement[..., : SPEC.stride, :].sum(-2)
+    torch.testing.assert_close(built["position_sampled"][0], moved.flatten(4).flatten(1, 3))
+    hog = raw.hog[..., [0, SPEC.stride], :]
+    torch.testing.assert_close(built["shape_sampled"][0], hog.flatten(4).flatten(1, 3))
+
+
+def test_sampled_hog_ends_with_the_second_frames():
+    batch, _ = a_batch()
+    built = build_targets(batch, SPEC, TargetSettings(norm="none"), ["hog", "hog_sampled"])
+    assert torch.equal(built["hog_sampled"][0][..., 36:], built["hog"][0])
+    swapped = dict(batch, frames=batch["frames"].unflatten(1, (n, 2)).flip(2).flatten(1, 2))
+    other = build_targets(swapped, SPEC, TargetSettings(norm="none"), ["hog"])["hog"][0]
+    assert torch.equal(built["hog_sampled"][0][..., :36], other)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "steps"),
+    [
+        ("hof", "hof", [0]),
+        ("mbh", "mbh", [0]),
+        ("mbh_sampled", "mbh", [0, 4]),
+        ("mbh_every", "mbh", range(6)),
+        ("hog_every", "hog", range(6)),
+    ],
+)
+def test_contents_of_cells_are_the_stored_ones_mirrored_with_the_clip(content, name, steps):
+    batch, _ = a_batch()
+    codes, moments = (batch[array] for array in cells.array_names((name,)))
+    stored = cells.decode(codes, moments)[..., list(steps), :]
+    mirrored = stored[1].flip(2)[..., [1, 0, 3, 2], :, :][..., cells.mirrored(name, SPEC)]
+    expected = torch.stack([stored[0], mirrored]).flatten(4).flatten(1, 3)
+    target = build_targets(batch, SPEC, TargetSettings(norm="none"), [content])[content][0]
+    torch.testing.assert_close(target, expected)
+    target = build_targets(batch, SPEC, TargetSettings(), [content])[content][0]
+    assert abs(target.mean(-1)).max() < 1e-5 and abs(target.std(-1, correction=0) - 1).max() < 1e-3
+
+
 def test_shuffled_frames_are_permutations_of_their_own():
     frames = torch.arange(3 * 8).reshape(3, 8, 1, 1, 1).expand(3, 8, 2, 2, 3)
     shuffled = shuffle_frames(frames, torch.Generator().manual_seed(0))
@@ -294,11 +355,25 @@ def test_shuffled_frames_are_permutations_of_their_own():
 
 
 def test_sizes_are_what_the_heads_predict():
-    everything = list(CONTENTS)
-    sizes = content_sizes(everything, SPEC, TargetSettings())
-    assert sizes == {"position": 48, "shape": 216, "pixel": 1536, "hog": 36}
-    merged = content_sizes(everything, SPEC, TargetSettings(merge="max", length=3, camera=True))
-    assert merged == {"position": 6, "shape": 27, "pixel": 1536, "hog": 36}
+    sizes = content_sizes(list(CONTENTS), SPEC, TargetSettings())
+    assert sizes == {
+        "position": 48,
+        "shape": 216,
+        "pixel": 1536,
+        "hog": 36,
+        "flow": 8,
+        "hof": 36,
+        "mbh": 72,
+        "position_sampled": 8,
+        "shape_sampled": 72,
+        "hog_sampled": 72,
+        "hog_every": 216,
+        "mbh_sampled": 144,
+        "mbh_every": 432,
+    }
+    some = ["position", "shape", "pixel", "hog", "flow"]
+    merged = content_sizes(some, SPEC, TargetSettings(merge="max", length=3, camera=True))
+    assert merged == {"position": 6, "shape": 27, "pixel": 1536, "hog": 36, "flow": 2}
 
 
 def test_contents_and_weights_of_a_recipe():
@@ -310,7 +385,7 @@ def test_contents_and_weights_of_a_recipe():
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: content_weights(["flow"], {}), "'flow' is not a content"),
+        (lambda: content_weights(["speed"], {}), "'speed' is not a content"),
         (lambda: content_weights(["position", "trajectory"], {}), "position twice"),
         (lambda: content_weights(["position"], {"hog": 1}), "weights=.* names hog"),
         (lambda: content_weights([], {}), "must name at least one"),
@@ -320,6 +395,17 @@ def test_contents_and_weights_of_a_recipe():
         (lambda: TargetSettings(norm="step", merge="mean"), "norm=step"),
         (lambda: content_sizes([], SPEC, TargetSettings(length=7)), "length=7"),
         (lambda: content_sizes([], TargetSpec(), TargetSettings(camera=True)), "camera="),
+        (lambda: content_sizes(["hof"], TargetSpec(), TargetSettings()), r"spec\.cells=hof"),
+        (
+            lambda: content_sizes(["position_sampled"], SPEC, TargetSettings(length=3)),
+            "length=4, and these have 3",
+        ),
+        (
+            lambda: content_sizes(
+                ["mbh_sampled"], replace(SPEC, stride=6, hop=12), TargetSettings()
+            ),
+            r"spec\.length=6 must be above",
+        ),
     ],
 )
 def test_bad_settings_name_the_field(call, word):

@@ -8,8 +8,8 @@ import torch
 from motion import render, translation, write_video
 from stores import write_store
 
-from mme_core.clips.contents import stored_to_raw
 from mme_core.clips.dataset import ClipDataset, collate
+from mme_core.clips.trajectories import stored_to_raw
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import TargetStore, open_or_create_store

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from mme_core.clips.contents import CONTENTS, GROUPS, MERGES, NORMS
+from mme_core.clips.contents import CONTENTS, GROUPS
+from mme_core.clips.settings import MERGES, NORMS
 from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
 from mme_core.errors import UsageError

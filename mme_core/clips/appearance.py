@@ -1,0 +1,95 @@
+"""Contents that are computed from a batch's frames: pixels and HOG of whole cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mme_core.clips.settings import TargetSettings
+from mme_core.clips.trajectories import Batch, Trajectories
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.targets import normalise
+
+
+def pixel(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """A tubelet's pixels, each channel over its mean and deviation (VideoMAE), as [t, y, x, c]."""
+    frames = batch["frames"].float() / 255
+    b, t, height, width, c = frames.shape
+    p = spec.patch
+    grid = frames.reshape(b, t // TUBELET, TUBELET, height // p, p, width // p, p, c)
+    patches = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+    target = normalise(patches, (-2,)).flatten(-2)
+    return target, always_valid(target)
+
+
+def hog(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """HOG of the cells of a tubelet's second frame, as [row, column, bin] (MaskFeat; release)."""
+    return _hog_of(batch["frames"][:, 1::TUBELET], 1, spec, settings)
+
+
+def hog_sampled(
+    batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    """HOG of the cells of both sampled frames, as [frame, row, column, bin] (Table 6, off)."""
+    return _hog_of(batch["frames"], TUBELET, spec, settings)
+
+
+def _hog_of(
+    frames: Tensor, per_tubelet: int, spec: TargetSpec, settings: TargetSettings
+) -> tuple[Tensor, Tensor]:
+    cells = hog_cells(luma(frames), spec)
+    b, t, rows, columns, bins = cells.shape
+    m, n = spec.patch // spec.hog_cell, t // per_tubelet
+    grid = cells.reshape(b, n, per_tubelet, rows // m, m, columns // m, m, bins)
+    target = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+    if settings.norm != "none":
+        target = normalise(target, (-2, -1))
+    return target.flatten(-2), always_valid(target)
+
+
+def always_valid(target: Tensor) -> Tensor:
+    """bool [B, n, h, w, 1], all True, of a target [B, n, h, w, ...]."""
+    return torch.ones((*target.shape[:4], 1), dtype=torch.bool, device=target.device)
+
+
+def luma(frames: Tensor) -> Tensor:
+    """BT.601 luma, whole grey levels, float32 [..., H, W] of uint8 RGB [..., H, W, 3]."""
+    red, green, blue = frames.float().unbind(-1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).round()
+
+
+def hog_cells(luma_BNHW: Tensor, spec: TargetSpec) -> Tensor:
+    """HOG of whole cells, as `mme_core.extract.hog` at their centres: [B, n, rows, columns, bins].
+
+    At the crop's border gradients read the border pixel twice, where stage 1 sees the canvas.
+    """
+    grown = F.pad(luma_BNHW / 255, (1, 1, 1, 1), mode="replicate")
+    gx = grown[..., 1:-1, 2:] - grown[..., 1:-1, :-2]
+    gy = grown[..., 2:, 1:-1] - grown[..., :-2, 1:-1]
+    magnitude = torch.hypot(gx, gy)
+    place = torch.atan2(gy, gx) * (spec.hog_bins / torch.pi) - 0.5  # in bins, cyclic
+    b, n, height, width = luma_BNHW.shape
+    c = spec.hog_cell
+    bins = []
+    for number in range(spec.hog_bins):
+        distance = (place - number).remainder(spec.hog_bins)
+        distance = torch.minimum(distance, spec.hog_bins - distance)
+        votes = magnitude * (1 - distance).clamp_min(0)
+        bins.append(votes.reshape(b, n, height // c, c, width // c, c).sum((3, 5)))
+    return torch.stack(bins, dim=-1)
+
+
+def shuffle_frames(frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Shuffles the frames [B, T, H, W, 3] of each clip independently (the paper's Figure 3).
+
+    This ablation removes the order of time from the input. Contents that are computed from frames
+    follow the new order. Trajectories keep their order and can no longer be seen in the frames.
+    """
+    b, t = frames.shape[:2]
+    order = torch.rand(b, t, device=frames.device, generator=generator).argsort(1)
+    return frames[torch.arange(b, device=frames.device)[:, None], order]
