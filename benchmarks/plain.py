@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mme_core.model import PretrainingModel, sinusoid_table
+from mme_core.model import PretrainingModel
+from mme_core.tokens import sinusoid_table
 
 
 class PlainAttention(nn.Module):

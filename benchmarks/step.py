@@ -31,8 +31,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count, make_mask
-from mme_core.model import build_pretraining_model, split_tokens
+from mme_core.model import build_pretraining_model
 from mme_core.spec import TUBELET
+from mme_core.tokens import split_tokens
 
 Step = Callable[[], None]
 WEIGHTS = {"position": 1.0, "shape": 1.0}

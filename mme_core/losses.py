@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mme_core.model import take_tokens
+from mme_core.tokens import take_tokens
 
 
 def masked_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -34,7 +34,7 @@ def reconstruction_loss(
 
     predictions  {content: [B, M, D]}, hidden tokens in token order
     targets      {content: (target [B, N, D], validity [B, N, D] or [B, N, 1])}, all tokens
-    hidden_BM    token indices of the hidden tokens (`mme_core.model.split_tokens`)
+    hidden_BM    token indices of the hidden tokens (`mme_core.tokens.split_tokens`)
     weights      {content: factor}; the contents that are summed
     """
     terms: dict[str, Tensor] = {}

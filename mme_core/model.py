@@ -1,7 +1,7 @@
 """VideoMAE's vision transformer with the decoder and heads of masked motion encoding.
 
-Tokens are numbered time, row, column. A mask is bool [B, N], True = hidden, with the same number
-of hidden tokens in every row; tokens are gathered by index, so that every shape is static.
+Tokens and masks are described in `mme_core.tokens`. Only visible patches are embedded, and only the
+tokens that are asked for pass the last block of a decoder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET
+from mme_core.tokens import count_hidden, cut_patches, sinusoid_table, split_tokens, take_tokens
 
 SIZES = {  # width, depth, heads
     "tiny": (192, 12, 3),
@@ -31,37 +32,6 @@ HEAD_HIDDEN = 512  # width of a two-layer head (the authors' released script)
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
-def sinusoid_table(tokens: int, width: int) -> Tensor:
-    """Fixed positions over the token index (Vaswani et al.): float32 [1, tokens, width]."""
-    channel = torch.arange(width, dtype=torch.float64)
-    rate = 10000 ** (2 * (channel // 2) / width)
-    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / rate
-    table = torch.where(channel.long() % 2 == 0, angle.sin(), angle.cos())
-    return table.float()[None]
-
-
-def split_tokens(mask_BN: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-    """Indices of the visible [B, N − hidden] and of the hidden [B, hidden] tokens, ascending."""
-    order = torch.argsort(mask_BN.byte(), dim=1, stable=True)
-    visible = mask_BN.shape[1] - hidden
-    return order[:, :visible], order[:, visible:]
-
-
-def take_tokens(tokens_BND: Tensor, index_BM: Tensor) -> Tensor:
-    """The tokens [B, M, D] at the indices."""
-    index = index_BM[..., None].expand(-1, -1, tokens_BND.shape[-1])
-    return tokens_BND.gather(1, index)
-
-
-def count_hidden(mask_BN: Tensor) -> int:
-    """Hidden tokens of a row. It reads the mask back from the device: where that waits matter,
-    give the number to the model. Raises UsageError when rows differ."""
-    counts = mask_BN.sum(1).tolist()
-    if len(set(counts)) != 1:
-        raise UsageError(f"the masks of a batch hide different numbers of tokens: {counts}")
-    return int(counts[0])
-
-
 class PatchEmbed(nn.Module):
     """Conv3d tubelet embedding, computed as a matrix product over patches."""
 
@@ -70,18 +40,18 @@ class PatchEmbed(nn.Module):
         kernel = (TUBELET, patch, patch)
         self.proj = nn.Conv3d(3, width, kernel_size=kernel, stride=kernel)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """clip [B, 3, T, H, W] -> tokens [B, N, width]."""
-        weight = self.proj.weight
-        depth, patch, _ = self.proj.kernel_size
-        b, c, t, h, w = clip.shape
-        grid = clip.reshape(b, c, t // depth, depth, h // patch, patch, w // patch, patch)
-        patches = grid.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
-        return F.linear(patches, weight.flatten(1), self.proj.bias)
+    def forward(self, patches_BND: Tensor) -> Tensor:
+        """Tokens [B, N, width] of patches as `mme_core.tokens.cut_patches` orders their numbers."""
+        return F.linear(patches_BND, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Encoder(nn.Module):
-    """Patch embedding, fixed positions, blocks and (for pre-training) the last norm."""
+    """Patch embedding, fixed positions, blocks and (for pre-training) the last norm.
+
+    residual  dtype of the tokens between blocks. Default: as the embedding and autocast give it
+    """
+
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -93,6 +63,7 @@ class Encoder(nn.Module):
         depth: int | None,
         drop_path: float = 0.0,
         norm: bool = True,
+        residual: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if size not in SIZES:
@@ -105,7 +76,8 @@ class Encoder(nn.Module):
         side = image_size // patch
         self.width = width
         self.grid = (frames // TUBELET, side, side)
-        self.clip_shape = (3, frames, image_size, image_size)
+        self.patch, self.clip_shape = patch, (3, frames, image_size, image_size)
+        self.residual = residual
         self.patch_embed = PatchEmbed(width, patch)
         # Saved with the weights: a table that was interpolated for another resolution stays so.
         self.register_buffer("pos_embed", sinusoid_table(self.tokens, width))
@@ -125,9 +97,21 @@ class Encoder(nn.Module):
             raise UsageError(
                 f"the clip is {list(clip.shape[1:])}, the model takes {list(self.clip_shape)}"
             )
-        x = self.patch_embed(clip) + self.pos_embed
+        patches = cut_patches(clip, self.patch)
         if visible_BV is not None:
-            x = take_tokens(x, visible_BV)
+            patches = take_tokens(patches, visible_BV)
+        return self.encode_patches(patches, visible_BV)
+
+    def encode_patches(self, patches_BVD: Tensor, visible_BV: Tensor | None = None) -> Tensor:
+        """Tokens [B, V, width] of normalised patches, which are those at the indices (None: all).
+
+        `mme_core.tokens.cut_patches` says how the numbers of a patch are ordered.
+        """
+        positions = self.pos_embed
+        if visible_BV is not None:
+            positions = take_tokens(positions.expand(len(visible_BV), -1, -1), visible_BV)
+        x = self.patch_embed(patches_BVD) + positions
+        x = x if self.residual is None else x.to(self.residual)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -148,8 +132,10 @@ class Decoder(nn.Module):
         heads: int,
         outputs: Mapping[str, int],
         head_layers: int,
+        residual: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.residual = residual
         self.embed = nn.Linear(encoder_width, width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("pos_embed", sinusoid_table(tokens, width))
@@ -166,9 +152,10 @@ class Decoder(nn.Module):
         asked = self.mask_token + take_tokens(positions, hidden_BM)
         # Attention does not care for order, so hidden tokens come last instead of in their place.
         x = torch.cat([seen, asked.to(seen.dtype)], dim=1)
-        for block in self.blocks:
+        x = x if self.residual is None else x.to(self.residual)
+        for block in self.blocks[:-1]:
             x = block(x)
-        x = self.norm(x[:, visible_BV.shape[1] :])
+        x = self.norm(_last_tokens(self.blocks[-1], x, first=visible_BV.shape[1]))
         return {name: head(x) for name, head in self.heads.items()}
 
 
@@ -194,7 +181,17 @@ class PretrainingModel(nn.Module):
         self._check(mask_BN)
         hidden = count_hidden(mask_BN) if hidden is None else hidden
         visible_BV, hidden_BM = split_tokens(mask_BN, hidden)
-        encoded = self.encoder(clip, visible_BV)
+        return self._decode(self.encoder(clip, visible_BV), visible_BV, hidden_BM)
+
+    def predict(
+        self, patches_BVD: Tensor, visible_BV: Tensor, hidden_BM: Tensor
+    ) -> dict[str, Tensor]:
+        """What `forward` returns, from the visible patches, normalised, and the indices of both
+        kinds of tokens (`mme_core.tokens.split_tokens`)."""
+        encoded = self.encoder.encode_patches(patches_BVD, visible_BV)
+        return self._decode(encoded, visible_BV, hidden_BM)
+
+    def _decode(self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> dict[str, Tensor]:
         predictions: dict[str, Tensor] = {}
         for decoder in self.decoders.values():
             predictions.update(decoder(encoded, visible_BV, hidden_BM))
@@ -249,6 +246,7 @@ def build_pretraining_model(
     image_size: int = 224,
     patch: int = 16,
     depth: int | None = None,
+    residual: torch.dtype | None = None,
 ) -> PretrainingModel:
     """A pre-training model with VideoMAE's initial weights.
 
@@ -257,6 +255,8 @@ def build_pretraining_model(
     heads         {content: numbers predicted for a token}; default the paper's position
                   (K·L·2 = 48) and shape (K·L·9 = 216)
     head_layers   1, or 2 for Linear–GELU–Linear
+    residual      dtype of the tokens between blocks, such as torch.bfloat16, which needs autocast.
+                  Default: float32 under autocast, too
     Raises UsageError for a value out of range.
     """
     heads = {"position": 48, "shape": 216} if heads is None else heads
@@ -273,7 +273,14 @@ def build_pretraining_model(
     groups = (
         {"joint": heads} if decoder == "joint" else {name: {name: heads[name]} for name in heads}
     )
-    encoder = Encoder(size, frames=frames, image_size=image_size, patch=patch, depth=depth)
+    encoder = Encoder(
+        size,
+        frames=frames,
+        image_size=image_size,
+        patch=patch,
+        depth=depth,
+        residual=residual,
+    )
     build_decoder = partial(
         Decoder,
         encoder.width,
@@ -282,6 +289,7 @@ def build_pretraining_model(
         depth=decoder_depth,
         heads=decoder_heads,
         head_layers=head_layers,
+        residual=residual,
     )
     decoders = {name: build_decoder(outputs=outputs) for name, outputs in groups.items()}
     model = PretrainingModel(encoder, decoders)
@@ -305,6 +313,7 @@ def build_classifier(
     depth: int | None = None,
     drop_path: float = 0.0,
     fc_dropout: float = 0.0,
+    residual: torch.dtype | None = None,
 ) -> Classifier:
     """A classifier with VideoMAE's initial weights for fine-tuning.
 
@@ -319,6 +328,7 @@ def build_classifier(
         depth=depth,
         drop_path=drop_path,
         norm=False,
+        residual=residual,
     )
     model = Classifier(encoder, num_classes, fc_dropout)
     for module in model.modules():
@@ -335,6 +345,19 @@ def _block(width: int, heads: int, drop_path: float = 0.0) -> Block:
     # timm's annotation asks for a class, but it only calls norm_layer(width).
     norm: Any = LayerNorm
     return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=norm)
+
+
+def _last_tokens(block: Any, x: Tensor, first: int) -> Tensor:
+    """The block's output from token `first` on. Other tokens only give keys and values."""
+    attention, asked, width = block.attn, x[:, first:], x.shape[-1]
+    h = block.norm1(x)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    q = F.linear(h[:, first:], weight[:width], bias[:width])
+    k, v = F.linear(h, weight[width:], bias[width:]).chunk(2, dim=-1)
+    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    asked = asked + attention.proj(mixed)
+    return asked + block.mlp(block.norm2(asked))
 
 
 def _head(width: int, size: int, layers: int) -> nn.Module:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
 
 from mme_core.errors import UsageError, VideoError
+from mme_core.flops import classifier_flops
 from mme_core.model import Classifier
 from mme_core.weights.save import save_weights
 from train.data.augment import rand_augment
@@ -28,12 +28,18 @@ from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.sources import frame_stride, open_sources
 from train.engine import folder
-from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.engine.distributed import (
+    Ranks,
+    autocast_dtype,
+    check_residual,
+    connect,
+    disconnect,
+)
 from train.engine.loop import Batch, Loop, Task
 from train.engine.optim import layer_decay_groups
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
-from train.objective.classification import SoftLoss, build
+from train.objective.classification import ClassifierStep, Mixing, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, ViewConfig
 from train.scoring.evaluation import Evaluation, evaluate, view_plan, write_evaluation
@@ -99,15 +105,15 @@ class Finetuning:
 
         # The model and its loss.
         dtype = autocast_dtype(config.precision, ranks.device)
+        check_residual(config.model.residual, dtype)
         classes = len(self.class_names)
-        self.soft_loss = SoftLoss.of(config.augment, classes, data.batch_size, dtype)
         model, self.loaded = build(config, classes)
         self.model = model.to(ranks.device)
         depth = len(model.encoder.blocks)
 
         self.task = Task(
             model=self.model,
-            loss=self._loss,
+            step=ClassifierStep(self.model, dtype),
             batches=self._batches(),
             sampler=sampler,
             video_ids=train.ids,
@@ -121,6 +127,9 @@ class Finetuning:
             average=ModelEmaV3(self.model, decay=config.ema) if config.ema else None,
             seed_draws=True,
             counts={"unreadable": 0},
+            prepare=Mixing.of(config.augment, classes, data.batch_size),
+            ready=self.loader.ready,
+            flops=3 * classifier_flops(model),
         )
 
     def run(self) -> int:
@@ -148,9 +157,6 @@ class Finetuning:
                 self.log.warn(f"unreadable, another video of its batch stands in: {text}")
             self.task.counts["unreadable"] = len(known)
             yield batch
-
-    def _loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.soft_loss(model, batch), {}
 
     def _introduce(self) -> None:
         train, val, data = self.sources.train, self.sources.val, self.config.data

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mme_core.errors import MMEError, StoreError
+from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
@@ -28,12 +28,18 @@ from train.data.staging import open_staged
 from train.data.standins import StandIns, collate_full
 from train.data.stores import check_finished, check_spec
 from train.engine import folder
-from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.engine.distributed import (
+    Ranks,
+    autocast_dtype,
+    check_residual,
+    connect,
+    disconnect,
+)
 from train.engine.loop import Batch, Loop, Task
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
 from train.engine.unread import Unread
-from train.objective.reconstruction import Objective, build_model
+from train.objective.reconstruction import Objective, PretrainStep, build_model
 from train.recipes import loading
 from train.recipes.pretraining import PretrainConfig
 from train.recipes.weights import RANDOM, fill
@@ -81,6 +87,7 @@ class Pretraining:
 
         # What is learnt from them.
         dtype = autocast_dtype(config.precision, ranks.device)
+        check_residual(config.model.residual, dtype)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
         self.contents = list(self.objective.weights)
         sizes = self.objective.sizes
@@ -96,7 +103,7 @@ class Pretraining:
 
         self.task = Task(
             model=self.model,
-            loss=self._loss,
+            step=PretrainStep(self.model, self.objective),
             batches=self._batches(),
             sampler=sampler,
             video_ids=self.store.videos["id"],
@@ -110,6 +117,8 @@ class Pretraining:
             check=self._check,
             evaluate=partial(self._evaluate, held_out) if held_out else None,
             unread=self.unread,
+            ready=self.loader.ready,
+            flops=3 * pretraining_flops(self.model, self.objective.hidden),
         )
 
     def run(self) -> int:
@@ -148,10 +157,6 @@ class Pretraining:
         if self.config.data.frames == "store":
             return text
         return f"put back the video files in data.root={self.config.data.root}, or {text}"
-
-    def _loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        question = self.objective.ask(batch)
-        return self.objective.loss(self.objective.predict(model, question), question)
 
     def _evaluate(self, held_out: HeldOut, step: int, log: RunLog) -> tuple[dict[str, Any], str]:
         row = held_out(self.model, step, log)

@@ -132,12 +132,22 @@ def still(indices: np.ndarray) -> np.ndarray:
 
 def to_model_input(frames_BTHW3: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 frames → the model's input [B, 3, T, H, W], ImageNet mean and deviation."""
-    clip = frames_BTHW3.permute(0, 4, 1, 2, 3).to(dtype) / 255
+    return _normalise(frames_BTHW3.permute(0, 4, 1, 2, 3), (3, 1, 1, 1), dtype).contiguous()
+
+
+def to_model_patches(patches_BVD: Tensor) -> Tensor:
+    """uint8 patches (`mme_core.tokens.cut_patches`) → float32, normalised as `to_model_input`."""
+    return _normalise(patches_BVD.unflatten(-1, (3, -1)), (3, 1), torch.float32).flatten(-2)
+
+
+def _normalise(pixels: Tensor, channels: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """`channels`: the shape in which a number for each channel broadcasts to the pixels."""
+    # Filled on the device: a copy of numbers from the host would wait for the device's work.
     mean, std = (
-        torch.tensor(value, device=clip.device, dtype=dtype).view(3, 1, 1, 1)
-        for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        torch.stack([torch.full((), v, device=pixels.device, dtype=dtype) for v in values])
+        for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     )
-    return ((clip - mean) / std).contiguous()
+    return (pixels.to(dtype) / 255 - mean.view(channels)) / std.view(channels)
 
 
 def evenly_spread(frames: int, count: int) -> np.ndarray:

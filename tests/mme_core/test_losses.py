@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mme_core.losses import masked_loss, reconstruction_loss
-from mme_core.model import split_tokens
+from mme_core.tokens import split_tokens
 
 
 def test_invalid_elements_do_not_count_and_do_not_change_the_divisor():

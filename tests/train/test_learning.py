@@ -8,8 +8,9 @@ from mme_core.clips.contents import build_targets
 from mme_core.clips.settings import TargetSettings
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count, make_mask
-from mme_core.model import build_pretraining_model, split_tokens, take_tokens
+from mme_core.model import build_pretraining_model
 from mme_core.spec import TargetSpec
+from mme_core.tokens import split_tokens, take_tokens
 
 SPEC = TargetSpec(stride=2)
 FRAMES, SIDE = 8, 64

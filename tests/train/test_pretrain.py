@@ -13,9 +13,9 @@ from mme_core import cli
 from mme_core.clips.contents import content_sizes
 from mme_core.errors import MMEError, StoreError, UsageError
 from mme_core.io.place import open_place
-from mme_core.model import take_tokens
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.tokens import take_tokens
 from mme_core.weights.save import save_weights
 from preprocess.lock import StoreLock
 from train import pretrain
@@ -172,8 +172,8 @@ def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
         return float(((target - vector).square() * valid).sum() / valid.numel())
 
     class Constant(torch.nn.Module):
-        def forward(self, clip, mask, hidden):
-            shape = (len(clip), hidden)
+        def predict(self, patches, visible, hidden):
+            shape = hidden.shape
             return {n: mean[:1].expand(*shape, size) for n, size in sizes.items()} | {
                 "position": mean.expand(*shape, -1)
             }

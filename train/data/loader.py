@@ -120,9 +120,17 @@ class Loader(DataLoader):
     ends, and the others would die with a traceback.
     """
 
+    _queue: Any = None
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         with interrupt_waits():
-            return _raise_errors(super().__iter__())
+            batches = super().__iter__()
+            self._queue = getattr(batches, "_data_queue", None)  # torch has no public name
+            return _raise_errors(batches)
+
+    def ready(self) -> int | None:
+        """Number of batches that wait to be taken. None without workers."""
+        return None if self._queue is None else self._queue.qsize()
 
 
 def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:

@@ -34,10 +34,11 @@ def on_device(
         yield moved
 
 
-def mark(device: torch.device) -> torch.cuda.Event | None:
-    """An event that is over once the device has done all work up to here; None for the CPU."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event
+def fill(values: Iterable[float], device: torch.device) -> Tensor:
+    """A float32 tensor of numbers of the host. Copying them would wait for the device's work."""
+    return torch.stack([torch.full((), value, device=device) for value in values])
+
+
+def compiles(setting: bool | str, device: torch.device) -> bool:
+    """The recipe's `compile`; auto: on CUDA, where compiling is worth its minute."""
+    return device.type == "cuda" if setting == "auto" else bool(setting)

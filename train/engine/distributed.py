@@ -133,3 +133,10 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("precision=fp16 needs a GPU; use precision=fp32 or bf16")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def check_residual(residual: str, dtype: torch.dtype) -> None:
+    """Raises UsageError where autocast (`dtype`) would not take the tokens of `model.residual`."""
+    if residual == "bf16" and dtype is not torch.bfloat16:
+        name = str(dtype).removeprefix("torch.")
+        raise UsageError(f"model.residual=bf16 needs precision=bf16; here it is {name}")

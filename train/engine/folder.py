@@ -30,6 +30,7 @@ FREE = (
     "device",
     "resume",
     "compile",
+    "profile",
     "nonfinite_budget",
     "data.bad_budget",
     "data.batch_size",

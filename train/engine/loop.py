@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import MMEError
 from train.engine import checkpoint, folder
-from train.engine.device import mark, on_device
+from train.engine.device import compiles, fill, on_device
 from train.engine.distributed import Ranks
+from train.engine.meter import Interval, Meter, Moment
 from train.engine.optim import guarded_step, make_optimizer, make_schedule, scaled_lr
+from train.engine.profiling import Profile
 from train.engine.rng import rng_state, seed_all, set_rng_state
-from train.engine.runlog import Meter, RunLog, step_line
+from train.engine.runlog import RunLog, step_line
 from train.engine.signals import StopRequest
 from train.engine.unread import Unread
 from train.recipes.classification import FinetuneConfig
@@ -52,8 +53,9 @@ class Sampler(Protocol):
 class Task:
     """What one command trains.
 
-    model          on its device; the loop compiles and wraps it
-    loss           (model, batch on the device) -> (loss, {name: part of it to log})
+    model          on its device; checkpoints hold its state
+    step           holds the model: batch on the device -> (loss, {name: part of it to log}); the
+                   loop compiles and wraps it
     batches        endless micro-batches; their "video" holds indices of `video_ids`
     sampler        which videos the batches hold; checkpoints keep its position
     video_ids      names of the training videos
@@ -68,10 +70,13 @@ class Task:
     seed_draws     seed the random generators for each micro-batch, as a function of its step
     counts         further numbers for the rows of metrics, kept up to date by the command
     unread         where the command adds the videos that another one stood in for
+    prepare        what is done with a batch on the device before the step, and not compiled
+    ready          number of batches that the loader has ready, where it has workers
+    flops          of one clip, forward and backward; None: unknown
     """
 
     model: nn.Module
-    loss: Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+    step: nn.Module
     batches: Generator[Batch]
     sampler: Sampler
     video_ids: Sequence[str]
@@ -86,6 +91,9 @@ class Task:
     seed_draws: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     unread: Unread | None = None
+    prepare: Callable[[Batch], Batch] | None = None
+    ready: Callable[[], int | None] = lambda: None
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,15 +103,15 @@ class StepNumbers:
     step: int  # steps done, this one included
     lr: float
     terms: list[str]  # names of the loss's parts
-    figures: dict[str, float]  # of the meter, where the step is logged
+    interval: Interval | None  # of the meter, where the step is logged
+    figures: dict[str, float]  # further ones
     videos: list[Tensor]  # indices of this process' videos
     unread: dict[int, str]  # its videos that could not be read, and why
     values: Tensor  # means over processes (loss, its parts, stop asked, unread), norm, own loss
-    ready: torch.cuda.Event | None
+    done: Moment  # when the device has done the step
 
     def read(self) -> list[float]:
-        if self.ready:
-            self.ready.synchronize()
+        self.done.wait()
         return self.values.tolist()
 
 
@@ -154,16 +162,32 @@ class Loop:
             return False
         if self.done:
             say(f"resumes after step {self.done}")
-        if config.compile:
-            task.model.compile()  # in place, before DDP: the state dict keeps its keys
-        self.model = self.ranks.wrap(task.model).train()
-        batches = on_device(task.batches, self.ranks.device)
-        self.meter = Meter(self.clips_per_step, self.steps - self.done)
+        device = self.ranks.device
+        if compiles(config.compile, device):
+            task.step.compile()  # in place, before DDP: the state dict keeps its keys
+        self.step = self.ranks.wrap(task.step).train()
+        batches = on_device(task.batches, device)
+        left = self.steps - self.done
+        flops = task.flops and task.flops * self.clips_per_step / self.ranks.world
+        self.meter = Meter(device, self.clips_per_step, left, flops)
+        with self._profile(left) as profile:
+            return self._steps(batches, profile)
+
+    def _profile(self, left: int) -> contextlib.AbstractContextManager[Profile | None]:
+        if not (self.config.profile and self.ranks.main):
+            return contextlib.nullcontext()
+        return Profile(self.out, self.config.profile, left, self.ranks.device)
+
+    def _steps(self, batches: Iterator[Batch], profile: Profile | None) -> bool:
+        config, task, say = self.config, self.task, self.log.say
         evaluate_every = config.eval.every * self.steps_per_epoch
+        first = self.done + 1
         pending: StepNumbers | None = None
         while self.done < self.steps:
             numbers: StepNumbers | None = self._step(batches)
             self.done += 1
+            if profile:
+                profile.step()
             stop = self._read(pending)
             last = self.done == self.steps
             due = evaluate_every > 0 and self.done % evaluate_every == 0
@@ -180,9 +204,11 @@ class Loop:
                 return True
             if evaluates and task.evaluate:
                 self.log_evaluation(*task.evaluate(self.done, self.log))
-                self.model.train()
+                self.step.train()
             if saves:
                 self._save()
+            if evaluates or saves or self.done == first:
+                self.meter.restart()
             pending = numbers
         return False
 
@@ -193,19 +219,20 @@ class Loop:
         losses, videos = torch.zeros((), device=device), []
         terms: dict[str, Tensor] = {}
         for micro in range(config.optim.accumulate):
-            began = time.perf_counter()
-            batch = next(batches)
-            self.meter.waited += time.perf_counter() - began
+            with self.meter.loading():
+                batch = next(batches)
             videos.append(batch["video"])
             if task.seed_draws:
                 seed_all([config.seed, self.done, micro, ranks.rank])
+            batch = task.prepare(batch) if task.prepare else batch
             with self._exchange(last=micro == config.optim.accumulate - 1):
-                loss, terms = task.loss(self.model, batch)
+                loss, terms = self.step(batch)
                 self.scaler.scale(loss / config.optim.accumulate).backward()
             parts = torch.stack([loss, *terms.values()]).detach()
             losses = losses + parts / config.optim.accumulate
+            self.meter.end_micro_batch()
         unread = task.unread.take() if task.unread else {}
-        asked = torch.tensor([float(bool(self.stop)), float(len(unread))], device=device)
+        asked = fill([bool(self.stop), len(unread)], device)
         shared = ranks.sum(torch.cat([losses, asked])) / ranks.world
         parameters = list(task.model.parameters())
         norm = guarded_step(self.optimizer, self.scaler, parameters, shared[0], config.optim.clip)
@@ -213,17 +240,21 @@ class Loop:
         if task.average:
             task.average.update(task.model, step=self.done)
         values = torch.cat([shared, norm[None], losses[:1]]).to("cpu", non_blocking=True)
-        self.meter.steps += 1
+        self.meter.end_step()
         step, lr = self.done + 1, max(group["lr"] for group in self.optimizer.param_groups)
         logged = step % config.log.every == 0 or step == self.steps
-        figures = {**task.counts, **self.meter.read(device)} if logged else {}
-        return StepNumbers(step, lr, list(terms), figures, videos, unread, values, mark(device))
+        figures: dict[str, float] = dict(task.counts)
+        if (ready := task.ready()) is not None:
+            figures["ready"] = ready
+        done = self.meter.interval.end
+        interval = self.meter.take() if logged else None
+        return StepNumbers(step, lr, list(terms), interval, figures, videos, unread, values, done)
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager:
         """Only the last micro-batch of a step sends gradients to the other processes."""
-        if last or not isinstance(self.model, DistributedDataParallel):
+        if last or not isinstance(self.step, DistributedDataParallel):
             return contextlib.nullcontext()
-        return self.model.no_sync()
+        return self.step.no_sync()
 
     def _read(self, numbers: StepNumbers | None) -> bool:
         """Logs a step, or that it was skipped; True where all processes are to stop."""
@@ -237,7 +268,8 @@ class Loop:
         gradient_counts = not self.scaler.is_enabled()  # with fp16 it overflows now and then
         if not math.isfinite(loss) or (gradient_counts and not math.isfinite(norm)):
             self._note_skipped(numbers, guilty=not math.isfinite(own) or math.isfinite(loss))
-        elif numbers.figures:
+        elif numbers.interval:
+            figures = {**numbers.figures, **numbers.interval.figures()}
             row = {
                 "step": numbers.step,
                 "epoch": numbers.step / self.steps_per_epoch,
@@ -247,7 +279,7 @@ class Loop:
                 "grad_norm": norm,
                 "skipped": self.skipped,
                 **({"bad": len(unread.known)} if unread else {}),
-                **numbers.figures,
+                **figures,
             }
             self.log.row(row, system=numbers.figures)
             self.log.say(step_line(row, self.steps, numbers.terms), f"loss {loss:.4f}")

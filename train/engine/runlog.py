@@ -5,15 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
-import sys
-import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -101,47 +97,20 @@ class RunLog:
             writer.close()
 
 
-class Meter:
-    """Clips per second, the share of time spent waiting for data, and the time left."""
-
-    def __init__(self, clips_per_step: int, steps_left: int) -> None:
-        self.clips, self.left = clips_per_step, steps_left
-        self.waited, self.steps = 0.0, 0
-        self.began = time.perf_counter()
-
-    def read(self, device: torch.device) -> dict[str, float]:
-        """The figures since the last reading."""
-        now = time.perf_counter()
-        spent = max(now - self.began, 1e-9)
-        self.left -= self.steps
-        figures = {
-            "clips_per_s": self.clips * self.steps / spent,
-            "data_wait": self.waited / spent,
-            "memory": peak_memory(device),
-            "eta": self.left * spent / max(self.steps, 1),
-        }
-        self.began, self.waited, self.steps = now, 0.0, 0
-        return {name: round(value, 4) for name, value in figures.items()}
-
-
-def peak_memory(device: torch.device) -> float:
-    """GB: the peak of what torch has held on the GPU, or of this process' RAM."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
 def step_line(row: Mapping[str, Any], steps: int, terms: list[str]) -> str:
     """A row of metrics as a line of the terminal."""
     width = len(str(steps))
     parts = "".join(f"{name} {row[name]:.4f}  " for name in terms)
     left = timedelta(seconds=round(row["eta"]))
+    # On a CPU the host is the device: it has nothing to do while it waits for the loader.
+    idle = f"idle {row.get('device_idle', row['data_wait']):.0%}  "
+    if "mfu" in row:
+        idle += f"MFU {row['mfu']:.0%}  "
     return (
         f"step {row['step']:>{width}}/{steps}  epoch {row['epoch']:.2f}  "
         f"loss {row['loss']:.4f}  {parts}lr {row['lr']:.2e}  "
-        f"grad {row['grad_norm']:.2f}  {row['clips_per_s']:.1f} clips/s  "
-        f"wait {row['data_wait']:.0%}  {row['memory']:.1f} GB  left {left}"
+        f"grad {row['grad_norm']:.2f}  {row['clips_per_s']:.1f} clips/s  {idle}"
+        f"{row['memory']:.1f} GB  left {left}"
     )
 
 

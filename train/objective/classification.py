@@ -16,6 +16,7 @@ from mme_core.model import Classifier, build_classifier
 from train.data.augment import erase
 from train.recipes.classification import AugmentConfig, FinetuneConfig
 from train.recipes.keys import named
+from train.recipes.pretraining import RESIDUALS
 from train.recipes.weights import fill
 
 
@@ -32,31 +33,31 @@ def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
         depth=config.model.depth,
         drop_path=config.model.drop_path,
         fc_dropout=config.model.fc_dropout,
+        residual=RESIDUALS[config.model.residual],
     )
     return model, fill(model, config.init)
 
 
 @dataclass(frozen=True)
-class SoftLoss:
-    """Cross-entropy with the soft targets of mixup and CutMix, or of label smoothing alone."""
+class Mixing:
+    """Random erasing, and mixup and CutMix or label smoothing alone: a batch of
+    `train.data.labelled` on the device becomes {"clip", "target"}.
+
+    It runs there because the device is faster than the loader. It is not compiled: what is done
+    with a batch is drawn anew for each.
+    """
 
     augment: AugmentConfig
     mixup: Mixup | None
     classes: int
-    dtype: torch.dtype  # of autocast; float32 turns autocast off
 
     @classmethod
-    def of(
-        cls, augment: AugmentConfig, classes: int, batch_size: int, dtype: torch.dtype
-    ) -> SoftLoss:
+    def of(cls, augment: AugmentConfig, classes: int, batch_size: int) -> Mixing:
         mixup = build_mixup(augment.mixup, augment.cutmix, augment.smoothing, classes, batch_size)
-        return cls(augment, mixup, classes, dtype)
+        return cls(augment, mixup, classes)
 
-    def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean loss over a batch of `train.data.labelled`, which is on the device.
-
-        Random erasing and mixing run here because the device is faster than the loader.
-        """
+    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """clip float32 [B, 3, T, H, W], normalised; target float32 [B, classes], soft."""
         label, clip = batch["label"], to_model_input(batch["frames"])
         if self.augment.erase:
             clip = erase(clip, self.augment.erase)
@@ -64,10 +65,25 @@ class SoftLoss:
             clip, target = mix(self.mixup, clip, label)
         else:
             target = mixup_target(label, self.classes, 1.0, self.augment.smoothing)
+        return {"clip": clip, "target": target}
+
+
+class ClassifierStep(nn.Module):
+    """Mean cross-entropy over a batch of `Mixing`: what is compiled and run under DDP.
+
+    dtype  of autocast; float32 turns autocast off
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        clip = batch["clip"]
         enabled = self.dtype is not torch.float32
         with torch.autocast(clip.device.type, self.dtype, enabled=enabled):
-            logits = model(clip)
-        return F.cross_entropy(logits.float(), target)
+            logits = self.model(clip)
+        return F.cross_entropy(logits.float(), batch["target"]), {}
 
 
 def build_mixup(

@@ -1,31 +1,35 @@
-"""Pre-training: the model, and the loss on a batch of the loader."""
+"""Pre-training: the model, and the loss on a batch of the loader.
+
+`PretrainStep` goes from the raw batch to the loss in one graph for torch.compile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mme_core.clips.appearance import shuffle_frames
 from mme_core.clips.contents import build_targets, content_sizes, content_weights
 from mme_core.clips.settings import TargetSettings
-from mme_core.clips.views import to_model_input
+from mme_core.clips.views import to_model_patches
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
-from mme_core.model import PretrainingModel, build_pretraining_model, split_tokens
+from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec
+from mme_core.tokens import cut_patches, split_tokens, take_tokens
 from train.recipes.keys import named
-from train.recipes.pretraining import PretrainConfig
+from train.recipes.pretraining import RESIDUALS, PretrainConfig
 
 
 class Question(NamedTuple):
     """The input of the model for one batch and the targets of its answer, on the device."""
 
-    clip: Tensor  # float [B, 3, T, H, W]
-    mask: Tensor  # bool [B, N], True = hidden
+    patches: Tensor  # float [B, V, D], the visible patches, normalised
+    visible: Tensor  # int64 [B, V], indices of the visible tokens
     hidden: Tensor  # int64 [B, M], indices of the hidden tokens
     targets: dict[str, tuple[Tensor, Tensor]]  # {content: (target, valid)}, all tokens
 
@@ -95,15 +99,16 @@ class Objective:
             frames = shuffle_frames(frames)
             batch = {**batch, "frames": frames}
         targets = build_targets(batch, self.spec, self.settings, list(self.weights))
-        hidden = split_tokens(batch["mask"], self.hidden)[1]
-        return Question(to_model_input(frames), batch["mask"], hidden, targets)
+        visible, hidden = split_tokens(batch["mask"], self.hidden)
+        # Chosen as bytes, so that only a third of the pixels is normalised and moved as floats.
+        patches = cut_patches(frames.permute(0, 4, 1, 2, 3), self.spec.patch)
+        seen = to_model_patches(take_tokens(patches, visible))
+        return Question(seen, visible, hidden, targets)
 
-    def predict(
-        self, model: Callable[..., dict[str, Tensor]], question: Question
-    ) -> dict[str, Tensor]:
-        """{content: [B, M, D]} for the hidden tokens. `model`: the model, or its `forward`."""
+    def predict(self, model: PretrainingModel, question: Question) -> dict[str, Tensor]:
+        """{content: [B, M, D]} for the hidden tokens."""
         with self.autocast():
-            return model(question.clip, question.mask, self.hidden)
+            return model.predict(question.patches, question.visible, question.hidden)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(
@@ -121,6 +126,18 @@ class Objective:
             self.weights,
             mask_invalid=self.mask_invalid,
         )
+
+
+class PretrainStep(nn.Module):
+    """From a batch on the device to the loss and its parts: what is compiled and run under DDP."""
+
+    def __init__(self, model: PretrainingModel, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        question = self.objective.ask(batch)
+        return self.objective.loss(self.objective.predict(self.model, question), question)
 
 
 @named(
@@ -150,4 +167,5 @@ def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> Pretraining
         frames=config.model.frames,
         image_size=config.model.image_size,
         patch=config.model.patch,
+        residual=RESIDUALS[config.model.residual],
     )

@@ -9,6 +9,7 @@ from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import (
+    COMPILES,
     DEVICES,
     PRECISIONS,
     RESUMES,
@@ -105,7 +106,12 @@ class FinetuneConfig:
     seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
-    compile: bool = setting(False, "compile the model with torch.compile")
+    compile: bool | str = choice(
+        "auto", COMPILES, "compile the step with torch.compile; auto: on CUDA"
+    )
+    profile: int = number(
+        0, "steps of which OUT/profile gets a trace and a table of kernels; 0: none", at_least=0
+    )
     resume: str = choice(
         "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
 from mme_core.clips.contents import CONTENTS, GROUPS
 from mme_core.clips.requirements import CROPS, SOURCES
 from mme_core.clips.settings import MERGES, NORMS
@@ -12,7 +14,9 @@ from mme_core.model import DECODERS, HEAD_LAYERS, SIZES
 from train.recipes.fields import MISSING, choice, number, setting
 
 DEVICES = ("auto", "cpu", "cuda")
+COMPILES = ("auto", True, False)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+RESIDUALS = {"fp32": None, "bf16": torch.bfloat16}  # None: what autocast leaves it in
 RESUMES = ("auto", "force")
 
 
@@ -81,6 +85,9 @@ class ModelConfig:
     frames: int = number(16, "frames of a clip, an even number", at_least=2)
     image_size: int = number(224, "side of a clip, pixels", at_least=1)
     patch: int = number(16, "side of a patch, pixels", at_least=1)
+    residual: str = choice(
+        "fp32", RESIDUALS, "numbers between blocks; bf16 is faster and needs precision bf16"
+    )
 
 
 @dataclass
@@ -158,7 +165,12 @@ class PretrainConfig:
     seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
-    compile: bool = setting(False, "compile the model with torch.compile")
+    compile: bool | str = choice(
+        "auto", COMPILES, "compile the step with torch.compile; auto: on CUDA"
+    )
+    profile: int = number(
+        0, "steps of which OUT/profile gets a trace and a table of kernels; 0: none", at_least=0
+    )
     resume: str = choice(
         "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
     )

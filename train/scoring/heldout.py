@@ -15,8 +15,9 @@ from mme_core.clips.cell_contents import cells_needed
 from mme_core.clips.contents import content_weights
 from mme_core.clips.dataset import ClipDataset, collate
 from mme_core.clips.views import to_model_input
-from mme_core.model import PretrainingModel, take_tokens
+from mme_core.model import PretrainingModel
 from mme_core.store import TargetStore
+from mme_core.tokens import take_tokens
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import warn_of_overlap
@@ -224,10 +225,9 @@ def held_out_loss(
     model.eval()
     for batch in batches:
         question = objective.ask(batch)
-        # .forward is not compiled: the last batch is smaller and would be compiled anew
-        predictions = objective.predict(model.forward, question)
+        predictions = objective.predict(model, question)
         _, terms = objective.loss(predictions, question)
-        count = len(question.clip)
+        count = len(question.hidden)
         clips += count
         for name, total in sums.items():
             total[:-1] += _target_sums(objective, question, name)

@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mme_core.clips.contents import build_targets
 from mme_core.clips.settings import TargetSettings
+from mme_core.model import PretrainingModel
 from mme_core.targets import EPSILON, mean_and_deviation
 from mme_core.viz import figure4
 from train.objective.reconstruction import Objective
@@ -20,7 +21,7 @@ from train.objective.reconstruction import Objective
 
 @torch.no_grad()
 def draw_panels(
-    model: nn.Module,
+    model: PretrainingModel,
     objective: Objective,
     batch: Mapping[str, Tensor],
     names: Sequence[str],
@@ -36,8 +37,7 @@ def draw_panels(
     """
     model.eval()
     question = objective.ask(batch)
-    # .forward is not compiled: this batch has another size and would be compiled anew
-    predicted = objective.predict(model.forward, question)["position"].float()
+    predicted = objective.predict(model, question)["position"].float()
     model.train()
     raw = dataclasses.replace(objective.settings, norm="none")
     true, _ = build_targets(batch, objective.spec, raw, ["position"])["position"]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mme_core.errors import UsageError
-from train.objective.classification import SoftLoss, build_mixup, mix
+from train.objective.classification import ClassifierStep, Mixing, build_mixup, mix
 from train.recipes.classification import AugmentConfig
 
 
@@ -58,15 +58,16 @@ def test_each_channel_is_mixed_with_the_same_channel_of_the_other_clip():
 def test_the_loss_smooths_labels_and_erases():
     seen = []
 
-    def logits(clip):
-        seen.append(clip)
-        return torch.tensor([[3.0, 0, 0, 0]])
+    class Logits(torch.nn.Module):
+        def forward(self, clip):
+            seen.append(clip)
+            return torch.tensor([[3.0, 0, 0, 0]])
 
+    step = ClassifierStep(Logits(), torch.float32)
     batch = {"label": torch.tensor([0]), "frames": torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)}
     for erase in (0.0, 1.0):
         augment = AugmentConfig(mixup=0, cutmix=0, erase=erase, smoothing=0.1)
-        loss = SoftLoss.of(augment, 4, 1, torch.float32)
-        value = loss(logits, batch).item()
+        value = step(Mixing.of(augment, 4, 1)(batch))[0].item()
         log_p = torch.tensor([3.0, 0, 0, 0]).log_softmax(0)
         assert value == pytest.approx(-(0.925 * log_p[0] + 0.025 * log_p[1:].sum()).item())
     assert seen[0].flatten(2).std(2).max() == 0 and seen[1].flatten(2).std(2).min() > 0

@@ -1,0 +1,54 @@
+"""Tokens of a clip: their positions, their patches, and how some of them are chosen.
+
+Tokens are numbered time, row, column. A mask is bool [B, N], True = hidden, with the same number
+of hidden tokens in every row; tokens are gathered by index, so that every shape is static.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mme_core.errors import UsageError
+from mme_core.spec import TUBELET
+
+
+def sinusoid_table(tokens: int, width: int) -> Tensor:
+    """Fixed positions over the token index (Vaswani et al.): float32 [1, tokens, width]."""
+    channel = torch.arange(width, dtype=torch.float64)
+    rate = 10000 ** (2 * (channel // 2) / width)
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / rate
+    table = torch.where(channel.long() % 2 == 0, angle.sin(), angle.cos())
+    return table.float()[None]
+
+
+def split_tokens(mask_BN: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """Indices of the visible [B, N − hidden] and of the hidden [B, hidden] tokens, ascending."""
+    order = torch.argsort(mask_BN.byte(), dim=1, stable=True)
+    visible = mask_BN.shape[1] - hidden
+    return order[:, :visible], order[:, visible:]
+
+
+def take_tokens(tokens_BND: Tensor, index_BM: Tensor) -> Tensor:
+    """The tokens [B, M, D] at the indices."""
+    index = index_BM[..., None].expand(-1, -1, tokens_BND.shape[-1])
+    return tokens_BND.gather(1, index)
+
+
+def count_hidden(mask_BN: Tensor) -> int:
+    """Hidden tokens of a row. It reads the mask back from the device: where that waits matter,
+    give the number to the model. Raises UsageError when rows differ."""
+    counts = mask_BN.sum(1).tolist()
+    if len(set(counts)) != 1:
+        raise UsageError(f"the masks of a batch hide different numbers of tokens: {counts}")
+    return int(counts[0])
+
+
+def cut_patches(clip: Tensor, patch: int) -> Tensor:
+    """The patches [B, N, 3·2·patch·patch] of a clip [B, 3, T, H, W] of any dtype.
+
+    The numbers of a patch are ordered by channel, frame, row and column.
+    """
+    b, c, t, h, w = clip.shape
+    grid = clip.reshape(b, c, t // TUBELET, TUBELET, h // patch, patch, w // patch, patch)
+    return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
