@@ -2,6 +2,7 @@
 
 encoder = load_encoder("runs/mine")              # a run's folder or a file of weights
 features = encoder.features(frames)              # uint8 [T, H, W, 3] -> float32 [width]
+encoder.save_pretrained("folder")                # load_encoder("folder") reads it
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mme_core.clips.views import centre_crop, evenly_spread, to_model_input
 from mme_core.errors import UsageError
 from mme_core.model import Encoder, build_classifier, build_pretraining_model
 from mme_core.weights.load import Weights, clip_arguments, load_weights, read_weights
+from mme_core.weights.save import save_folder
 
 
 class VideoEncoder(nn.Module):
@@ -63,6 +65,19 @@ class VideoEncoder(nn.Module):
         device = next(self.parameters()).device
         pooled = self.pool(self.tokens(to_model_input(torch.from_numpy(clips).to(device))))
         return pooled.float() if videos.ndim == 5 else pooled[0].float()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and model.safetensors, the layout of the Hugging Face hub.
+
+        Raises UsageError where they cannot be written, or would replace another model.
+        """
+        _, frames, side, _ = self.encoder.clip_shape
+        save_folder(Path(folder), self.state_dict(), frames=frames, image_size=side)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> VideoEncoder:
+        """The same as `load_encoder`."""
+        return load_encoder(path)
 
 
 def load_encoder(path: str | Path) -> VideoEncoder:

@@ -1,6 +1,7 @@
 """`mme export`: writes weights for use without this package.
 
 mme export runs/finetune --to videomae-hf -o out/hf       a folder that transformers loads
+mme export runs/pretrain --to encoder -o out/encoder      a folder that load_encoder loads
 mme export runs/pretrain --to encoder -o encoder.safetensors
 mme export runs/finetune --to onnx -o classifier.onnx
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,33 @@ import torch
 from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from mme_core.encoder import encoder_from
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import SIZES, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.terminal import plain
+from mme_core.weights.card import model_card
+from mme_core.weights.files import read_json
 from mme_core.weights.load import Weights, build_from, read_weights
 from mme_core.weights.names import to_hf
-from mme_core.weights.save import save_weights, writing
+from mme_core.weights.save import (
+    CARD,
+    CONFIG,
+    MODEL,
+    check_replaceable,
+    save_weights,
+    write_json,
+    writing,
+)
 from train.engine.folder import check_suffix
+from train.engine.runlog import METRICS, read_metrics
 from train.recipes.keys import named
 
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 
 
 def export_hf(weights: Weights, folder: Path) -> str:
-    """config.json, model.safetensors and preprocessor_config.json.
+    """config.json, model.safetensors, preprocessor_config.json and README.md, the model card.
 
     A classifier becomes VideoMAEForVideoClassification, a pre-trained encoder VideoMAEModel. Raises
     UsageError for interpolated positions: transformers makes its own table.
@@ -42,19 +54,26 @@ def export_hf(weights: Weights, folder: Path) -> str:
             f"{weights.path}: its positions were interpolated from another resolution, and "
             "transformers' VideoMAE only knows its own fixed table; use --to encoder or --to onnx"
         )
-    file, config = folder / "model.safetensors", folder / "config.json"
-    if file.exists() and not config.exists():
-        raise UsageError(f"-o {folder}: {file} is no export and would be lost; choose another one")
+    check_replaceable(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(to_hf(weights.tensors), file, metadata={"format": "pt"})
-        _write_json(config, _hf_config(weights))
-        _write_json(folder / "preprocessor_config.json", _hf_preprocessor(weights))
+        save_file(to_hf(weights.tensors), folder / MODEL, metadata={"format": "pt"})
+        write_json(folder / CONFIG, _hf_config(weights))
+        write_json(folder / "preprocessor_config.json", _hf_preprocessor(weights))
+        _write_card(weights, "videomae-hf", folder)
     return f"{folder}: {_hf_config(weights)['architectures'][0]}.from_pretrained('{folder}')"
 
 
 def export_encoder(weights: Weights, path: Path) -> str:
-    """encoder.* alone, as one safetensors file; docs/downstream.md shows how to load it."""
+    """The encoder alone: a folder with its model card, or one file (PATH.safetensors).
+
+    docs/downstream.md shows how to load them.
+    """
+    if not path.suffix:
+        encoder_from(weights).save_pretrained(path)
+        with writing(path):
+            _write_card(weights, "encoder", path)
+        return f"{path}: load_encoder('{path}')"
     check_suffix(path, ".safetensors")
     tensors = {n: t for n, t in weights.tensors.items() if n.startswith("encoder.")}
     save_weights(path, tensors, frames=weights.frames, image_size=weights.image_size)
@@ -148,8 +167,21 @@ def _hf_preprocessor(weights: Weights) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
+def _write_card(weights: Weights, format: str, folder: Path) -> None:
+    card = model_card(weights, format, folder.resolve().name, _measured(Path(weights.path)))
+    (folder / CARD).write_text(card)
+
+
+def _measured(run: Path) -> dict[str, float]:
+    """What a run's folder says about held-out videos; {} for a file of weights."""
+    if (run / "evaluation.json").exists():
+        values, names = read_json(run / "evaluation.json"), ("top1", "top5", "coverage", "videos")
+    elif (run / METRICS).exists():
+        evaluated = [row for row in read_metrics(run) if "val_loss" in row]
+        values, names = (evaluated or [{}])[-1], ("step", "val_loss", "constant_loss", "knn")
+    else:
+        return {}
+    return {name: values[name] for name in names if name in values}
 
 
 def main(argv: list[str]) -> int:
@@ -161,7 +193,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("weights", type=Path, help="a run's folder, or a file of weights")
     parser.add_argument("--to", choices=TARGETS, required=True, help="format")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="file, or folder for videomae-hf"
+        "-o", "--output", type=Path, required=True, help="folder, or file of encoder and onnx"
     )
     parser.add_argument(
         "--frames", type=int, default=16, help="frames of a clip, if the file does not say (16)"

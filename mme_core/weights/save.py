@@ -1,4 +1,4 @@
-"""Writes weights to one safetensors file, with the metadata to build the model."""
+"""Writes weights to one safetensors file, or to a folder in the layout of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mme_core.errors import UsageError
+from mme_core.model import SIZES
+from mme_core.spec import TUBELET
+
+MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def save_weights(
@@ -40,6 +44,41 @@ def save_weights(
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(contiguous, aside, metadata={"format": "pt", "mme": json.dumps(meta)})
         aside.rename(path)
+
+
+def save_folder(folder: Path, tensors: dict[str, Tensor], *, frames: int, image_size: int) -> None:
+    """Writes an encoder's tensors (encoder.*, fc_norm.*) and its config.json into a folder.
+
+    Raises UsageError where they cannot be written, or would replace another model.
+    """
+    check_replaceable(folder)
+    embedding = tensors["encoder.patch_embed.proj.weight"]
+    width = embedding.shape[0]
+    config = {
+        "model_type": "mme_encoder",
+        "architectures": ["VideoEncoder"],
+        "image_size": image_size,
+        "num_frames": frames,
+        "patch_size": embedding.shape[-1],
+        "tubelet_size": TUBELET,
+        "hidden_size": width,
+        "num_hidden_layers": len({n.split(".")[2] for n in tensors if "encoder.blocks." in n}),
+        "num_attention_heads": next(heads for w, _, heads in SIZES.values() if w == width),
+    }
+    save_weights(folder / MODEL, tensors, frames=frames, image_size=image_size)
+    with writing(folder):
+        write_json(folder / CONFIG, config)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises UsageError where a folder holds weights that no export of ours wrote."""
+    if (folder / MODEL).exists() and not (folder / CONFIG).exists():
+        raise UsageError(f"{folder / MODEL} is no export and would be lost; choose another folder")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes an indented JSON file."""
+    path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A trained encoder as a source of features, from any file of weights and for any video."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from safetensors.torch import load_file
 
 from mme_core import load_encoder
 from mme_core.clips.views import centre_crop, to_model_input
-from mme_core.encoder import random_encoder
+from mme_core.encoder import VideoEncoder, random_encoder
 from mme_core.errors import UsageError
 from mme_core.model import build_classifier, build_pretraining_model
 from mme_core.weights.save import save_weights
@@ -91,6 +93,31 @@ def test_a_classifiers_features_are_those_before_its_head(tmp_path):
     clip = to_model_input(torch.from_numpy(video())[None])
     feature = load_encoder(tmp_path / "c.safetensors").features(video())
     torch.testing.assert_close(feature, model.features(clip)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "classifier"])
+def test_a_saved_folder_gives_the_same_features(kind, pretrained, tmp_path):
+    model = pretrained
+    if kind == "classifier":
+        model = build_classifier("tiny", 3, depth=2, **CLIP).eval()
+        torch.nn.init.normal_(model.fc_norm.weight)
+    save_weights(tmp_path / "w.safetensors", model.state_dict(), **CLIP)
+    encoder = load_encoder(tmp_path / "w.safetensors")
+    encoder.save_pretrained(tmp_path / "folder")
+    again = VideoEncoder.from_pretrained(tmp_path / "folder")
+    assert torch.equal(again.features(video(9)), encoder.features(video(9)))
+    names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    assert names == ["config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "folder" / "config.json").read_text())
+    assert config["num_frames"] == FRAMES and config["num_hidden_layers"] == 2
+    assert config["num_attention_heads"] == 3 and config["hidden_size"] == WIDTH
+
+
+def test_saving_does_not_replace_other_weights(encoder, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="would be lost"):
+        encoder.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"mine"
 
 
 def test_a_path_without_weights_is_named(tmp_path):

@@ -7,6 +7,7 @@ import venv
 import pytest
 import torch
 
+from mme_core import load_encoder
 from mme_core.errors import UsageError
 from mme_core.model import Encoder, build_classifier, build_pretraining_model
 from mme_core.weights.load import load_weights, read_weights
@@ -199,6 +200,38 @@ def test_a_place_that_cannot_be_written_is_named(classifier, tmp_path, to):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"file.*: cannot be written"):
         main([str(classifier[0]), "--to", to, "-o", str(tmp_path / "file" / "e.safetensors")])
+
+
+def test_an_encoder_folder_loads_and_has_a_model_card(tmp_path):
+    model = build_pretraining_model("tiny", depth=2, **CLIP)
+    run = tmp_path / "run"
+    recipe = {
+        "model": CLIP,
+        "store": "/home/someone/stores/mine",
+        "loss": {"contents": ["trajectory"]},
+        "optim": {"steps": 400, "epochs": 800},
+    }
+    (run / "checkpoints").mkdir(parents=True)
+    state = {"model": model.state_dict(), "config": recipe}
+    torch.save(state, run / "checkpoints" / "step-00000400.pt")
+    rows = [{"step": 400, "val_loss": 1.5, "constant_loss": 2.0}, {"step": 400, "loss": 1.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    target = tmp_path / "mine"
+    assert main([str(run), "--to", "encoder", "-o", str(target)]) == 0
+    frames = torch.zeros(5, 40, 40, 3, dtype=torch.uint8)
+    assert torch.equal(load_encoder(target).features(frames), load_encoder(run).features(frames))
+    card = (target / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: mme\n")
+    for row in ("| store | mine |", "| steps | 400 |", "| val_loss | 1.5 |"):
+        assert row in card
+    assert "someone" not in card and "epochs" not in card
+
+
+def test_the_card_of_a_classifier_lists_its_classes(classifier, tmp_path):
+    assert main([str(classifier[0]), "--to", "videomae-hf", "-o", str(tmp_path / "hf")]) == 0
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "pipeline_tag: video-classification" in card and "clap, jump, wave" in card
+    assert 'VideoMAEForVideoClassification.from_pretrained("hf")' in card
 
 
 def test_an_encoder_file_is_called_by_its_format(classifier, tmp_path):
