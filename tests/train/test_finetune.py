@@ -148,13 +148,14 @@ def test_gradient_accumulation_keeps_the_step(labelled_set, tmp_path):
 
 def spoil(monkeypatch, at):
     """The loss of micro-batch number `at` is not a number."""
-    calls, loss = [], classification.SoftLoss.__call__
+    calls, mixing = [], classification.Mixing.__call__
 
-    def spoilt(self, model, batch):
+    def spoilt(self, batch):
         calls.append(batch["video"].unique().tolist())
-        return loss(self, model, batch) * (float("nan") if len(calls) == at else 1)
+        mixed = mixing(self, batch)
+        return mixed | {"clip": mixed["clip"] * (float("nan") if len(calls) == at else 1)}
 
-    monkeypatch.setattr(classification.SoftLoss, "__call__", spoilt)
+    monkeypatch.setattr(classification.Mixing, "__call__", spoilt)
     return calls
 
 

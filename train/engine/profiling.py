@@ -96,7 +96,7 @@ def _milliseconds(event: Any, device: torch.device) -> float | None:
     """Own time of an event on the device; None for what is no work of it."""
     if device.type == "cuda":
         kernel = event.device_type == DeviceType.CUDA and not event.is_user_annotation
-        return event.self_device_time_total / 1000 if kernel else None
+        return event.time_range.elapsed_us() / 1000 if kernel else None
     return event.self_cpu_time_total / 1000 if event.name.startswith("aten::") else None
 
 
