@@ -151,6 +151,13 @@ def test_other_recipes_run(demo_store, held_out_store, tmp_path, words):
     assert list((tmp_path / "pictures").glob("*.png"))
 
 
+def test_a_run_reports_its_loader_and_profiles_steps(demo_store, tmp_path):
+    words = ["optim.steps=4", "profile=2", "data.workers=1"]
+    assert run(demo_store, tmp_path, *words) == 0
+    assert all(0 <= row["ready"] <= 4 for row in read_metrics(tmp_path))
+    assert {path.name for path in (tmp_path / "profile").iterdir()} == {"trace.json", "kernels.txt"}
+
+
 def held_out_parts(pair, tmp_path, *words):
     config = read(pair[0], tmp_path, f"val_store={pair[1]}", *words)
     store = TargetStore(pair[0])

@@ -1,0 +1,18 @@
+"""What the loop asks of the device."""
+
+import torch
+
+from train.engine.device import compiles, fill
+
+CPU = torch.device("cpu")
+
+
+def test_numbers_of_the_host_become_a_tensor():
+    filled = fill([True, 3, 0.5], CPU)
+    assert filled.tolist() == [1, 3, 0.5] and filled.dtype == torch.float32
+
+
+def test_a_step_is_compiled_on_cuda_unless_the_recipe_says_otherwise():
+    cuda = torch.device("cuda")
+    assert compiles("auto", cuda) and not compiles("auto", CPU)
+    assert compiles(True, CPU) and not compiles(False, cuda)
