@@ -137,3 +137,14 @@ class TestViews(Dataset):
             return {"video": video, "failed": str(error)}
         seen = views.test_views(list(clips), plan.size, plan.crops)
         return {"video": video, "views": torch.from_numpy(seen)}
+
+
+def collate_views(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """The views uint8 [·, T, S, S, 3] of the "videos" that were read, and the "failures": (video,
+    reason) of the others. Without a video that was read there are no "views"."""
+    read = [item for item in items if "failed" not in item]
+    batch: dict[str, Any] = {
+        "videos": [item["video"] for item in read],
+        "failures": [(item["video"], item["failed"]) for item in items if "failed" in item],
+    }
+    return batch | ({"views": torch.cat([item["views"] for item in read])} if read else {})

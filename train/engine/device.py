@@ -1,21 +1,30 @@
-"""Batches on their way from the loader's memory to the device."""
+"""Batches on their way from the loader's memory to the device, and results on their way back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from train.engine.meter import Moment
 
-def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+T = TypeVar("T")
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on `device`; other values stay as they are."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 def on_device(
-    batches: Iterable[Mapping[str, Tensor]], device: torch.device
-) -> Iterator[dict[str, Tensor]]:
-    """The batches, copied to `device`.
+    batches: Iterable[Mapping[str, Any]], device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """The batches, their tensors copied to `device`.
 
     CUDA copies them on a stream of their own: the host asks for a batch while the device still
     works on the step before, and the copy runs beside that work.
@@ -30,8 +39,29 @@ def on_device(
             moved = to_device(batch, device)
         work.wait_stream(side)
         for value in moved.values():
-            value.record_stream(work)  # its memory belongs to the side stream
+            if isinstance(value, Tensor):
+                value.record_stream(work)  # its memory belongs to the side stream
         yield moved
+
+
+def read_back(
+    results: Iterable[tuple[T, list[Tensor]]], device: torch.device
+) -> Iterator[tuple[T, list[Tensor]]]:
+    """The results with their tensors on the CPU.
+
+    Each comes when the device already works on the next: the host does not wait for it in between.
+    """
+    before: tuple[T, list[Tensor], Moment] | None = None
+    for about, tensors in results:
+        copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        copied = Moment(device)
+        if before is not None:
+            before[2].wait()
+            yield before[:2]
+        before = about, copies, copied
+    if before is not None:
+        before[2].wait()
+        yield before[:2]
 
 
 def fill(values: Iterable[float], device: torch.device) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -48,7 +47,15 @@ def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
     """The encoder that `init` names; for random weights one of `model`, drawn by `seed`."""
     weights = read_init(init)
     if weights is None:
-        return InitialEncoder(random_encoder(seed, **dataclasses.asdict(model)), model, {})
+        encoder = random_encoder(
+            seed,
+            model.size,
+            frames=model.frames,
+            image_size=model.image_size,
+            patch=model.patch,
+            depth=model.depth,
+        )
+        return InitialEncoder(encoder, model, {})
     return InitialEncoder(encoder_from(weights), architecture(weights), weights.recipe)
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from mme_core.clips.views import to_model_input
 from mme_core.errors import MMEError
-from train.data.labelled import TestViews, ViewPlan
+from train.data.labelled import TestViews, ViewPlan, collate_views
 from train.data.loader import make_loader
 from train.data.sources import Source, frame_stride
+from train.engine.device import on_device, read_back
 from train.engine.distributed import Ranks
 from train.recipes.classification import LabelledDataConfig, ViewConfig
 from train.recipes.pretraining import ModelConfig
@@ -76,15 +77,19 @@ def score_videos(
     model.eval()
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
-    for batch_of_views in read_views(source, plan, ranks, batch=batch, workers=workers):
-        failures += batch_of_views.failures
-        if batch_of_views.clip is None:
-            continue
-        videos = batch_of_views.videos
-        with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
-            logits = model.forward(batch_of_views.clip)  # never compiled: the last batch is smaller
-        scores = logits.double().softmax(1).unflatten(0, (len(videos), -1)).mean(1).cpu().numpy()
-        rows += zip(videos, scores)
+
+    def scored() -> Iterator[tuple[list[int], list[Tensor]]]:
+        for views in read_views(source, plan, ranks, batch=batch, workers=workers):
+            failures.extend(views.failures)
+            if views.clip is None:
+                continue
+            with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
+                logits = model(views.clip)
+            each = logits.double().softmax(1).unflatten(0, (len(views.videos), -1))
+            yield views.videos, [each.mean(1)]
+
+    for videos, (scores,) in read_back(scored(), ranks.device):
+        rows += zip(videos, scores.numpy())
     return gather_videos(ranks, rows, failures, source)
 
 
@@ -132,13 +137,10 @@ def read_views(
     starts = range(0, len(source.ids), together)
     batches = [list(range(s, min(s + together, len(source.ids)))) for s in starts]
     mine = batches[ranks.rank :: ranks.world]
-    for items in make_loader(TestViews(source, plan), mine, list, workers):
-        failures = [(item["video"], item["failed"]) for item in items if "failed" in item]
-        read = [item for item in items if "failed" not in item]
-        clip = None
-        if read:
-            clip = to_model_input(torch.cat([item["views"] for item in read]).to(ranks.device))
-        yield ViewBatch([item["video"] for item in read], clip, failures)
+    loader = make_loader(TestViews(source, plan), mine, collate_views, workers)
+    for views in on_device(loader, ranks.device):
+        clip = to_model_input(views["views"]) if "views" in views else None
+        yield ViewBatch(views["videos"], clip, views["failures"])
 
 
 def evaluate(

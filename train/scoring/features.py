@@ -13,6 +13,7 @@ from torch import Tensor
 from mme_core.encoder import VideoEncoder
 from train.data.labelled import ViewPlan
 from train.data.sources import Source
+from train.engine.device import read_back
 from train.engine.distributed import Ranks
 from train.scoring.evaluation import gather_videos, read_views
 
@@ -31,36 +32,46 @@ class Features:
     failures: list[tuple[str, str]]
 
 
-class VideoTokens(NamedTuple):
-    """The encoder's output for one video, on the device: [views, N, D] and [views, D]."""
+class VideoFeatures(NamedTuple):
+    """The encoder's output for one video, float32 on the CPU: pooled [views, D], and tokens [N, D],
+    the mean over its views, where they were asked for."""
 
-    tokens: Tensor
     pooled: Tensor
+    tokens: Tensor | None
 
 
 @torch.inference_mode()
-def stream_tokens(
+def stream_features(
     backbone: VideoEncoder,
     source: Source,
     plan: ViewPlan,
     ranks: Ranks,
     *,
+    tokens: bool,
     batch: int,
     workers: int,
     dtype: torch.dtype,
-) -> Iterator[tuple[int, VideoTokens | str]]:
-    """(video, its tokens) of this process' videos; (video, reason) if a video cannot be read."""
-    for videos, clip, failures in read_views(source, plan, ranks, batch=batch, workers=workers):
-        yield from failures
-        if clip is None:
-            continue
-        with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
-            tokens = backbone.tokens(clip)
-        tokens = tokens.float()
-        pooled = backbone.pool(tokens)
-        views = len(clip) // len(videos)
-        for video, *found in zip(videos, tokens.split(views), pooled.split(views)):
-            yield video, VideoTokens(*found)
+) -> Iterator[tuple[int, VideoFeatures | str]]:
+    """(video, its features) of this process' videos; (video, reason) if one cannot be read."""
+    failures: list[tuple[int, str]] = []
+
+    def computed() -> Iterator[tuple[list[int], list[Tensor]]]:
+        for videos, clip, failed in read_views(source, plan, ranks, batch=batch, workers=workers):
+            failures.extend(failed)
+            if clip is None:
+                continue
+            with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
+                each = backbone.tokens(clip)
+            each = each.float()
+            parts = [backbone.pool(each), *([each] if tokens else [])]
+            shape = (len(videos), -1)
+            pooled, *rest = (part.unflatten(0, shape) for part in parts)
+            yield videos, [pooled, *(part.mean(1) for part in rest)]
+
+    for videos, (pooled, *rest) in read_back(computed(), ranks.device):
+        for number, video in enumerate(videos):
+            yield video, VideoFeatures(pooled[number], rest[0][number] if rest else None)
+    yield from failures
 
 
 def extract_features(
@@ -68,14 +79,15 @@ def extract_features(
 ) -> Features:
     """Pooled features of all videos, in the source's order, on every process.
 
-    `how`: the keyword arguments of `stream_tokens`. Raises MMEError if no video could be read.
+    `how`: the keyword arguments batch, workers and dtype of `stream_features`. Raises MMEError if
+    no video could be read.
     """
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
-    for video, found in stream_tokens(backbone, source, plan, ranks, **how):
+    for video, found in stream_features(backbone, source, plan, ranks, tokens=False, **how):
         if isinstance(found, str):
             failures.append((video, found))
         else:
-            rows.append((video, found.pooled.cpu().numpy()))
+            rows.append((video, found.pooled.numpy()))
     videos, pooled, named = gather_videos(ranks, rows, failures, source)
     return Features(videos, pooled.astype(np.float32), source.missing() + named)

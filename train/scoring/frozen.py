@@ -19,7 +19,7 @@ from train.data.labelled import ViewPlan
 from train.data.sources import Source
 from train.engine.distributed import Ranks
 from train.scoring.evaluation import gather_videos
-from train.scoring.features import stream_tokens
+from train.scoring.features import stream_features
 
 
 class TokenFile:
@@ -101,8 +101,8 @@ def extract_set(
 ) -> FrozenSet:
     """Runs the encoder once over all videos, and averages pooled features and tokens over views.
 
-    `how`: the keyword arguments of `stream_tokens`. Raises MMEError if no video could be read, or
-    if the disk has too little room for the tokens.
+    `how`: the keyword arguments batch, workers and dtype of `stream_features`. Raises MMEError if
+    no video could be read, or if the disk has too little room for the tokens.
     """
     videos = len(source.ids)
     if tokens is not None and ranks.main:
@@ -111,13 +111,14 @@ def extract_set(
     array = None if tokens is None else tokens.open(videos)
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
-    for video, found in stream_tokens(backbone, source, plan, ranks, **how):
+    keep = array is not None
+    for video, found in stream_features(backbone, source, plan, ranks, tokens=keep, **how):
         if isinstance(found, str):
             failures.append((video, found))
             continue
-        rows.append((video, found.pooled.mean(0).cpu().numpy()))
-        if array is not None:
-            array[video] = found.tokens.mean(0).cpu().numpy()
+        rows.append((video, found.pooled.mean(0).numpy()))
+        if array is not None and found.tokens is not None:
+            array[video] = found.tokens.numpy()
     read, pooled, named = gather_videos(ranks, rows, failures, source)
     return FrozenSet(
         pooled=torch.from_numpy(pooled).to(ranks.device),
