@@ -15,7 +15,7 @@ from mme_core.errors import UsageError
 from train.data.overlap import trained_videos
 from train.data.sources import check_labels, open_source, relabel, warn_of_overlap
 from train.engine import folder
-from train.engine.distributed import autocast_dtype, connect, disconnect
+from train.engine.distributed import autocast_dtype, connected
 from train.recipes import loading
 from train.recipes.scoring import EvaluateConfig
 from train.recipes.weights import architecture, read_classifier
@@ -25,8 +25,7 @@ from train.scoring.evaluation import evaluate, view_plan, write_evaluation
 def main(argv: list[str]) -> int:
     config = loading.load(EvaluateConfig, argv, "mme evaluate", __doc__)
     folder.check_command(config)
-    ranks = connect(config.device)
-    try:
+    with connected(config.device) as ranks:
         model, weights = read_classifier(config.init)
         root = config.data.val_root or config.data.root
         source = open_source(config.data, config.val_store, root=root, split=config.data.val_split)
@@ -59,5 +58,3 @@ def main(argv: list[str]) -> int:
             write_evaluation(Path(config.out), result, source)
             print(result)
         return 0
-    finally:
-        disconnect()

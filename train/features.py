@@ -19,7 +19,7 @@ import zarr
 from mme_core.errors import UsageError
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
-from train.engine.distributed import autocast_dtype, connect, disconnect
+from train.engine.distributed import autocast_dtype, connected
 from train.recipes import loading
 from train.recipes.scoring import FeaturesConfig
 from train.recipes.weights import read_encoder
@@ -81,8 +81,7 @@ def main(argv: list[str]) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
-    ranks = connect(config.device)
-    try:
+    with connected(config.device) as ranks:
         encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)
@@ -105,5 +104,3 @@ def main(argv: list[str]) -> int:
                 f"{len(features.failures)} videos could not be read"
             )
         return 0
-    finally:
-        disconnect()

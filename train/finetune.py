@@ -28,13 +28,7 @@ from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.sources import frame_stride, open_sources
 from train.engine import folder
-from train.engine.distributed import (
-    Ranks,
-    autocast_dtype,
-    check_residual,
-    connect,
-    disconnect,
-)
+from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Batch, Loop, Task
 from train.engine.optim import layer_decay_groups
 from train.engine.runlog import RunLog
@@ -50,11 +44,8 @@ MODEL = "model.safetensors"
 def main(argv: list[str]) -> int:
     config = loading.load(FinetuneConfig, argv, "mme finetune", __doc__)
     check(config)
-    ranks = connect(config.device)
-    try:
+    with connected(config.device) as ranks:
         return Finetuning(config, ranks).run()
-    finally:
-        disconnect()
 
 
 def check(config: FinetuneConfig) -> None:

@@ -28,13 +28,7 @@ from train.data.staging import open_staged
 from train.data.standins import StandIns, collate_full
 from train.data.stores import check_finished, check_spec
 from train.engine import folder
-from train.engine.distributed import (
-    Ranks,
-    autocast_dtype,
-    check_residual,
-    connect,
-    disconnect,
-)
+from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Batch, Loop, Task
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
@@ -48,11 +42,8 @@ from train.scoring.heldout import HeldOut, clip_dataset
 
 def main(argv: list[str]) -> int:
     config = loading.load(PretrainConfig, argv, "mme pretrain", __doc__)
-    ranks = connect(config.device)
-    try:
+    with connected(config.device) as ranks:
         return Pretraining(config, ranks).run()
-    finally:
-        disconnect()
 
 
 class Pretraining:
@@ -135,19 +126,24 @@ class Pretraining:
         """The loader's batches. Where more clips of one fail than the budget allows, the one before
         comes again: all processes must take the step after which they stop together.
 
-        Raises StoreError where that is the first batch.
+        Raises StoreError in all processes where that is the first batch of one of them.
         """
         last: Batch | None = None
         for batch in self.loader:
             failed = batch.pop("failed")
             self.unread.add(failed)
-            if not batch:
-                if last is None:
-                    reason = next(iter(failed.values()))
-                    raise StoreError(f"no video can be read: {reason}; {self._mend(failed)}")
-                batch = last
+            if last is None:
+                self._check_first({} if batch else failed)
+            batch = batch or last
             last = batch
             yield batch
+
+    def _check_first(self, failed: Mapping[int, str]) -> None:
+        """`failed` holds the videos of this process' first batch, if none of it can be read."""
+        failed = {video: text for part in self.ranks.gather(failed) for video, text in part.items()}
+        if failed:
+            reason = next(iter(failed.values()))
+            raise StoreError(f"no video can be read: {reason}; {self._mend(failed)}")
 
     def _mend(self, videos: Collection[int]) -> str:
         """What makes videos that cannot be read whole again."""

@@ -24,7 +24,7 @@ from rich.table import Table
 from mme_core.terminal import plain, styled
 from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
-from train.engine.distributed import Ranks, autocast_dtype, connect, disconnect
+from train.engine.distributed import Ranks, autocast_dtype, connected
 from train.recipes import loading
 from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
@@ -38,8 +38,7 @@ PATIENCE = timedelta(days=1)  # how long the others wait while the main process 
 def main(argv: list[str]) -> int:
     config = loading.load(ProbeConfig, argv, "mme probe", __doc__)
     folder.check_command(config)
-    ranks = connect(config.device, PATIENCE)
-    try:
+    with connected(config.device, PATIENCE) as ranks:
         sources = open_sources(config.data, config.store, config.val_store)
         report = probe_all(config, sources, ranks)
         if ranks.main:
@@ -48,8 +47,6 @@ def main(argv: list[str]) -> int:
             show(report)
             print(plain(f"written to {path}"))
         return 0
-    finally:
-        disconnect()
 
 
 def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, Any]:

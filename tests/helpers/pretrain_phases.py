@@ -9,7 +9,7 @@ import sys
 
 from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import MMEError, StoreError
-from train.engine.distributed import connect, disconnect
+from train.engine.distributed import connected
 from train.engine.loop import Loop
 from train.pretrain import Pretraining
 from train.recipes.loading import load
@@ -17,6 +17,11 @@ from train.recipes.pretraining import PretrainConfig
 
 STEP = Loop._step
 READ = ClipDataset.__getitem__
+
+
+def say(name, result):
+    """One write, on a line of its own whatever the other process is just saying."""
+    os.write(1, f"\nRESULT {os.environ['RANK']} {name}: {result}\n".encode())
 
 
 def run(ranks, name, *words, before_step=lambda loop, pretraining: None):
@@ -36,8 +41,7 @@ def run(ranks, name, *words, before_step=lambda loop, pretraining: None):
         status = pretraining.run()
     except MMEError as error:
         status = str(error)
-    # one write, on a line of its own whatever the other process is just saying
-    os.write(1, f"\nRESULT {ranks.rank} {name}: {status}\n".encode())
+    say(name, status)
 
 
 def ask_to_stop(loop, _):
@@ -57,14 +61,35 @@ def read_all_but_two(clips, key):
     return READ(clips, key)
 
 
-if __name__ == "__main__":
-    group = connect("cpu")
-    run(group, "two", "data.batch_size=2")
-    run(group, "accumulated", "data.batch_size=1", "optim.accumulate=2")
-    run(group, "stopped", "data.batch_size=1", before_step=ask_to_stop)
-    run(group, "skipped", "data.batch_size=1", before_step=spoil_a_weight_of_the_loss)
-    run(group, "budget", "nonfinite_budget=0", before_step=spoil_a_weight_of_the_loss)
+def read_none_on_rank_1(clips, key):
+    if os.environ["RANK"] == "1":
+        raise StoreError(f"video {key[1]} is damaged")
+    return READ(clips, key)
+
+
+def leave(loop, _):
+    if loop.done == 2:
+        raise StoreError("the disk is gone")
+
+
+def phases(ranks):
+    run(ranks, "two", "data.batch_size=2")
+    run(ranks, "accumulated", "data.batch_size=1", "optim.accumulate=2")
+    run(ranks, "stopped", "data.batch_size=1", before_step=ask_to_stop)
+    run(ranks, "skipped", "data.batch_size=1", before_step=spoil_a_weight_of_the_loss)
+    run(ranks, "budget", "nonfinite_budget=0", before_step=spoil_a_weight_of_the_loss)
     ClipDataset.__getitem__ = read_all_but_two
-    run(group, "unread", "data.workers=0")
-    run(group, "unread budget", "data.workers=0", "data.bad_budget=1")
-    disconnect()
+    run(ranks, "unread", "data.workers=0")
+    run(ranks, "unread budget", "data.workers=0", "data.bad_budget=1")
+    ClipDataset.__getitem__ = read_none_on_rank_1
+    run(ranks, "unread first", "data.workers=0", "data.bad_budget=1")
+    ClipDataset.__getitem__ = READ
+    run(ranks, "left", before_step=leave)  # rank 1 ends here, and rank 0 hears no more of it
+
+
+if __name__ == "__main__":
+    try:
+        with connected("cpu") as group:
+            phases(group)
+    except MMEError as error:
+        say("left", error)

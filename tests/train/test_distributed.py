@@ -89,6 +89,20 @@ def test_too_many_unread_videos_end_both_at_the_same_step(runs):
     assert f"data.bad_budget=1; saved after step {step}" in messages.pop()
 
 
+def test_unreadable_first_batch_of_one_ends_both(runs):
+    messages = [text for _, name, text in runs[1] if name == "unread first"]
+    assert len(messages) == 2 and len(set(messages)) == 1
+    assert messages[0].startswith("no video can be read: video ") and "mme repair" in messages[0]
+
+
+def test_process_whose_peer_ended_says_so(runs):
+    results = {(rank, text) for rank, name, text in runs[1] if name == "left"}
+    assert results == {
+        (0, "another process of this run has ended; its own message says why"),
+        (1, "the disk is gone"),
+    }
+
+
 def test_a_single_process_needs_no_group():
     ranks = distributed.connect("cpu")
     assert ranks.main and ranks.world == 1

@@ -6,8 +6,11 @@ Every method of `Ranks` also works in a single process.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,12 +20,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mme_core.errors import UsageError
+from mme_core.errors import MMEError, UsageError
 from mme_core.processes import die_with_parent
 
 # Buffers are constant tables, not worth sending at each step; torch 2.14 renamed the switch.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 BUFFER_SWITCH = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
+
+# What Gloo and NCCL say when another process has ended.
+_PEER_ENDED = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited")
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,24 @@ def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
     if world > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
     return Ranks(rank, world, torch.device(f"cuda:{local}" if device == "cuda" else device))
+
+
+@contextlib.contextmanager
+def connected(device: str = "auto", patience: timedelta | None = None) -> Iterator[Ranks]:
+    """`connect` for the block, and `disconnect` after it.
+
+    Raises MMEError where another process of the run has ended, because of an error of its own.
+    """
+    try:
+        yield connect(device, patience)
+        return
+    except RuntimeError as error:
+        if not (dist.is_initialized() and _PEER_ENDED.search(str(error))):
+            raise
+    finally:
+        disconnect()
+    # not in the `except`: an error's frames keep the loader's processes alive
+    raise MMEError("another process of this run has ended; its own message says why")
 
 
 def _read_environment() -> tuple[int, int, int]:
