@@ -26,7 +26,7 @@ from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.staging import open_staged
 from train.data.standins import StandIns, collate_full
-from train.data.stores import check_finished, check_spec
+from train.data.stores import check_complete, check_spec
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Batch, Loop, Task
@@ -60,7 +60,7 @@ class Pretraining:
             if data.stage
             else TargetStore(config.store)
         )
-        check_finished(self.store)
+        check_complete(self.store)
         check_spec(self.store, config)
         clips = clip_dataset(self.store, config, training=True)
         sampler = ClipSampler(
@@ -128,11 +128,11 @@ class Pretraining:
 
         Raises StoreError in all processes where that is the first batch of one of them.
         """
-        last: Batch | None = None
+        last: Batch = {}
         for batch in self.loader:
             failed = batch.pop("failed")
             self.unread.add(failed)
-            if last is None:
+            if not last:
                 self._check_first({} if batch else failed)
             batch = batch or last
             last = batch

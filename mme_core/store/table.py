@@ -19,7 +19,7 @@ import numpy as np
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place
-from mme_core.store.layout import FORMAT, INDEX, SEALED_SINCE, shard_name
+from mme_core.store.layout import FORMAT, INDEX, LEDGER, SEALED_SINCE, shard_name
 from mme_core.store.seal import unseal
 
 # name: kind of its elements; "text" is str, "list" is a list of str
@@ -120,6 +120,17 @@ def shard_numbers(place: Place) -> list[int]:
     """Numbers of all folders named like a shard; on an object store some may be unfinished."""
     names = [name for name in place.names("shards") if re.fullmatch(r"\d{5,}\.zarr", name)]
     return sorted(int(name.removesuffix(".zarr")) for name in names)
+
+
+def lost_shards(place: Place) -> list[int]:
+    """Returns the numbers of shards that the ledger names and that are not there, or unfinished."""
+    try:
+        ledger = place.read(LEDGER)
+    except FileNotFoundError:
+        return []
+    named = sorted({int(number) for number in re.findall(rb'"shard": (\d+)', ledger)})
+    stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in named])
+    return [number for number, stamp in zip(named, stamps) if not stamp]
 
 
 def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:

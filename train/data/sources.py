@@ -27,7 +27,7 @@ from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.window import decode_frames
 from mme_core.terminal import plain
 from train.data.overlap import Videos, check_overlap
-from train.data.stores import check_finished
+from train.data.stores import check_complete
 from train.recipes.classification import LabelledDataConfig
 
 FILE_STRIDE = 4  # raw frames from one frame of a clip to the next, for files without a store
@@ -192,7 +192,7 @@ def open_source(
         return FileSource(manifest.items, manifest.class_names, missing=lacking)
     assert store is not None  # one of the two was given
     opened = TargetStore(store)
-    check_finished(opened)
+    check_complete(opened)
     if data.frames == "store":
         return StoreSource(opened)
     table = opened.videos

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mme_core.errors import StoreError
 from mme_core.io.place import open_place
 from mme_core.store import TargetStore
-from mme_core.store.layout import LOCK
+from mme_core.store.layout import LEDGER, LOCK, shard_name
+from mme_core.store.table import lost_shards
 from train.recipes.pretraining import PretrainConfig
 
 
@@ -28,12 +29,20 @@ def check_spec(store: TargetStore, config: PretrainConfig) -> None:
             )
 
 
-def check_finished(store: TargetStore) -> None:
-    """Raises StoreError for a store that is being written: its list of videos may still change."""
-    if open_place(store.url).exists(LOCK):
+def check_complete(store: TargetStore) -> None:
+    """Raises StoreError for a store that is being written, or that has lost a shard."""
+    place = open_place(store.url)
+    if place.exists(LOCK):
         raise StoreError(
             f"{store.url} is being written, or was left unfinished ({LOCK} is in it): run `mme "
             "flows` until it is done"
+        )
+    lost = [shard_name(number) for number in lost_shards(place)]
+    if lost:
+        more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
+        raise StoreError(
+            f"{store.url} has lost {', '.join(lost[:8])}{more}: run `mme repair {store.url}`, "
+            f"which makes what is missing anew ({LEDGER} says which videos were there)"
         )
 
 

@@ -22,7 +22,7 @@ from train.data.loader import make_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import warn_of_overlap
 from train.data.standins import StandIns, collate_readable
-from train.data.stores import check_finished, check_same_spec
+from train.data.stores import check_complete, check_same_spec
 from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
@@ -57,7 +57,7 @@ class HeldOut:
         ranks: Ranks,
     ) -> None:
         val = TargetStore(val_store)
-        check_finished(val)
+        check_complete(val)
         check_same_spec(store, val)
         warn_of_overlap(store, val)
         self.config, self.objective, self.sizes, self.ranks = config, objective, sizes, ranks
