@@ -45,9 +45,9 @@ class Report:
 def verify_store(
     url: str, *, deep: bool = False, workers: int = 1, progress: bool = False
 ) -> Report:
-    """Checks a store. `deep` decodes every JPEG file, not one a video.
+    """Checks a store. `deep` decodes every stored frame; without it, one frame of each video.
 
-    Raises StoreError where there is no store.
+    Raises StoreError if there is no store.
     """
     place = open_place(url)
     about = read_store_file(place)
@@ -150,7 +150,9 @@ def main(argv: Sequence[str]) -> int:
         "mme verify", description="Reads all of a store and reports every damage with its place."
     )
     parser.add_argument("store", help="path or fsspec URL")
-    parser.add_argument("--deep", action="store_true", help="decode every JPEG, not one a video")
+    parser.add_argument(
+        "--deep", action="store_true", help="decode every stored frame (default: one of each video)"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
     args = parser.parse_args(argv)
     if args.workers < 1:

@@ -123,6 +123,21 @@ def test_ray_workers_and_a_killed_driver(videos, remote_videos, bucket, tmp_path
     assert len(fs.cat_file(f"{store}/ledger.jsonl").splitlines()) == 6
 
 
+@pytest.mark.slow
+def test_repair_restores_a_store_in_a_bucket(remote_videos, bucket):
+    store, fs = f"{bucket}/mended", s3fs.S3FileSystem()
+    assert mme([*words(remote_videos, store, "--serial"), *SPEC]) == 0
+    before = content(store)
+    chunk = fs.glob(f"{store}/shards/00000.zarr/shape/c.*")[0]
+    fs.pipe_file(chunk, fs.cat_file(chunk)[:-1])
+    fs.pipe_file(f"{store}/shards/00001.zarr/extra", b"x")
+    fs.rm(f"{store}/shards/00002.zarr", recursive=True)
+    assert content(store) != before
+    assert mme(["repair", store]) == 0
+    assert content(store) == before
+    assert mme(["verify", "--deep", store]) == 0
+
+
 def test_official_lists_and_containers_behind_a_url(videos, bucket, tmp_path):
     h5py = pytest.importorskip("h5py")
     local = tmp_path / "sets"
