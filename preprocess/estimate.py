@@ -22,7 +22,7 @@ from mme_core.store.target_store import open_or_create_store
 from mme_core.terminal import plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
-from preprocess.jobs import OK, Outcome, ShardJob
+from preprocess.jobs import OK, Outcome, ShardJob, shared_servers
 from preprocess.summary import clock
 
 
@@ -53,7 +53,8 @@ def _try(
     items = tuple(random.Random(seed).sample(manifest.items, number))
     with tempfile.TemporaryDirectory() as store, Isolated(plugin_path()) as isolated:
         open_or_create_store(store, spec, manifest.dataset, manifest.split, manifest.class_names)
-        job = ShardJob(0, items, spec, store, manifest.root, timeout)
+        servers = shared_servers(manifest.items)
+        job = ShardJob(0, items, spec, store, manifest.root, timeout, servers=servers)
         outcomes = isolated.write(job, lambda outcome: None).outcomes
         files = (path for path in Path(store, "shards").rglob("*") if path.is_file())
         return outcomes, sum(path.stat().st_size for path in files)

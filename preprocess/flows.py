@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +37,7 @@ from mme_core.store.writer import remove_leftovers
 from mme_core.terminal import plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
-from preprocess.jobs import QUARANTINED, Outcome, ShardJob
+from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger
 from preprocess.lock import StoreLock, check_owner
 from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
@@ -144,11 +144,17 @@ def _run(work: _Work, lock: str) -> int:
     ledger, todo, shards = _prepare(work)
     known = () if work.arguments.retry_quarantined else ledger
     failures = _Failures(work.arguments.max_failures, known, {item.id for item in work.items})
-    root, timeout = work.manifest.root, work.arguments.timeout
-    jobs = (
-        ShardJob(shard.number, shard.items, work.spec, work.place.url, root, timeout, lock=lock)
-        for shard in shards
+    job = ShardJob(
+        number=0,
+        items=(),
+        spec=work.spec,
+        store=work.place.url,
+        root=work.manifest.root,
+        timeout=work.arguments.timeout,
+        servers=shared_servers(work.manifest.items),
+        lock=lock,
     )
+    jobs = (replace(job, number=shard.number, items=shard.items) for shard in shards)
     finished: list[int] = []
     if todo and not failures.too_many:
         with (

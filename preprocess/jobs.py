@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mme_core.datasets import VideoItem
 from mme_core.errors import MMEError, StoreError, UsageError
+from mme_core.io.remote import server_of
 from mme_core.spec import TargetSpec
 
 OK, QUARANTINED = "ok", "quarantined"
@@ -25,6 +28,7 @@ class ShardJob:
     root      folder of the data set; paths in the store are relative to it
     timeout   time limit for one video, in seconds
     poison    id -> reason, for videos that crashed or hung a process: they are not tried again
+    servers   servers that hold several videos of the data set; see `shared_servers`
     lock      token of the store's lock: the shard is only finished if the store still has that
               lock; "": there is no lock
     """
@@ -36,6 +40,7 @@ class ShardJob:
     root: str
     timeout: float
     poison: dict[str, str] = field(default_factory=dict)
+    servers: tuple[str, ...] = ()
     lock: str = ""
 
     def to_json(self) -> str:
@@ -46,7 +51,14 @@ class ShardJob:
     def from_json(cls, text: str) -> ShardJob:
         values = json.loads(text)
         items = tuple(VideoItem(*item) for item in values.pop("items"))
-        return cls(items=items, spec=TargetSpec.from_dict(values.pop("spec")), **values)
+        spec, servers = TargetSpec.from_dict(values.pop("spec")), tuple(values.pop("servers"))
+        return cls(items=items, spec=spec, servers=servers, **values)
+
+
+def shared_servers(items: Iterable[VideoItem]) -> tuple[str, ...]:
+    """Servers of two or more of the videos. One that fails ends the run, not the video alone."""
+    counts = Counter(server_of(item.path) for item in items)
+    return tuple(server for server, number in counts.items() if server and number > 1)
 
 
 @dataclass(frozen=True, slots=True)

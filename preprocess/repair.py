@@ -27,7 +27,7 @@ from mme_core.store.target_store import open_or_create_store, read_store_file
 from mme_core.store.writer import MARKER, remove_leftovers
 from preprocess.arguments import seconds
 from preprocess.isolate import Isolated
-from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
+from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger, read_rows
 from preprocess.lock import StoreLock, check_owner
 from preprocess.verify_shard import check_shard
@@ -100,7 +100,15 @@ class Repair:
             open_or_create_store(
                 scratch, self.spec, about["dataset"], about["split"], about["class_names"]
             )
-            job = ShardJob(number, items, self.spec, scratch, self.root, self.timeout)
+            job = ShardJob(
+                number,
+                items,
+                self.spec,
+                scratch,
+                self.root,
+                self.timeout,
+                servers=shared_servers(items),
+            )
             outcomes = isolated.write(job, lambda _: None).outcomes
             failed = _newly_failed(entries, outcomes)
             if failed and self.place.exists(shard_name(number)):

@@ -6,7 +6,6 @@ import dataclasses
 import socket
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,31 +122,21 @@ def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:
         raise VideoError(f"internal error while it was extracted: {text}") from error
 
 
-# for each server: number of unreadable videos since the last readable one
-_unreachable: Counter[str] = Counter()
-_MOST_UNREACHABLE = 3
-
-
 def _blame_the_server(
     tubelets: Iterator[TubeletTargets], item: VideoItem, job: ShardJob
 ) -> Iterator[TubeletTargets]:
-    """The tubelets. An unreadable URL stops the run only if its server seems to be down.
+    """The tubelets. An unreadable URL stops the run if its server holds other videos too.
 
-    That is so if the server holds the root of the data set or all videos of the shard, or after
-    _MOST_UNREACHABLE unreadable videos in a row. Else the video alone is to blame.
+    Then the server may be down, and would take all of them with it. The only video of a server, and
+    a URL that cannot be right, is to blame itself.
     """
-    server = server_of(item.path)
     try:
         yield from tubelets
     except StoreError as error:
-        if not server:
-            raise
-        _unreachable[server] += 1
-        alone = len(job.items) == 1 or any(server_of(other.path) != server for other in job.items)
-        if server == server_of(job.root) or not alone or _unreachable[server] >= _MOST_UNREACHABLE:
+        server = server_of(item.path)
+        if not server or server == server_of(job.root) or server in job.servers:
             raise
         raise VideoError(str(error)) from error
-    _unreachable.pop(server, None)
 
 
 def _one_line(error: Exception) -> str:

@@ -303,12 +303,16 @@ def flows_of_list(tmp_path, paths, *words):
     return mme(["flows", "--store", str(tmp_path / "store"), *words])
 
 
-@pytest.mark.parametrize("size", ["1", "2"])
-def test_a_dead_server_ends_the_run(tmp_path, capsys, size):
-    paths = [DEAD.format(number) for number in range(6)]
+@pytest.mark.parametrize("size", ["1", "2", "9"])
+def test_dead_server_ends_the_run(tmp_path, capsys, size):
+    """No video is quarantined for it, also where most videos are elsewhere."""
+    write_tree(tmp_path / "videos", 3)
+    paths = [*sorted((tmp_path / "videos").rglob("*.mp4")), DEAD.format(1), DEAD.format(2)]
     assert flows_of_list(tmp_path, paths, "--videos-per-shard", size) == 1
     error = capsys.readouterr().err
     assert "mme flows: http://127.0.0.1:9/" in error.splitlines()[-1]
+    ledger = tmp_path / "store" / "ledger.jsonl"
+    assert not ledger.exists() or "quarantined" not in ledger.read_text()
 
 
 @pytest.mark.parametrize("bad", [DEAD.format("x"), "nowhere://x/y.mp4", "http://[bad/x.mp4"])
