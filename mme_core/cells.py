@@ -72,16 +72,14 @@ def mirrored(cells: str, spec: TargetSpec) -> list[int]:
     return order
 
 
-def zoomed(cells: str, sums: np.ndarray, scale: float) -> np.ndarray:
-    """The sums [..., D] of an image enlarged by `scale`, in cells of the same number of pixels.
+def growing(cells: str) -> int:
+    """How many of the D sums of a cell, the first ones, grow with the image.
 
-    The speeds of `hof` grow with the image; what was still stays so. The gradient of the flow does
-    not change. HOG is left as it is, as `shape` is, although a larger image is smoother.
+    That is, in cells of the same number of pixels. The speeds of `hof` grow; what was still stays
+    so. The gradient of the flow does not change. HOG is left as it is, as `shape` is, although a
+    larger image is smoother.
     """
-    if cells != "hof":
-        return sums
-    factors = np.array([scale] * DIRECTIONS + [1], np.float32)
-    return sums * factors
+    return DIRECTIONS if cells == "hof" else 0
 
 
 def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -86,15 +86,27 @@ def motion_tube_mask(
     _, h, w = shape
     if motion_hw.shape != (h, w):
         raise UsageError(f"the motion map has shape {motion_hw.shape}, the clip {(h, w)} patches")
+    order, picks = motion_draws(shape, ratio, rng)
+    order = order[np.argsort(-motion_hw.ravel()[order], kind="stable")]
+    return _tubes(order[picks], shape)
+
+
+def motion_draws(
+    shape: Shape, ratio: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The random part of a `motion_tube_mask`, which does not depend on the motion.
+
+    Returns order int64 [h·w], all patches: those that move equally (a static video) are taken in
+    this order; and picks int64 [visible], places of the visible patches in the order of motion.
+    """
+    _, h, w = shape
     visible = h * w - hidden_per_tubelet(shape, ratio)
     quarter = max(h * w // 4, 1)
-    # Patches that move equally (a static video) are taken in random order.
     order = rng.permutation(h * w)
-    order = order[np.argsort(-motion_hw.ravel()[order], kind="stable")]
     moving = min(visible // 2, quarter)
-    chosen = rng.permutation(order[:quarter])[:moving]
-    others = rng.permutation(order[quarter:])[: visible - moving]
-    return _tubes(np.concatenate([chosen, others]), shape)
+    chosen = rng.permutation(quarter)[:moving]
+    others = quarter + rng.permutation(h * w - quarter)[: visible - moving]
+    return order, np.concatenate([chosen, others])
 
 
 MASKS: dict[str, Callable[..., np.ndarray]] = {

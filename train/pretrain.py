@@ -22,10 +22,9 @@ from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
-from train.data.loader import make_loader
+from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.staging import open_staged
-from train.data.standins import StandIns, collate_full
 from train.data.stores import check_complete, check_spec
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
@@ -72,8 +71,7 @@ class Pretraining:
             seed=config.seed,
             shards=clips.shards if data.shard_shuffle else None,
         )
-        stood_in = StandIns(clips, data.bad_budget)
-        self.loader = make_loader(stood_in, sampler, collate_full, data.workers)
+        self.loader = make_clip_loader(clips, sampler, data.workers, budget=data.bad_budget)
         self.unread = Unread(data.bad_budget, self._mend)
 
         # What is learnt from them.

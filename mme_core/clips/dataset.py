@@ -22,6 +22,7 @@ a sample is made.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -30,22 +31,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from mme_core import cells as cell_arrays
 from mme_core.canvas import plan_canvas
-from mme_core.clips import geometry, requirements
-from mme_core.clips.draws import sample_rng
+from mme_core.clips import fetching, geometry, requirements
+from mme_core.clips.assembly import assemble
+from mme_core.clips.coded import Arrays, Coded, CodedForm
+from mme_core.clips.draws import Draw, sample_rng
 from mme_core.clips.geometry import View
-from mme_core.clips.trajectories import stored_to_raw
 from mme_core.errors import VideoError
 from mme_core.io.remote import join
 from mme_core.io.video import read_frames
-from mme_core.masking import make_mask
+from mme_core.masking import make_mask, motion_draws
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.store.window import CodedWindow, decode_jpegs
-from mme_core.targets import decode_displacement, decode_hog, pack_valid, unpack_valid
 
 Sample = dict[str, Tensor]
+Key = int | tuple[int, int]  # a video, or (epoch, video)
 
 
 class ClipDataset(Dataset):
@@ -119,7 +119,27 @@ class ClipDataset(Dataset):
         """The shard of every video, int64 [videos], for `ClipSampler(shards=…)`."""
         return self.store.videos["shard"]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+    @functools.cached_property
+    def form(self) -> CodedForm:
+        """The tensors of the coded batches that `fetch` returns."""
+        largest = min(self.sizes[1], self._room) if self.zoom else None
+        motion = self.mask == "motion"
+        return CodedForm(
+            self.spec, self.tubelets, self.side, largest, motion, self.mask_ratio, self.cells
+        )
+
+    @functools.cached_property
+    def _room(self) -> int:
+        """Side of the largest crop that any canvas has room for, patches."""
+        table = self.store.videos
+        return int(np.minimum(table["hp"], table["wp"]).max())
+
+    def __getitem__(self, key: Key) -> Sample:
+        clips = assemble(self.fetch(key), self.spec)
+        return clips if self.crops > 1 else {name: value[0] for name, value in clips.items()}
+
+    def draw(self, key: Key) -> Draw:
+        """What is drawn for a clip, without reading it; a function of (seed, epoch, video)."""
         epoch, video = key if isinstance(key, tuple) else (0, key)
         if not 0 <= video < len(self):
             raise IndexError(f"video {video} of {len(self)}")
@@ -127,32 +147,38 @@ class ClipDataset(Dataset):
         row = self.store.videos[video]
         starts = max(row["count"] - (self.tubelets - 1) * self.spec.clip_step, 1)
         start = int(rng.integers(starts)) if self.training else (starts - 1) // 2
-        stored = self.source == "store"
-        window = self.store.read_coded(video, start, self.tubelets, frames=stored, cells=self.cells)
-        canvases = decode_jpegs(window.frames) if stored else self._from_file(row, window)
-        samples = [self._crop(rng, window, canvases) for _ in range(self.crops)]
-        for sample in samples:
-            sample |= {
-                "video": torch.tensor(video),
-                "start": torch.tensor(start),
-                "label": torch.tensor(row["label"]),
-            }
-        return samples[0] if self.crops == 1 else default_collate(samples)
+        views, masks = [], []
+        for _ in range(self.crops):
+            views.append(self._view(rng, row["hp"], row["wp"]))
+            masks.append(self._mask(rng))
+        return Draw(video, start, tuple(views), tuple(masks))
 
-    def _crop(
-        self, rng: np.random.Generator, window: CodedWindow, canvases: list[np.ndarray]
-    ) -> Sample:
-        view = self._view(rng, window.hp, window.wp)
-        patch, side = self.spec.patch, self.side
-        images = np.empty((len(canvases), patch * side, patch * side, 3), np.uint8)
-        for canvas, image in zip(canvases, images):
-            geometry.crop_image(canvas, view, patch, image)
-        arrays = self._zoomed(window, view) if self.zoom else _cropped(window, view)
-        sample = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        sample["frames"] = torch.from_numpy(images)
-        sample["flip"] = torch.tensor(view.flip)
-        sample["mask"] = torch.from_numpy(self._mask(rng, sample).ravel())
-        return sample
+    def fetch(self, key: Key) -> Coded:
+        """The coded batch of a video's clips (`mme_core.clips.coded`), one clip for each crop.
+
+        A loader worker hands this over; `mme_core.clips.assembly.assemble` makes samples of it on
+        any device. Raises IndexError, and StoreError or VideoError for what cannot be read.
+        """
+        memory = torch.zeros(self.form.size(self.crops), dtype=torch.uint8)
+        batch = self.form.carve(memory, self.crops)
+        self.fetch_into({name: value.numpy() for name, value in batch.items()}, 0, key)
+        return batch
+
+    def fetch_into(self, arrays: Arrays, first: int, key: Key) -> None:
+        """As `fetch`, but writes to the clips first, first + 1, … of a coded batch.
+
+        The arrays' memory must have held zeros or a coded batch before. After an error these clips
+        are undefined.
+        """
+        draw = self.draw(key)
+        row = self.store.videos[draw.video]
+        fetching.write_draw(arrays, first, draw, row, self.spec)
+        fetching.write_targets(arrays, first, draw, row, self.store, self.tubelets)
+        if self.source == "store":
+            fetching.write_stored_frames(arrays, first, draw, row, self.store, self.tubelets)
+        else:
+            canvases = self._from_file(row, draw)
+            fetching.write_file_frames(arrays, first, draw, canvases, self.spec.patch)
 
     def _view(self, rng: np.random.Generator, hp: int, wp: int) -> View:
         if not self.training:
@@ -163,72 +189,35 @@ class ClipDataset(Dataset):
         centre = geometry.centre_view(hp, wp, view.size)
         return View(centre.top, centre.left, view.size, view.flip)
 
-    def _zoomed(self, window: CodedWindow, view: View) -> dict[str, np.ndarray]:
-        spec, side, grid = self.spec, self.side, self.spec.grid
-        rows, columns, inside = geometry.with_border(view, window.hp, window.wp)
-        position, shape, moments, bits = (
-            getattr(window, name)[:, rows, columns]
-            for name in ("position", "shape", "moments", "valid")
-        )
-        displacement = decode_displacement(position, moments, spec) * np.float32(side / view.size)
-        hog = decode_hog(shape, moments, spec)
-        valid = unpack_valid(bits, spec.points)
-        arrays = {
-            "displacement": geometry.zoom_field(displacement, inside, side, grid),
-            "hog": geometry.zoom_field(hog, inside, side, grid),
-            "valid": pack_valid(geometry.zoom_valid(valid, inside, side, grid)),
-        }
-        for name in self.cells:
-            codes, moments = (
-                window.cells[array][:, rows, columns] for array in cell_arrays.array_names((name,))
-            )
-            sums = cell_arrays.zoomed(name, cell_arrays.decode(codes, moments), side / view.size)
-            zoomed = geometry.zoom_field(sums, inside, side, grid)
-            arrays[cell_arrays.codes_name(name)] = zoomed
-        if window.homography is not None:
-            moved = geometry.zoom_homography(window.homography, view, side, spec.patch)
-            arrays |= {"homography": moved, "origin": np.zeros(2, np.float32)}
-        return arrays
-
-    def _mask(self, rng: np.random.Generator, sample: Sample) -> np.ndarray:
-        motion = None
-        if self.mask == "motion":
-            batch = {name: value[None] for name, value in sample.items()}
-            raw = stored_to_raw(batch, self.spec, camera="homography" in sample)
-            motion = raw.displacement[0].norm(dim=-1).mean((0, 3, 4)).numpy()
+    def _mask(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         shape = (self.tubelets, self.side, self.side)
-        return make_mask(self.mask, shape, self.mask_ratio, rng, motion)
+        if self.mask == "motion":
+            order, picks = motion_draws(shape, self.mask_ratio, rng)
+            return {"order": order, "picks": picks}
+        return {"mask": make_mask(self.mask, shape, self.mask_ratio, rng).ravel()}
 
-    def _from_file(self, row: dict, window: CodedWindow) -> list[np.ndarray]:
-        """The window's frames from the video file, as stage 1 saw them: a list of canvases."""
+    def _from_file(self, row: dict, draw: Draw) -> list[np.ndarray]:
+        """The window's frames from the video file, as stage 1 saw them: a list of canvases.
+
+        The padding of a short video is left out.
+        """
         spec = self.spec
-        last = (row["count"] - 1 - window.start) // spec.clip_step
-        real = min(self.tubelets, last + 1)
-        first = (window.start + np.arange(real) * spec.clip_step) * spec.hop
+        window = self.store.window_parts("pts", draw.video, draw.start, self.tubelets)
+        pts = np.concatenate([part.copy() for _, part in window])
+        first = (draw.start + np.arange(len(pts)) * spec.clip_step) * spec.hop
         raw = (first[:, None] + [0, spec.stride]).ravel()
         try:
             images = read_frames(
                 join(self.root, row["path"]),
                 raw,
-                window.pts[:real].ravel(),
+                pts.ravel(),
                 size=(row["height"], row["width"]),
                 square_pixels=spec.square_pixels,
             )
         except VideoError as error:
             raise VideoError(f"{row['id']}, which is in the store: {error}") from error
         canvas = plan_canvas(row["height"], row["width"], spec)
-        canvases = [canvas.crop(canvas.resize(image)) for image in images]
-        return canvases + canvases[-1:] * (TUBELET * (self.tubelets - real))
-
-
-def _cropped(window: CodedWindow, view: View) -> dict[str, np.ndarray]:
-    names = ("position", "shape", "moments", "valid")
-    arrays = {name: geometry.crop_patches(getattr(window, name), view) for name in names}
-    arrays |= {name: geometry.crop_patches(cells, view) for name, cells in window.cells.items()}
-    if window.homography is not None:
-        corner = np.array([view.left, view.top], np.float32) * window.spec.patch
-        arrays |= {"homography": window.homography, "origin": corner}
-    return arrays
+        return [canvas.crop(canvas.resize(image)) for image in images]
 
 
 def collate(samples: list[Sample]) -> Sample:

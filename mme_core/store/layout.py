@@ -127,16 +127,27 @@ def decode_index(layout: ArrayLayout, data: bytes) -> np.ndarray:
     return np.frombuffer(_checked(data), "<u8").reshape(layout.file // layout.chunk, 2)
 
 
-def decode_chunk(layout: ArrayLayout, data: np.ndarray) -> np.ndarray:
-    """One chunk [chunk, *row] from its stored bytes (uint8). Raises ValueError for damage."""
+def chunk_size(layout: ArrayLayout) -> int:
+    """Bytes of a chunk when it is decoded."""
+    return layout.chunk * math.prod(layout.row) * layout.dtype.itemsize
+
+
+def decode_chunk(
+    layout: ArrayLayout, data: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
+    """One chunk [chunk, *row] from its stored bytes (uint8). Raises ValueError for damage.
+
+    out  memory uint8 [chunk_size(layout)] to decode into. A chunk that is not compressed stays
+         where it is. A chunk that was written too short is not noticed then
+    """
     body: bytes | np.ndarray = _checked(data)
     shape = (layout.chunk, *layout.row)
-    size = math.prod(shape) * layout.dtype.itemsize
+    size = chunk_size(layout)
     if layout.packing != "none":
         unpack = zstd.decompress if layout.packing == "zstd" else blosc.decompress
         try:
-            body = unpack(body)
-        except (RuntimeError, MemoryError) as error:  # it may declare any size
+            body = unpack(body, out)
+        except (RuntimeError, MemoryError, ValueError) as error:  # it may declare any size
             raise ValueError(str(error) or "it declares more than there is memory") from error
     if len(body) != size:
         raise ValueError(f"{len(body)} bytes where there should be {size}")

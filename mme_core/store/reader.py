@@ -8,12 +8,21 @@ clip needs seven arrays. The format is simple enough to read directly: a file en
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from mme_core.errors import StoreError
-from mme_core.store.layout import MISSING, ArrayLayout, decode_chunk, decode_index, shard_name
+from mme_core.store.layout import (
+    MISSING,
+    ArrayLayout,
+    chunk_size,
+    decode_chunk,
+    decode_index,
+    shard_name,
+)
 
 _CACHED_INDICES = 8192  # of files; half a kilobyte each
 
@@ -28,12 +37,27 @@ class Source(Protocol):
     def read_range(self, name: str, start: int, end: int) -> bytes: ...
 
 
+class _Scratch(threading.local):
+    """Memory of a thread that chunks are decoded into."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def of(self, layout: ArrayLayout) -> np.ndarray:
+        """uint8 [bytes of one chunk]."""
+        size = chunk_size(layout)
+        if len(self._memory) < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size]
+
+
 class ChunkReader:
     """Rows of the arrays of a store's shards. Holds no open file, so that it may be forked."""
 
     def __init__(self, place: Source) -> None:
         self.place = place
         self._index = functools.lru_cache(_CACHED_INDICES)(self._load_index)
+        self._scratch = _Scratch()
 
     def __reduce__(self) -> tuple[type[ChunkReader], tuple[Source]]:
         return ChunkReader, (self.place,)
@@ -43,19 +67,37 @@ class ChunkReader:
 
         Raises StoreError, naming the shard, the array and the rows, for what is missing or damaged.
         """
-        parts = []
-        while start < stop:
-            file, first = divmod(start, layout.file)
-            last = min(stop - file * layout.file, layout.file)
-            parts += self._file_rows(shard, layout, file, first, last)
-            start = file * layout.file + last
+        parts = list(self._parts(shard, layout, start, stop, None))
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, *layout.row), layout.dtype)
 
+    def parts(self, shard: int, layout: ArrayLayout, start: int, stop: int) -> Iterator[np.ndarray]:
+        """The rows of `rows` chunk by chunk, each [some, *row].
+
+        A part shares its memory with the next one: use it before asking for that. Fresh memory
+        would cost as much time as decoding into it.
+        """
+        return self._parts(shard, layout, start, stop, self._scratch.of(layout))
+
+    def _parts(
+        self, shard: int, layout: ArrayLayout, start: int, stop: int, out: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        while start < stop:
+            file, first = divmod(start, layout.file)
+            last = min(stop - file * layout.file, layout.file)
+            yield from self._file_rows(shard, layout, file, first, last, out)
+            start = file * layout.file + last
+
     def _file_rows(
-        self, shard: int, layout: ArrayLayout, file: int, first: int, last: int
-    ) -> list[np.ndarray]:
+        self,
+        shard: int,
+        layout: ArrayLayout,
+        file: int,
+        first: int,
+        last: int,
+        out: np.ndarray | None,
+    ) -> Iterator[np.ndarray]:
         """Rows first … last − 1 of one file, as parts of its chunks; one read for all of them."""
         chunks = range(first // layout.chunk, (last - 1) // layout.chunk + 1)
         index = self._index(shard, layout, file)[chunks.start : chunks.stop]
@@ -65,15 +107,13 @@ class ChunkReader:
         begin, end = int(index[:, 0].min()), int(index.sum(axis=1).max())
         name = f"{shard_name(shard)}/{layout.key(file)}"
         data = np.frombuffer(self._read(shard, layout, file, name, begin, end), np.uint8)
-        parts = []
         for number, (offset, size) in zip(chunks, index.tolist()):
             try:
-                chunk = decode_chunk(layout, data[offset - begin : offset - begin + size])
+                chunk = decode_chunk(layout, data[offset - begin : offset - begin + size], out)
             except ValueError as error:
                 raise self._damage(shard, layout, file, number, number + 1, str(error)) from error
             low = number * layout.chunk
-            parts.append(chunk[max(first - low, 0) : last - low])
-        return parts
+            yield chunk[max(first - low, 0) : last - low]
 
     def _read(
         self, shard: int, layout: ArrayLayout, file: int, name: str, begin: int, end: int

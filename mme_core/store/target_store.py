@@ -7,7 +7,7 @@ window = store.read(video=0, start=0, tubelets=8)
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -112,6 +112,32 @@ class TargetStore:
             cells={name: take_patches(name) for name in cell_arrays.array_names(tuple(cells))},
         )
 
+    def window_parts(
+        self, name: str, video: int, start: int, tubelets: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """One array of a window as stored, chunk by chunk: (first tubelet, rows [some, *row]).
+
+        Patches are P × P, of which the video has hp × wp. The padding of a short video is left out.
+        A part shares its memory with the next one. Arguments and errors as of `read_coded`.
+        """
+        row = self._row(video, start, tubelets)
+        step = self.spec.clip_step
+        _, low, high = self._rows(row, start, tubelets)
+        read = 0
+        for rows in self._reader.parts(row["shard"], self._layouts[name], low, high):
+            part = rows[-read % step :: step]
+            yield -(-read // step), part
+            read += len(rows)
+
+    def jpegs(self, video: int, start: int, tubelets: int) -> list[np.ndarray]:
+        """The JPEG files of a window, uint8 [bytes] each, without the padding of a short video.
+
+        Arguments and errors as of `read_coded`.
+        """
+        row = self._row(video, start, tubelets)
+        _, low, high = self._rows(row, start, tubelets)
+        return self._jpegs(row["shard"], low, high)
+
     def read_frames(self, video: int, start: int, tubelets: int) -> tuple[bytes, ...]:
         """The JPEG files of a window alone; arguments, padding and errors as of `read_coded`."""
         row = self._row(video, start, tubelets)
@@ -143,6 +169,10 @@ class TargetStore:
         """JPEG files of the tubelets low, low + clip_step, … high − 1, padded to `tubelets`."""
         if "frames" not in self._layouts:
             return ()
+        jpegs = tuple(jpeg.tobytes() for jpeg in self._jpegs(shard, low, high))
+        return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
+
+    def _jpegs(self, shard: int, low: int, high: int) -> list[np.ndarray]:
         before = 1 if low else 0
         ends = self._reader.rows(
             shard, self._layouts["frame_ends"], TUBELET * low - before, TUBELET * high
@@ -150,11 +180,11 @@ class TargetStore:
         bounds = ends if before else np.concatenate([[0], ends])
         data = self._reader.rows(shard, self._layouts["frames"], int(bounds[0]), int(bounds[-1]))
         cuts = (bounds - bounds[0]).tolist()
-        jpegs = []
-        for tubelet in range(0, high - low, self.spec.clip_step):
-            for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1)):
-                jpegs.append(data[cuts[frame] : cuts[frame + 1]].tobytes())
-        return tuple(jpegs) + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
+        return [
+            data[cuts[frame] : cuts[frame + 1]]
+            for tubelet in range(0, high - low, self.spec.clip_step)
+            for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1))
+        ]
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
 
 STEP = Loop._step
-READ = ClipDataset.__getitem__
+READ = ClipDataset.fetch_into
 
 
 def say(name, result):
@@ -54,17 +54,17 @@ def spoil_a_weight_of_the_loss(loop, pretraining):
     pretraining.objective.weights["position"] = float("nan") if loop.done == 1 else 1.0
 
 
-def read_all_but_two(clips, key):
+def read_all_but_two(clips, arrays, first, key):
     """Videos 0 and 1 cannot be read."""
     if key[1] in (0, 1):
         raise StoreError(f"video {key[1]} is damaged")
-    return READ(clips, key)
+    READ(clips, arrays, first, key)
 
 
-def read_none_on_rank_1(clips, key):
+def read_none_on_rank_1(clips, arrays, first, key):
     if os.environ["RANK"] == "1":
         raise StoreError(f"video {key[1]} is damaged")
-    return READ(clips, key)
+    READ(clips, arrays, first, key)
 
 
 def leave(loop, _):
@@ -78,12 +78,12 @@ def phases(ranks):
     run(ranks, "stopped", "data.batch_size=1", before_step=ask_to_stop)
     run(ranks, "skipped", "data.batch_size=1", before_step=spoil_a_weight_of_the_loss)
     run(ranks, "budget", "nonfinite_budget=0", before_step=spoil_a_weight_of_the_loss)
-    ClipDataset.__getitem__ = read_all_but_two
+    ClipDataset.fetch_into = read_all_but_two
     run(ranks, "unread", "data.workers=0")
     run(ranks, "unread budget", "data.workers=0", "data.bad_budget=1")
-    ClipDataset.__getitem__ = read_none_on_rank_1
+    ClipDataset.fetch_into = read_none_on_rank_1
     run(ranks, "unread first", "data.workers=0", "data.bad_budget=1")
-    ClipDataset.__getitem__ = READ
+    ClipDataset.fetch_into = READ
     run(ranks, "left", before_step=leave)  # rank 1 ends here, and rank 0 hears no more of it
 
 

@@ -226,7 +226,7 @@ def test_ctrl_c_as_the_held_out_workers_end_is_heard(pair, tmp_path, monkeypatch
             signal.raise_signal(signal.SIGINT)
 
     held_out, *_ = held_out_parts(pair, tmp_path)
-    monkeypatch.setattr(heldout, "make_loader", lambda *_, **__: Ending())
+    monkeypatch.setattr(heldout, "make_clip_loader", lambda *_, **__: Ending())
     with pytest.raises(KeyboardInterrupt):
         list(held_out._batches(held_out.val, 4))
 

@@ -20,12 +20,17 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mme_core.clips.dataset import ClipDataset
 from mme_core.cores import usable_cores
 from mme_core.errors import MMEError
 from mme_core.processes import ChildEnvironment
+from train.data.handover import Blocks, Handed
+from train.data.standins import StandIns
 from train.engine.signals import STOP_SIGNALS, interrupt_waits
 
-PREFETCH = 4  # batches that each worker has ready
+PREFETCH = 2  # batches that each worker has ready or is making
+# Blocks of memory of a worker: for these, and for batches that the trainer still refers to.
+BLOCKS = PREFETCH + 3
 WATCH_S = 1.0  # between two looks at the trainer
 
 
@@ -95,7 +100,7 @@ def _end_with(trainer: int) -> None:
     os._exit(0)
 
 
-class _ErrorsAsValues(Dataset):
+class _ErrorsAsItems(Dataset):
     """A data set whose errors are items: torch would send a worker's exception as a long text."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -108,6 +113,23 @@ class _ErrorsAsValues(Dataset):
             return error
 
 
+class _ErrorsAsBatches(Dataset):
+    """The same for a data set that makes whole batches."""
+
+    def __init__(self, dataset: StandIns) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Handed | MMEError:
+        try:
+            return self.dataset.__getitems__(keys)
+        except MMEError as error:
+            return error
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
 def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
     """The batch, or the first error among its items."""
     return next((item for item in items if isinstance(item, MMEError)), None) or collate(items)
@@ -118,19 +140,29 @@ class Loader(DataLoader):
 
     A Ctrl-C finds all its workers started, or none: in between it would leave some that nobody
     ends, and the others would die with a traceback.
+
+    blocks  the memory of the batches, where the data set makes whole batches
     """
 
     _queue: Any = None
+    blocks: Blocks | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
+        if self.blocks:
+            self.blocks.restart()
         with interrupt_waits():
             batches = super().__iter__()
             self._queue = getattr(batches, "_data_queue", None)  # torch has no public name
-            return _raise_errors(batches)
+            return _received(_raise_errors(batches), self.blocks)
 
     def ready(self) -> int | None:
         """Number of batches that wait to be taken. None without workers."""
         return None if self._queue is None else self._queue.qsize()
+
+
+def _received(batches: Iterator[Any], blocks: Blocks | None) -> Iterator[Any]:
+    for batch in batches:
+        yield blocks.receive(batch) if blocks else batch
 
 
 def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
@@ -175,14 +207,43 @@ def make_loader(
     collate  a list of items -> a batch; a function of a module, so that it can be sent
     workers  processes, at most one for each core; 0 loads in this process
     """
-    options = {}
-    if workers:
-        options = worker_options(type(dataset).__module__) | {"prefetch_factor": PREFETCH}
+    module = type(dataset).__module__
+    return _loader(_ErrorsAsItems(dataset), batches, partial(_collate, collate), workers, module)
+
+
+def make_clip_loader(
+    clips: ClipDataset,
+    batches: Iterable[list[tuple[int, int]]],
+    workers: int = 0,
+    *,
+    budget: int = 0,
+    full: bool = True,
+) -> Loader:
+    """Coded batches (`mme_core.clips.coded`) of `clips`, each with "failed": {video: reason}.
+
+    batches  lists of (epoch, video); workers as of `make_loader`
+    budget, full  what becomes of videos that cannot be read; see `StandIns`
+    """
+    blocks = Blocks(min(workers, usable_cores()), BLOCKS)
+    dataset = _ErrorsAsBatches(StandIns(clips, budget, full=full, blocks=blocks))
+    loader = _loader(dataset, batches, _same, workers, StandIns.__module__)
+    loader.blocks = blocks
+    return loader
+
+
+def _loader(
+    dataset: Dataset,
+    batches: Iterable[list[Any]],
+    collate: Callable[[Any], Any],
+    workers: int,
+    module: str,
+) -> Loader:
+    options = worker_options(module) | {"prefetch_factor": PREFETCH} if workers else {}
     return Loader(
-        _ErrorsAsValues(dataset),
+        dataset,
         batch_sampler=batches,
         num_workers=min(workers, usable_cores()),
-        collate_fn=partial(_collate, collate),
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         # Its seeds for workers, which nothing uses, are not drawn from the training's numbers.
         generator=torch.Generator(),

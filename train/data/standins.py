@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Dataset
 
-from mme_core.clips.dataset import ClipDataset, Sample, collate
+from mme_core.clips.coded import Arrays
+from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.draws import stand_in_rng
 from mme_core.errors import StoreError, VideoError
-
-Item = tuple[Sample | None, dict[int, str]]
+from train.data.handover import Blocks, Handed
 
 
 class StandIns(Dataset):
-    """The clips of `dataset`; another video stands in for one that cannot be read.
+    """Coded batches of `dataset`; another video stands in for one that cannot be read.
 
-    An item, asked for as (epoch, video), is (sample, failed): the clip that this epoch draws from
-    the video, or from the first one that can be read in an order that (seed, epoch, video) fixes;
-    and {video: reason} of those that could not be read before it. So what stands in does not
-    depend on the number of processes or workers, nor on a resume.
+    A batch, asked for as a list of (epoch, video), has for each of them the clips that this epoch
+    draws from the video, or from the first one that can be read in an order that (seed, epoch,
+    video) fixes; and "failed", {video: reason} of those that could not be read before it. So what
+    stands in does not depend on the number of processes or workers, nor on a resume.
 
-    budget  the sample is None once more videos than this have failed for it; 0: none stands in
+    budget  a video has no clip once more than this have failed for it; 0: none stands in
+    full    a video without a clip gives its place to another of the batch, so that shapes stay as
+            they are. False leaves it out: each clip is counted once
+    blocks  the memory of the batches
+    A batch without any clip has "failed" alone.
     """
 
-    def __init__(self, dataset: ClipDataset, budget: int) -> None:
-        self.dataset, self.budget = dataset, budget
+    def __init__(
+        self, dataset: ClipDataset, budget: int, *, full: bool, blocks: Blocks | None = None
+    ) -> None:
+        self.dataset, self.budget, self.full = dataset, budget, full
+        self.blocks = blocks or Blocks(0, 0)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Handed:
+        form, crops = self.dataset.form, self.dataset.crops
+        clips = len(keys) * crops
+        memory, block = self.blocks.take(form.size(clips))
+        arrays = {name: value.numpy() for name, value in form.carve(memory, clips).items()}
+        good, failed = 0, {}
+        for key in keys:
+            there, reasons = self._fetch(arrays, good * crops, key)
+            good, failed = good + there, failed | reasons
+        if good and self.full:
+            _repeat(arrays, good * crops)
+        kept = clips if good and self.full else good * crops
+        return Handed(memory, form, clips, kept, {"failed": failed}, block)
+
+    def _fetch(
+        self, arrays: Arrays, first: int, key: tuple[int, int]
+    ) -> tuple[bool, dict[int, str]]:
+        """Writes the clips of one video; whether there are any, and {video: reason}."""
         failed: dict[int, str] = {}
         for candidate in self._candidates(*key):
             try:
-                return self.dataset[key[0], candidate], failed
+                self.dataset.fetch_into(arrays, first, (key[0], candidate))
+                return True, failed
             except (StoreError, VideoError) as error:
                 failed[candidate] = str(error)
             if len(failed) > self.budget:
                 break
-        return None, failed
+        return False, failed
 
     def _candidates(self, epoch: int, video: int) -> Iterator[int]:
         yield video
@@ -48,23 +72,8 @@ class StandIns(Dataset):
         yield from order[order != video].tolist()
 
 
-def collate_full(items: list[Item]) -> dict[str, Any]:
-    """A training batch and "failed", {video: reason}; "failed" alone where no clip can be read.
-
-    An item without a sample gives its place to another of the batch, so that shapes stay as they
-    are.
-    """
-    samples = [sample for sample, _ in items if sample is not None]
-    if samples:
-        samples += [samples[i % len(samples)] for i in range(len(items) - len(samples))]
-    return _batch(samples, items)
-
-
-def collate_readable(items: list[Item]) -> dict[str, Any]:
-    """As `collate_full`, but items without a sample are left out: each clip is counted once."""
-    return _batch([sample for sample, _ in items if sample is not None], items)
-
-
-def _batch(samples: list[Sample], items: list[Item]) -> dict[str, Any]:
-    failed = {video: reason for _, each in items for video, reason in each.items()}
-    return {**(collate(samples) if samples else {}), "failed": failed}
+def _repeat(arrays: Arrays, good: int) -> None:
+    """Fills a batch, of which the first `good` clips are there, with these clips."""
+    for array in arrays.values():
+        for clip in range(good, len(array)):
+            array[clip] = array[(clip - good) % good]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.clips.appearance import shuffle_frames
+from mme_core.clips.assembly import assemble
 from mme_core.clips.contents import build_targets, content_sizes, content_weights
 from mme_core.clips.settings import TargetSettings
 from mme_core.clips.views import to_model_patches
@@ -93,7 +94,8 @@ class Objective:
 
     @torch.no_grad()
     def ask(self, batch: Mapping[str, Tensor]) -> Question:
-        """Targets and the model's input of a batch that is on the device."""
+        """Targets and the model's input of a (coded) batch that is on the device."""
+        batch = assemble(batch, self.spec)
         frames = batch["frames"]
         if self.shuffle:
             frames = shuffle_frames(frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from torch import Tensor
 
 from mme_core.clips.cell_contents import cells_needed
 from mme_core.clips.contents import content_weights
-from mme_core.clips.dataset import ClipDataset, collate
+from mme_core.clips.dataset import ClipDataset, Sample, collate
 from mme_core.clips.views import to_model_input
+from mme_core.errors import StoreError, VideoError
 from mme_core.model import PretrainingModel
 from mme_core.store import TargetStore
 from mme_core.tokens import take_tokens
-from train.data.loader import make_loader
+from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import warn_of_overlap
-from train.data.standins import StandIns, collate_readable
 from train.data.stores import check_complete, check_same_spec
 from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks
@@ -110,8 +111,7 @@ class HeldOut:
             endless=False,
             limit=clips,
         )
-        readable = StandIns(data, budget=0)
-        loader = make_loader(readable, sampler, collate_readable, self.config.data.workers)
+        loader = make_clip_loader(data, sampler, self.config.data.workers, full=False)
         try:
             yield from on_device(self._readable(loader), self.ranks.device)
         finally:
@@ -150,19 +150,23 @@ class HeldOut:
 
     def _draw(self, model: PretrainingModel, step: int, log: RunLog) -> None:
         order = ClipSampler(len(self.val), 1, seed=self.config.seed, endless=False).order(0)
-        clips = StandIns(self.val, budget=0)
-        items = (clips[0, video][0] for video in order.tolist())
-        samples = list(islice(filter(None, items), self.config.eval.panels))
+        samples = list(islice(_readable(self.val, order.tolist()), self.config.eval.panels))
         if not samples:
             return
-        videos = [int(sample["video"]) for sample in samples]
         batch = to_device(collate(samples), self.ranks.device)
-        names = [self.val.store.videos[video]["id"] for video in videos]
+        names = [self.val.store.videos[int(sample["video"])]["id"] for sample in samples]
         folder = Path(self.config.out) / PICTURES
         paths = draw_panels(model, self.objective, batch, names, folder, step)
         for i, path in enumerate(paths):
             log.picture(step, f"trajectories-{i}", path)
         log.say(f"pictures of predicted trajectories in {folder}")
+
+
+def _readable(clips: ClipDataset, videos: Iterable[int]) -> Iterator[Sample]:
+    """The samples of the videos that can be read."""
+    for video in videos:
+        with suppress(StoreError, VideoError):
+            yield clips[0, video]
 
 
 @named(

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_targets import raw, tubelets
 
-from mme_core.clips.geometry import View, crop_image, crop_patches, zoom_homography
+from mme_core.clips.assembly import zoom_homography
+from mme_core.clips.fetching import write_crops
+from mme_core.clips.geometry import View
 from mme_core.clips.trajectories import stored_to_raw
 from mme_core.spec import TargetSpec
 from mme_core.store.window import CodedWindow, Window
@@ -49,7 +51,9 @@ def through_window(coded: CodedWindow, view: View) -> Window:
 
 def through_batch(coded: CodedWindow, view: View, camera: bool = False):
     names = ("position", "shape", "moments", "valid")
-    arrays = {name: crop_patches(getattr(coded, name), view) for name in names}
+    rows = slice(view.top, view.top + view.size)
+    columns = slice(view.left, view.left + view.size)
+    arrays = {name: getattr(coded, name)[:, rows, columns] for name in names}
     arrays["homography"] = coded.homography
     arrays["origin"] = np.array([view.left, view.top], np.float32) * coded.spec.patch
     arrays["flip"] = np.array(view.flip)
@@ -66,9 +70,9 @@ def test_batches_and_windows_crop_and_flip_alike(case):
     np.testing.assert_array_equal(batch.hog[0], window.hog)
     np.testing.assert_array_equal(batch.valid[0], window.valid)
     side = view.size * coded.spec.patch
-    image = np.empty((side, side, 3), np.uint8)
-    crop_image(coded.decode_frames()[0], view, coded.spec.patch, image)
-    np.testing.assert_array_equal(image, window.frames[0])
+    frames = np.empty((2, 1, side, side, 3), np.uint8)
+    write_crops(coded.decode_frames()[0], [view], coded.spec.patch, frames, 1, 0)
+    np.testing.assert_array_equal(frames[1, 0], window.frames[0])
 
 
 @settings(max_examples=30, deadline=None)
@@ -89,5 +93,7 @@ def test_batches_and_windows_see_one_camera(case):
 def test_a_crop_is_a_zoom_by_one(case):
     coded, view = case
     window = coded.decode().crop(view.top, view.left, view.size, view.size)
-    zoomed = zoom_homography(coded.homography, view, view.size, coded.spec.patch)
+    place = torch.tensor([[view.top, view.left, view.size, coded.hp, coded.wp]])
+    matrices = torch.from_numpy(coded.homography)[None]
+    zoomed = zoom_homography(matrices, place, view.size, coded.spec.patch)[0]
     np.testing.assert_allclose(zoomed, window.homography, atol=1e-5)

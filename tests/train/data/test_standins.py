@@ -9,7 +9,7 @@ from damage import flip_bytes, repair, write_shards
 from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import StoreError
 from train import pretrain
-from train.data.standins import StandIns, collate_full, collate_readable
+from train.data.standins import StandIns
 from train.engine import checkpoint
 from train.engine.distributed import Ranks
 from train.engine.loop import Loop
@@ -46,30 +46,38 @@ def losses(rows):
     return [row["loss"] for row in rows if "loss" in row]
 
 
+def batch_of(clips, *keys):
+    return clips.__getitems__(keys).tensors()
+
+
 def test_the_same_clip_stands_in_every_time(store):
     flip_bytes(store, 1)
-    clips = StandIns(ClipDataset(store, frames=4, image_size=32, seed=3), budget=5)
-    sample, failed = clips[7, 2]
+    data = ClipDataset(store, frames=4, image_size=32, seed=3)
+    clips = StandIns(data, budget=5, full=True)
+    batch = batch_of(clips, (7, 2))
+    failed = batch.pop("failed")
     assert 2 in failed and set(failed) <= {2, 3} and "00001.zarr" in failed[2]
-    number = int(sample["video"])
+    number = int(batch["video"])
     assert number not in (2, 3)
-    again, _ = clips[7, 2]
-    own, none_failed = clips[7, number]
-    assert not none_failed
+    again, own = batch_of(clips, (7, 2)), data.fetch((7, number))
+    assert not batch_of(clips, (7, number))["failed"]
     for name, value in own.items():
-        assert torch.equal(sample[name], value) and torch.equal(again[name], value)
-    stand_ins = {int(clips[epoch, 2][0]["video"]) for epoch in range(20)}
+        assert torch.equal(batch[name], value) and torch.equal(again[name], value)
+    stand_ins = {int(batch_of(clips, (epoch, 2))["video"]) for epoch in range(20)}
     assert stand_ins == {0, 1, 4, 5}
 
 
 def test_items_without_a_sample_are_replaced_or_left_out(store):
     flip_bytes(store, 1)
-    clips = StandIns(ClipDataset(store, frames=4, image_size=32), budget=0)
-    items = [clips[0, video] for video in (2, 4, 3)]
-    full, readable = collate_full(items), collate_readable(items)
-    assert full["video"].tolist() == [4, 4, 4] and readable["video"].tolist() == [4]
+    data = ClipDataset(store, frames=4, image_size=32, crops=2)
+    keys = [(0, video) for video in (2, 4, 3, 5)]
+    full, readable = (batch_of(StandIns(data, 0, full=full), *keys) for full in (True, False))
+    assert full["video"].tolist() == [4, 4, 5, 5, 4, 4, 5, 5]
+    assert readable["video"].tolist() == [4, 4, 5, 5]
+    for name, value in data.fetch((0, 4)).items():
+        assert torch.equal(full[name][4:6], value) and torch.equal(readable[name][:2], value)
     assert set(full["failed"]) == set(readable["failed"]) == {2, 3}
-    assert list(collate_full(items[:1])) == ["failed"]
+    assert list(batch_of(StandIns(data, 0, full=True), (0, 2))) == ["failed"]
 
 
 @pytest.mark.parametrize("damage", ["flipped bytes", "removed shard"])

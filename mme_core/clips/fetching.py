@@ -1,0 +1,143 @@
+"""Writes what a store holds of a clip into its place in a coded batch (`mme_core.clips.coded`).
+
+Nothing is resized and no target is decoded here: that is left to the device.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+
+from mme_core.clips.coded import Arrays
+from mme_core.clips.draws import Draw
+from mme_core.clips.geometry import View
+from mme_core.errors import StoreError
+from mme_core.spec import TargetSpec
+from mme_core.store import TargetStore
+from mme_core.store.window import decode_jpeg
+
+TARGETS = ("position", "shape", "moments", "valid")
+
+
+class _Canvas(threading.local):
+    """Memory of a thread that frames are decoded into."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def of(self, height: int, width: int) -> np.ndarray:
+        """uint8 [height, width, 3]."""
+        size = height * width * 3
+        if len(self._memory) < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size].reshape(height, width, 3)
+
+
+_CANVAS = _Canvas()
+
+
+def write_draw(arrays: Arrays, first: int, draw: Draw, row: dict, spec: TargetSpec) -> None:
+    """What was drawn for the clips first, first + 1, …; `row` is the video's in the table."""
+    for clip, (view, mask) in enumerate(zip(draw.views, draw.masks), first):
+        arrays["video"][clip] = draw.video
+        arrays["start"][clip] = draw.start
+        arrays["label"][clip] = row["label"]
+        arrays["flip"][clip] = view.flip
+        for name, values in mask.items():
+            arrays[name][clip] = values
+        if "view" in arrays:
+            arrays["view"][clip] = (view.top, view.left, view.size, row["hp"], row["wp"])
+        elif "origin" in arrays:
+            arrays["origin"][clip] = (view.left * spec.patch, view.top * spec.patch)
+
+
+def write_targets(
+    arrays: Arrays, first: int, draw: Draw, row: dict, store: TargetStore, tubelets: int
+) -> None:
+    """The targets of the window, cut to each clip's view. Raises StoreError for damage."""
+    bordered = "view" in arrays
+    cuts = [_cut(view, row["hp"], row["wp"], bordered) for view in draw.views]
+    cells = [name for name in arrays if name.startswith("cell_")]
+    for name in (*TARGETS, *cells):
+        array, read = arrays[name], 0
+        for begin, part in store.window_parts(name, draw.video, draw.start, tubelets):
+            read = begin + len(part)
+            for clip, (source, place) in enumerate(cuts, first):
+                array[(clip, slice(begin, read), *place)] = part[(slice(None), *source)]
+        array[first : first + len(cuts), read:] = 0
+    if "homography" in arrays:
+        array, read = arrays["homography"], 0
+        for begin, part in store.window_parts("homography", draw.video, draw.start, tubelets):
+            read = begin + len(part)
+            array[first : first + len(cuts), begin:read] = part
+        array[first : first + len(cuts), read:] = np.eye(3, dtype=np.float32)
+
+
+Cut = tuple[tuple[slice, slice], tuple[slice, slice]]
+
+
+def _cut(view: View, hp: int, wp: int, bordered: bool) -> Cut:
+    """Rows and columns of the canvas that a clip holds, and their place in the clip."""
+    border = 1 if bordered else 0
+    source, place = [], []
+    for start, length in ((view.top, hp), (view.left, wp)):
+        low, high = max(start - border, 0), min(start + view.size + border, length)
+        source.append(slice(low, high))
+        place.append(slice(low - start + border, high - start + border))
+    return (source[0], source[1]), (place[0], place[1])
+
+
+def write_stored_frames(
+    arrays: Arrays, first: int, draw: Draw, row: dict, store: TargetStore, tubelets: int
+) -> None:
+    """The crops of the window's JPEG frames, each of which is decoded once."""
+    patch = store.spec.patch
+    canvas = _CANVAS.of(row["hp"] * patch, row["wp"] * patch)
+    frames, frame = arrays["frames"], -1
+    for frame, jpeg in enumerate(store.jpegs(draw.video, draw.start, tubelets)):
+        try:
+            decode_jpeg(jpeg, canvas)
+        except ValueError as error:
+            raise StoreError(
+                f"{store.url}: frame {frame} of the window {draw.start} of {row['id']} is damaged "
+                f"({error}); `mme repair` makes its shard anew"
+            ) from error
+        write_crops(canvas, draw.views, patch, frames, first, frame)
+    _repeat(frames, first, len(draw.views), frame)
+
+
+def write_file_frames(
+    arrays: Arrays, first: int, draw: Draw, canvases: Iterable[np.ndarray], patch: int
+) -> None:
+    """The crops of canvases uint8 [H, W, 3] that were decoded from a video file."""
+    frame = -1
+    for frame, canvas in enumerate(canvases):
+        write_crops(canvas, draw.views, patch, arrays["frames"], first, frame)
+    _repeat(arrays["frames"], first, len(draw.views), frame)
+
+
+def write_crops(
+    canvas: np.ndarray,
+    views: Sequence[View],
+    patch: int,
+    frames: np.ndarray,
+    first: int,
+    frame: int,
+) -> None:
+    for clip, view in enumerate(views, first):
+        top, left, side = view.top * patch, view.left * patch, view.size * patch
+        crop = canvas[top : top + side, left : left + side]
+        place = frames[clip, frame, :side, :side]
+        if view.flip:
+            cv2.flip(crop, 1, dst=place)
+        else:
+            place[:] = crop
+
+
+def _repeat(frames: np.ndarray, first: int, clips: int, last: int) -> None:
+    """Fills the clips of a short video with its last frame."""
+    for clip in range(first, first + clips):
+        frames[clip, last + 1 :] = frames[clip, last]
