@@ -88,7 +88,7 @@ class Variant:
     batch: int | None = None
     depth: int | None = None
     attention: str = ""
-    separate: bool = False  # q, k and v by three products instead of one
+    qkv: str = "unbind"  # timm's; or "chunk" or "separate", see _attend
     options: tuple[tuple[str, Any], ...] = ()
     mode: str = ""
 
@@ -104,7 +104,8 @@ VARIANTS = {
     "try-base": TRIED,
     "try-cudnn": replace(TRIED, attention="cudnn"),
     "try-flash": replace(TRIED, attention="flash"),
-    "try-separate-qkv": replace(TRIED, separate=True),
+    "try-separate": replace(TRIED, qkv="separate"),
+    "try-chunk": replace(TRIED, qkv="chunk"),
     "try-blocks": replace(TRIED, compile="blocks"),
     "try-no-mix": replace(TRIED, options=(("triton.mix_order_reduction", False),)),
     "try-descent": replace(TRIED, options=(("coordinate_descent_tuning", True),)),
@@ -188,8 +189,8 @@ class Bench:
             options["options"] = dict(variant.options)
         if variant.mode:
             options["mode"] = variant.mode
-        if variant.separate:
-            _separate_products(step)
+        if variant.qkv != "unbind":
+            _change_attention(step, variant.qkv == "separate")
         if variant.compile == "whole":
             step.compile(**options)
         elif variant.compile == "model":
@@ -491,15 +492,17 @@ def only_attention(name: str) -> Iterator[None]:
         switch(True)
 
 
-def _separate_products(step: PretrainStep) -> None:
-    """Encoder blocks compute q, k and v by a product each: no gradient of them is joined."""
+def _change_attention(step: PretrainStep, separate: bool) -> None:
+    """Encoder blocks compute q, k and v by a product each, so that no gradients are joined; or by
+    one product whose columns are cut, so that they are joined without a change of layout."""
 
     def attend(self: Attention, x: Tensor, **_: Any) -> Tensor:
-        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
-        q, k, v = (
-            F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for w, b in zip(weights, biases)
-        )
+        if separate:
+            weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+            parts = [F.linear(x, w, b) for w, b in zip(weights, biases)]
+        else:
+            parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
     for block in step.model.encoder.blocks:
