@@ -32,7 +32,7 @@ from train.engine.distributed import Ranks, autocast_dtype, check_residual, conn
 from train.engine.loop import Batch, Loop, Task
 from train.engine.optim import layer_decay_groups
 from train.engine.runlog import RunLog
-from train.engine.signals import STOPPED
+from train.engine.signals import STOPPED, StoppedError
 from train.objective.classification import ClassifierStep, Mixing, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, ViewConfig
@@ -130,7 +130,12 @@ class Finetuning:
             self._introduce()
             if loop.train():
                 return STOPPED
-            self._finish(loop)
+            try:
+                with loop.stop.at_once():
+                    self._finish(loop)
+            except StoppedError:
+                self.log.say("stopped; the same command does the final evaluation again")
+                return STOPPED
         return 0
 
     def _batches(self) -> Generator[Batch]:

@@ -27,3 +27,11 @@ def flip_bytes(store: Path, shard: int, array: str = "position") -> None:
     for place in range(20, len(data) - 300, 40):
         data[place] ^= 1
     path.write_bytes(data)
+
+
+def flip_one_byte(store: Path, shard: int, array: str = "position") -> None:
+    """Changes one byte of the first chunk of an array, which holds the shard's first tubelets."""
+    path = min((store / "shards" / f"{shard:05d}.zarr" / array).glob("c.*"))
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)

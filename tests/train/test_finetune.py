@@ -123,6 +123,20 @@ def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_pa
     assert losses(tmp_path) == losses(finished / "run")
 
 
+def test_final_evaluation_is_stopped_at_once_and_resumed(labelled_set, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("not reached")
+
+    command = words(labelled_set, tmp_path, "optim.steps=1", "eval.every=0")
+    monkeypatch.setattr(finetune, "evaluate", interrupt)
+    assert finetune.main(command) == 75
+    assert not (tmp_path / "evaluation.json").exists()
+    monkeypatch.undo()
+    assert finetune.main(command) == 0
+    assert (tmp_path / "evaluation.json").exists()
+
+
 def test_it_learns(tmp_path):
     root = write_set(tmp_path / "set", train=12, val=8, coloured=True)
     plain = ["augment.rand_augment=null", "augment.erase=0", "augment.mixup=0", "augment.cutmix=0"]

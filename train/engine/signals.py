@@ -16,6 +16,10 @@ STOPPED = 75  # exit status of a run that saved and stopped for a signal (EX_TEM
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
+class StoppedError(BaseException):
+    """A stop signal arrived inside `StopRequest.at_once`."""
+
+
 class StopRequest:
     """True once a stop signal has arrived; a second Ctrl-C raises KeyboardInterrupt at once.
 
@@ -25,6 +29,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._received: list[int] = []
+        self._at_once = False
 
     def __bool__(self) -> bool:
         return bool(self._received)
@@ -41,7 +46,22 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside this block a stop signal raises StoppedError: there is nothing left to save."""
+        self._at_once = True
+        try:
+            if self._received:
+                raise StoppedError
+            yield
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._at_once:
+            self._at_once = False  # the next signal must not interrupt the way out
+            self._received.append(number)
+            raise StoppedError
         if number == signal.SIGINT:
             if number in self._received:
                 raise KeyboardInterrupt

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from damage import flip_bytes, repair, write_shards
+from damage import flip_bytes, flip_one_byte, repair, write_shards
 
 from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import StoreError
@@ -65,6 +65,16 @@ def test_the_same_clip_stands_in_every_time(store):
         assert torch.equal(batch[name], value) and torch.equal(again[name], value)
     stand_ins = {int(batch_of(clips, (epoch, 2))["video"]) for epoch in range(20)}
     assert stand_ins == {0, 1, 4, 5}
+
+
+def test_one_flipped_byte_costs_only_clips_that_hold_it(store):
+    flip_one_byte(store, 1)
+    clips = StandIns(ClipDataset(store, frames=4, image_size=32, seed=3), budget=5)
+    drawn = [clips[epoch, 2] for epoch in range(12)]
+    failed = [reasons for _, reasons in drawn if reasons]
+    assert 0 < len(failed) < 12 and all(set(reasons) == {2} for reasons in failed)
+    assert all(sample["video"] != 2 for sample, reasons in drawn if reasons)
+    assert all(sample["video"] == 2 for sample, reasons in drawn if not reasons)
 
 
 def test_items_without_a_sample_are_replaced_or_left_out(store):

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from train.engine.signals import STOP_SIGNALS, StopRequest, interrupt_waits
+from train.engine.signals import STOP_SIGNALS, StoppedError, StopRequest, interrupt_waits
 
 
 def handlers():
@@ -27,6 +27,15 @@ def test_a_second_ctrl_c_interrupts_at_once(capfd):
         assert stop and "Ctrl-C again stops without saving" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_signal_stops_at_once_where_nothing_is_unsaved(number):
+    with StopRequest() as stop:
+        with pytest.raises(StoppedError), stop.at_once():
+            signal.raise_signal(number)
+        with pytest.raises(StoppedError), stop.at_once():  # it had arrived before
+            pytest.fail("not reached")
 
 
 def test_signals_that_nohup_ignores_stay_ignored():
