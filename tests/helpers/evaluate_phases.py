@@ -4,10 +4,11 @@ torchrun --nproc-per-node=2 tests/helpers/evaluate_phases.py OUT WORD…
 """
 
 import sys
+from contextlib import nullcontext
 from unittest import mock
 
 from train import evaluate, finetune, probe
-from train.engine.distributed import connect, disconnect
+from train.engine.distributed import connected
 
 # where nothing is drawn for a process, two learn what one does
 FINETUNE = ["model.size=tiny", "model.depth=1", "model.frames=4", "model.image_size=32"]
@@ -21,13 +22,9 @@ EXTRA = {
 
 if __name__ == "__main__":
     out, *words = sys.argv[1:]
-    group = connect("cpu")
-    # one process group for all commands
-    for module in (evaluate, probe, finetune):
-        with (
-            mock.patch.object(module, "connect", lambda *_: group),
-            mock.patch.object(module, "disconnect"),
-        ):
-            name = module.__name__.rpartition(".")[2]
-            assert module.main([*words, *EXTRA[name], f"out={out}/{name}"]) == 0
-    disconnect()
+    with connected("cpu") as group:
+        # one process group for all commands
+        for module in (evaluate, probe, finetune):
+            with mock.patch.object(module, "connected", lambda *_: nullcontext(group)):
+                name = module.__name__.rpartition(".")[2]
+                assert module.main([*words, *EXTRA[name], f"out={out}/{name}"]) == 0

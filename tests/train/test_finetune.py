@@ -14,6 +14,7 @@ from mme_core.errors import MMEError, UsageError, VideoError
 from mme_core.model import build_pretraining_model
 from train import finetune
 from train.engine import checkpoint
+from train.engine.distributed import connect
 from train.engine.loop import Loop
 from train.engine.runlog import read_metrics
 from train.objective import classification
@@ -50,7 +51,7 @@ def losses(run):
 
 def test_rates_of_a_step_follow_the_layers(labelled_set, tmp_path):
     config = finetune.loading.load(finetune.FinetuneConfig, words(labelled_set, tmp_path), "", "")
-    ranks = finetune.connect("cpu")
+    ranks = connect("cpu")
     loop = Loop(config, ranks, finetune.Finetuning(config, ranks).task)
     loop.schedule.step_update(0)
     # 2 videos a step: 0.02 · 2 / 256; one block: head 1, block 0.75, patches 0.75²
