@@ -10,6 +10,8 @@ import os
 import threading
 import time
 
+from mme_core.errors import VideoError
+
 _TICK_S = 0.5
 _PAUSE_S = 3.0  # a longer time without a tick is a pause; a busy machine delays ticks by less
 
@@ -45,3 +47,9 @@ def deadline_after(seconds: float) -> float:
 def has_passed(deadline: float) -> bool:
     """Whether a deadline of `deadline_after` has passed."""
     return deadline < float("inf") and _clock.now() > deadline
+
+
+def check_deadline(deadline: float) -> None:
+    """Raises VideoError if the deadline has passed."""
+    if has_passed(deadline):
+        raise VideoError("took longer than the time limit of a video")

@@ -1,5 +1,11 @@
 """Errors that the command line prints as one line, without a traceback."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MMEError(Exception):
     """A problem that the user can fix.
@@ -18,3 +24,20 @@ class VideoError(MMEError):
 
 class StoreError(MMEError):
     """A store that is missing, incomplete, damaged or made with another specification."""
+
+
+@contextmanager
+def named(**names: str) -> Iterator[None]:
+    """Inside, errors that say `argument=…` use the name that the user knows: {argument: name}.
+
+    The library's errors name its arguments. A command translates them to its options or keys:
+
+    with named(ratio="mask.ratio"):
+        hidden_count(shape, config.mask.ratio)
+    """
+    words = "|".join(map(re.escape, names))
+    try:
+        yield
+    except MMEError as error:
+        text = re.sub(rf"(?<![\w.])({words})(?==)", lambda found: names[found[1]], str(error))
+        raise type(error)(text) from error

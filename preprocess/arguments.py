@@ -8,7 +8,7 @@ from typing import Any
 
 from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, named
 from mme_core.extract.flow import flow_function
 from mme_core.spec import TargetSpec
 
@@ -68,7 +68,8 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
     if arguments.dataset == "demo":
         options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
         options |= {"generate": generate, "report": _report_making}
-    return load_manifest(arguments.dataset, root or "", arguments.split, **options)
+    with named(root="--root", split="--split", list_file="--list", dataset="--dataset"):
+        return load_manifest(arguments.dataset, root or "", arguments.split, **options)
 
 
 def _report_making(made: int, total: int) -> None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mme_core.errors import named
 from mme_core.model import build_classifier
 from mme_core.terminal import plain_lines
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.engine.folder import check_suffix
-from train.recipes.keys import named
 
 
 def check(weights: Weights) -> LoadReport:

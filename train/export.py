@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from mme_core.encoder import encoder_from
-from mme_core.errors import MMEError, UsageError
+from mme_core.errors import MMEError, UsageError, named
 from mme_core.model import SIZES, sinusoid_table
 from mme_core.spec import TUBELET
 from mme_core.terminal import plain
@@ -37,7 +37,6 @@ from mme_core.weights.save import (
 )
 from train.engine.folder import check_suffix
 from train.engine.runlog import METRICS, read_metrics
-from train.recipes.keys import named
 
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 

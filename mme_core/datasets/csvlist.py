@@ -60,13 +60,13 @@ def _find_list(root: AnyPath, split: str | None, list_file: str | None) -> tuple
         path, top = root, root.parent
     if not path.is_file():
         state = "is not a file" if path.exists() else "does not exist"
-        raise UsageError(f"the list {path} {state}; give it with --list (make: LIST=FILE)")
+        raise UsageError(f"the list {path} {state}; set list_file=…")
     return path, absolute(top)
 
 
 def _list_in(root: AnyPath, split: str | None) -> AnyPath:
     if split is None:
-        raise UsageError(f"{root} is a folder: name the list with --list FILE or --split NAME")
+        raise UsageError(f"{root} is a folder: name the list with list_file=… or split=…")
     text = root / f"{split}.txt"
     return text if text.is_file() else root / f"{split}.csv"
 

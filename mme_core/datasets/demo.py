@@ -68,8 +68,8 @@ def load(
         raise UsageError(f"the demo set has no split '{split}'; it has train and val")
     if is_url(root):
         raise UsageError(
-            f"--root {root}: the demo set is made in a folder of a disk; for a copy of it behind "
-            "a URL use --dataset folder"
+            f"root={root}: demo videos can only be made on a disk; to read a copy of them behind "
+            "a URL, set dataset=folder"
         )
     top = Path(root).absolute()
     videos = _finished(top) if videos is None else videos
@@ -119,11 +119,11 @@ def _claim(top: Path, seed: int | None) -> int:
     top.mkdir(parents=True, exist_ok=True)
     if not note.exists():
         if any(top.iterdir()):
-            raise UsageError(f"{top} is not empty and no demo set; give another folder with --root")
+            raise UsageError(f"{top} is neither empty nor a demo set; set root=… to another folder")
         note.write_text(json.dumps({"seed": seed or 0}))
     theirs = json.loads(note.read_text())["seed"]
     if seed not in (None, theirs):
-        raise UsageError(f"{top} holds a demo set of another seed; give another folder with --root")
+        raise UsageError(f"{top} holds a demo set of another seed; set root=… to another folder")
     return theirs
 
 

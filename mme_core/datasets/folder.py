@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 from mme_core.datasets.manifest import (
     NO_LABEL,
-    ROOT_OPTION,
     Manifest,
     VideoItem,
     count_note,
@@ -47,7 +46,7 @@ def existing_folder(root: str) -> AnyPath:
     top = absolute(any_path(root))
     if not top.is_dir():
         state = "is not a folder" if top.exists() else "does not exist"
-        raise UsageError(f"the data set's folder {top} {state}; give it with {ROOT_OPTION}")
+        raise UsageError(f"the data set's folder {top} {state}; set root=…")
     return top
 
 

@@ -83,7 +83,7 @@ def _read(path: AnyPath) -> Iterator[_Row]:
     reader = read_table(path)
     if "youtube_id" not in (reader.fieldnames or ()):
         raise UsageError(
-            f"{path}:1: no column 'youtube_id'; for a list of `path label` use --dataset csv"
+            f"{path}:1: no column 'youtube_id'; for a list of `path label` lines set dataset=csv"
         )
     for row in reader:
         start, end = row.get("time_start") or "", row.get("time_end") or ""

@@ -12,7 +12,6 @@ from mme_core.io.containers import INSIDE, is_inside
 from mme_core.io.remote import is_url
 
 NO_LABEL = -1
-ROOT_OPTION = "--root (in a recipe: data.root; make: ROOT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +100,9 @@ def _listed(folder: str) -> frozenset[str]:
 def none_found(root: str, missing: Sequence[str]) -> UsageError:
     return UsageError(
         f"none of the {len(missing)} videos of the list is below {root}, such as {missing[0]}; "
-        f"check {ROOT_OPTION}"
+        "check root=…"
     )
 
 
 def missing_root(dataset: str) -> str:
-    return f"the data set '{dataset}' needs its folder: --root DIR (make: ROOT=DIR)"
+    return f"the data set '{dataset}' needs its folder: set root=…"

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
 import numpy as np
 
-from mme_core.clock import has_passed
+from mme_core.clock import check_deadline
 from mme_core.errors import VideoError
 from mme_core.io.frame import SQUARE, Frame, squared
 from mme_core.io.frame_folder import FrameFolder, is_frame_folder, read_pictures
@@ -61,12 +60,7 @@ class Video:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
     @property
@@ -108,7 +102,7 @@ class Video:
                 self.timeline.lose(packet.pts, reorders)
                 continue
             for picture in pictures:
-                self._check_deadline()
+                check_deadline(self._deadline)
                 check_size(*squared(picture.height, picture.width, self._stretch))
                 yield picture
 
@@ -116,7 +110,7 @@ class Video:
         """Yields the video's packets in file order; the last is empty and flushes the decoder."""
         packets = self._container.demux(self._stream)
         while True:
-            self._check_deadline()
+            check_deadline(self._deadline)
             try:
                 yield next(packets)
             except (StopIteration, IndexError):  # IndexError: a new stream appeared in the middle
@@ -139,10 +133,6 @@ class Video:
             if packet.size and not packet.is_discard and not (hides and _is_hidden_vp8(packet))
         ]
         return sorted(pts)
-
-    def _check_deadline(self) -> None:
-        if has_passed(self._deadline):
-            raise VideoError("took longer than the time limit of a video")
 
 
 def _pixel_aspect(stream: av.VideoStream) -> Fraction:

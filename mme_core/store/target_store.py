@@ -204,7 +204,7 @@ def read_store_file(place: Place) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         what = "is not a store (no store.json in it)" if place.exists() else "does not exist"
         raise StoreError(
-            f"{place.url} {what}; check the path, or make a store with `mme flows --store`"
+            f"{place.url} {what}; check the path, or make a store with `mme flows`"
         ) from None
     try:
         about, sealed = unseal(text)
@@ -267,7 +267,7 @@ def open_or_create_store(
         if value != there[name]
     ]
     if differences:
-        mend = "Use another --store, or the arguments it was made with"
+        mend = "Use another store, or the arguments it was made with"
         if not place.names("shards"):
             mend += f"; or remove {place.at(STORE)}: there is no shard yet"
         raise StoreError(f"{place.url} was made another way: {'; '.join(differences)}. {mend}")

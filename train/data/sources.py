@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
-from mme_core.errors import UsageError, VideoError
+from mme_core.errors import UsageError, VideoError, named
 from mme_core.io.frame_folder import FrameFolder, is_frame_folder
 from mme_core.io.place import open_place
 from mme_core.io.remote import join
@@ -185,7 +185,8 @@ def open_source(
     if data.dataset is not None:
         if root is None:
             raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
-        manifest = load_manifest(data.dataset, root, split)
+        with named(root="data.root", list_file="data.root", dataset="data.dataset"):
+            manifest = load_manifest(data.dataset, root, split)
         for note in manifest.notes:
             _say(f"{data.dataset}, {split}: {note}")
         lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]

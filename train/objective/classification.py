@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mme_core.clips.views import to_model_input
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, named
 from mme_core.model import Classifier, build_classifier
 from train.data.augment import erase
 from train.recipes.classification import AugmentConfig, FinetuneConfig
-from train.recipes.keys import named
 from train.recipes.pretraining import RESIDUALS
 from train.recipes.weights import fill
 

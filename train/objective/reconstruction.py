@@ -17,12 +17,12 @@ from mme_core.clips.assembly import assemble
 from mme_core.clips.contents import build_targets, content_sizes, content_weights
 from mme_core.clips.settings import TargetSettings
 from mme_core.clips.views import to_model_patches
+from mme_core.errors import named
 from mme_core.losses import reconstruction_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.tokens import cut_patches, split_tokens, take_tokens
-from train.recipes.keys import named
 from train.recipes.pretraining import RESIDUALS, PretrainConfig
 
 

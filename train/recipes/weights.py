@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from mme_core.encoder import VideoEncoder, encoder_from, random_encoder
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, named
 from mme_core.model import Classifier
 from mme_core.weights.load import Weights, build_from, clip_arguments, load_weights, read_weights
-from train.recipes.keys import named
 from train.recipes.pretraining import ModelConfig
 
 RANDOM = "none"  # init=none: random weights

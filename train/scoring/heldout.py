@@ -16,7 +16,7 @@ from mme_core.clips.cell_contents import cells_needed
 from mme_core.clips.contents import content_weights
 from mme_core.clips.dataset import ClipDataset, Sample, collate
 from mme_core.clips.views import to_model_input
-from mme_core.errors import StoreError, VideoError
+from mme_core.errors import StoreError, VideoError, named
 from mme_core.model import PretrainingModel
 from mme_core.store import TargetStore
 from mme_core.tokens import take_tokens
@@ -29,7 +29,6 @@ from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
 from train.engine.signals import interrupt_waits
 from train.objective.reconstruction import Objective, Question
-from train.recipes.keys import named
 from train.recipes.pretraining import PretrainConfig
 from train.scoring.knn import knn_accuracy
 from train.scoring.panels import draw_panels

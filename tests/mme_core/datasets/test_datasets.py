@@ -104,7 +104,7 @@ def test_no_root_and_no_video(tmp_path):
     touch(tmp_path, "file")
     with pytest.raises(UsageError, match="file is not a folder"):
         load_manifest("folder", tmp_path / "file")
-    with pytest.raises(UsageError, match="needs its folder: --root"):
+    with pytest.raises(UsageError, match="needs its folder: set root=…"):
         load_manifest("folder", "")
     with pytest.raises(UsageError, match="'k1000' is not a data set"):
         load_manifest("k1000", tmp_path)
@@ -160,11 +160,11 @@ def test_where_a_list_is_found(tmp_path):
     assert load_manifest("csv", tmp_path / "lists/val.csv").items[0].path == in_lists
     found = load_manifest("csv", tmp_path, list_file=str(tmp_path / "lists/val.csv"))
     assert found.items[0].path == f"{tmp_path}/1.mp4"
-    with pytest.raises(UsageError, match=r"train\.csv does not exist; give it with --list"):
+    with pytest.raises(UsageError, match=r"train\.csv does not exist; set list_file=…"):
         load_manifest("csv", tmp_path / "lists", "train")
     with pytest.raises(UsageError, match="name the list"):
         load_manifest("csv", tmp_path / "lists")
-    with pytest.raises(UsageError, match=r"none of the 1 videos .* such as 1\.mp4; check --root"):
+    with pytest.raises(UsageError, match=r"none of the 1 videos .* such as 1\.mp4; check root=…"):
         load_manifest("csv", tmp_path / "wrong", list_file=str(tmp_path / "lists/val.csv"))
 
 

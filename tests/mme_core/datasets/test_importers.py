@@ -91,7 +91,7 @@ def test_kinetics_with_nothing_of_use(tmp_path):
     ):
         load_manifest("k400", tmp_path, "train")
     write(tmp_path, "train.csv", "a.mp4 0")
-    with pytest.raises(UsageError, match=r"train\.csv:1: no column 'youtube_id'; .* --dataset csv"):
+    with pytest.raises(UsageError, match=r"train\.csv:1: no column 'youtube_id'; .* dataset=csv"):
         load_manifest("k400", tmp_path, "train")
     for row in (
         "zumba,AAAAAAAAAAA,x,10",

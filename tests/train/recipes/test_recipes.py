@@ -8,12 +8,11 @@ from mme_core.clips.contents import CONTENTS, GROUPS
 from mme_core.clips.settings import MERGES, NORMS
 from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, named
 from mme_core.masking import MASKS, hidden_count
 from mme_core.model import DECODERS, SIZES
 from train.recipes.classification import FinetuneConfig
 from train.recipes.fields import MISSING, walk
-from train.recipes.keys import named
 from train.recipes.loading import RECIPES, differing_keys, load, merge, to_dict, to_yaml
 from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import EvaluateConfig, FeaturesConfig, ProbeConfig
