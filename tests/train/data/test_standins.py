@@ -69,12 +69,11 @@ def test_the_same_clip_stands_in_every_time(store):
 
 def test_one_flipped_byte_costs_only_clips_that_hold_it(store):
     flip_one_byte(store, 1)
-    clips = StandIns(ClipDataset(store, frames=4, image_size=32, seed=3), budget=5)
-    drawn = [clips[epoch, 2] for epoch in range(12)]
-    failed = [reasons for _, reasons in drawn if reasons]
+    clips = StandIns(ClipDataset(store, frames=4, image_size=32, seed=3), budget=5, full=True)
+    drawn = [batch_of(clips, (epoch, 2)) for epoch in range(12)]
+    failed = [batch["failed"] for batch in drawn if batch["failed"]]
     assert 0 < len(failed) < 12 and all(set(reasons) == {2} for reasons in failed)
-    assert all(sample["video"] != 2 for sample, reasons in drawn if reasons)
-    assert all(sample["video"] == 2 for sample, reasons in drawn if not reasons)
+    assert all((int(batch["video"]) == 2) != bool(batch["failed"]) for batch in drawn)
 
 
 def test_items_without_a_sample_are_replaced_or_left_out(store):
