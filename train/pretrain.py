@@ -23,6 +23,7 @@ from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
 from train.data.loader import make_clip_loader
+from train.data.resident import DrawnClips, make_resident
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.staging import open_staged
 from train.data.stores import check_complete, check_spec
@@ -71,7 +72,13 @@ class Pretraining:
             seed=config.seed,
             shards=clips.shards if data.shard_shuffle else None,
         )
-        self.loader = make_clip_loader(clips, sampler, data.workers, budget=data.bad_budget)
+        resident, self.where = make_resident(data.resident, clips, ranks.device)
+        self.loader = make_clip_loader(
+            DrawnClips(clips, resident.unreadable) if resident else clips,
+            sampler,
+            data.workers,
+            budget=data.bad_budget,
+        )
         self.unread = Unread(data.bad_budget, self._mend)
 
         # What is learnt from them.
@@ -106,6 +113,7 @@ class Pretraining:
             check=self._check,
             evaluate=partial(self._evaluate, held_out) if held_out else None,
             unread=self.unread,
+            prepare=resident.sample if resident else None,
             ready=self.loader.ready,
             flops=3 * pretraining_flops(self.model, self.objective.hidden),
         )
@@ -172,6 +180,7 @@ class Pretraining:
             f"{parameters:.1f} M parameters, {self.loaded}; on {self.ranks.world} × "
             f"{self.ranks.device.type}, {str(self.task.dtype).removeprefix('torch.')}"
         )
+        log.say(self.where)
         log.say(
             f"effective batch {self.task.lr_batch} clips = data.batch_size {data.batch_size} × "
             f"processes {self.ranks.world} × optim.accumulate {self.config.optim.accumulate}"

@@ -14,6 +14,9 @@ A coded batch is a dict of tensors. Without zoom it has the tensors of a batch o
 
 Where the mask needs the motion, `order` int64 [B, h·w] and `picks` int64 [B, visible] (of
 `mme_core.masking.motion_draws`) take the place of `mask`. The rest is as in a sample.
+
+A *drawn* batch holds what was drawn alone: `view` (with or without zoom), `flip`, `video`, `start`,
+`label`, and `mask` or `order` and `picks`. `mme_core.clips.resident` makes a coded batch of it.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from mme_core.spec import TUBELET, TargetSpec
 from mme_core.targets import MOMENTS
 
 Coded = dict[str, Tensor]
+Fields = dict[str, tuple[tuple[int, ...], torch.dtype]]
 Arrays = Mapping[str, np.ndarray]  # the same memory as NumPy arrays
 
 _ALIGN = 64  # bytes; tensors begin at multiples
@@ -53,33 +57,47 @@ class CodedForm:
     motion: bool
     mask_ratio: float
     cells: tuple[str, ...] = ()
+    drawn: bool = False
 
-    def fields(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    def fields(self) -> Fields:
         """{name: (shape of one clip, dtype)}."""
-        spec, n, side = self.spec, self.tubelets, self.side
-        pixels = (self.largest or side) * spec.patch
-        patches = self.largest + 2 if self.largest else side
-        grid, track = (n, patches, patches), (spec.points, spec.length)
-        fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "frames": ((TUBELET * n, pixels, pixels, 3), torch.uint8),
-            "position": ((*grid, *track, 2), torch.int8),
-            "shape": ((*grid, *track, spec.hog_bins), torch.int8),
-            "moments": ((*grid, MOMENTS), torch.float32),
-            "valid": (grid, torch.uint8),
+        if self.drawn:
+            return self._draws() | {"view": ((5,), torch.int64)}
+        return self._content() | self._draws()
+
+    def _draws(self) -> Fields:
+        side = self.side
+        fields: Fields = {
             "flip": ((), torch.bool),
             "video": ((), torch.int64),
             "start": ((), torch.int64),
             "label": ((), torch.int64),
         }
+        if self.motion:
+            shape = (self.tubelets, side, side)
+            visible = side * side - hidden_per_tubelet(shape, self.mask_ratio)
+            return fields | {
+                "order": ((side * side,), torch.int64),
+                "picks": ((visible,), torch.int64),
+            }
+        return fields | {"mask": ((self.tubelets * side * side,), torch.bool)}
+
+    def _content(self) -> Fields:
+        spec, n, side = self.spec, self.tubelets, self.side
+        pixels = (self.largest or side) * spec.patch
+        patches = self.largest + 2 if self.largest else side
+        grid, track = (n, patches, patches), (spec.points, spec.length)
+        fields: Fields = {
+            "frames": ((TUBELET * n, pixels, pixels, 3), torch.uint8),
+            "position": ((*grid, *track, 2), torch.int8),
+            "shape": ((*grid, *track, spec.hog_bins), torch.int8),
+            "moments": ((*grid, MOMENTS), torch.float32),
+            "valid": (grid, torch.uint8),
+        }
         for name in self.cells:
             numbers = (*grid, *track, cells.bins(name, spec))
             fields[cells.codes_name(name)] = (numbers, torch.int8)
             fields[cells.moments_name(name)] = ((*grid, cells.MOMENTS), torch.float32)
-        if self.motion:
-            visible = side * side - hidden_per_tubelet((n, side, side), self.mask_ratio)
-            fields |= {"order": ((side * side,), torch.int64), "picks": ((visible,), torch.int64)}
-        else:
-            fields["mask"] = ((n * side * side,), torch.bool)
         if spec.camera != "none":
             fields["homography"] = ((n, spec.length, 3, 3), torch.float32)
         if self.largest:

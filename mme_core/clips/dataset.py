@@ -170,15 +170,20 @@ class ClipDataset(Dataset):
         The arrays' memory must have held zeros or a coded batch before. After an error these clips
         are undefined.
         """
-        draw = self.draw(key)
+        draw = self.draw_into(arrays, first, key)
         row = self.store.videos[draw.video]
-        fetching.write_draw(arrays, first, draw, row, self.spec)
         fetching.write_targets(arrays, first, draw, row, self.store, self.tubelets)
         if self.source == "store":
             fetching.write_stored_frames(arrays, first, draw, row, self.store, self.tubelets)
         else:
             canvases = self._from_file(row, draw)
             fetching.write_file_frames(arrays, first, draw, canvases, self.spec.patch)
+
+    def draw_into(self, arrays: Arrays, first: int, key: Key) -> Draw:
+        """Writes what is drawn alone to the clips of a coded or a drawn batch."""
+        draw = self.draw(key)
+        fetching.write_draw(arrays, first, draw, self.store.videos[draw.video], self.spec)
+        return draw
 
     def _view(self, rng: np.random.Generator, hp: int, wp: int) -> View:
         if not self.training:

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from mme_core.cells import array_names
 from mme_core.clips.coded import Arrays
 from mme_core.clips.draws import Draw
 from mme_core.clips.geometry import View
 from mme_core.errors import StoreError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.store.layout import shard_name
 from mme_core.store.window import decode_jpeg
-
-TARGETS = ("position", "shape", "moments", "valid")
 
 
 class _Canvas(threading.local):
@@ -37,6 +37,11 @@ class _Canvas(threading.local):
 
 
 _CANVAS = _Canvas()
+
+
+def target_names(cells: tuple[str, ...]) -> list[str]:
+    """Arrays of a store that are cut by patches, with the cells' descriptors `cells`."""
+    return ["position", "shape", "moments", "valid", *array_names(cells)]
 
 
 def write_draw(arrays: Arrays, first: int, draw: Draw, row: dict, spec: TargetSpec) -> None:
@@ -60,8 +65,9 @@ def write_targets(
     """The targets of the window, cut to each clip's view. Raises StoreError for damage."""
     bordered = "view" in arrays
     cuts = [_cut(view, row["hp"], row["wp"], bordered) for view in draw.views]
-    cells = [name for name in arrays if name.startswith("cell_")]
-    for name in (*TARGETS, *cells):
+    for name in target_names(store.spec.cells):
+        if name not in arrays:  # cells that nobody asked for
+            continue
         array, read = arrays[name], 0
         for begin, part in store.window_parts(name, draw.video, draw.start, tubelets):
             read = begin + len(part)
@@ -98,15 +104,20 @@ def write_stored_frames(
     canvas = _CANVAS.of(row["hp"] * patch, row["wp"] * patch)
     frames, frame = arrays["frames"], -1
     for frame, jpeg in enumerate(store.jpegs(draw.video, draw.start, tubelets)):
-        try:
-            decode_jpeg(jpeg, canvas)
-        except ValueError as error:
-            raise StoreError(
-                f"{store.url}: frame {frame} of the window {draw.start} of {row['id']} is damaged "
-                f"({error}); `mme repair` makes its shard anew"
-            ) from error
+        decode_frame(jpeg, canvas, store, row)
         write_crops(canvas, draw.views, patch, frames, first, frame)
     _repeat(frames, first, len(draw.views), frame)
+
+
+def decode_frame(jpeg: np.ndarray, out: np.ndarray, store: TargetStore, row: dict) -> None:
+    """Decodes a frame of the video of table row `row`. Raises StoreError for damage."""
+    try:
+        decode_jpeg(jpeg, out)
+    except ValueError as error:
+        raise StoreError(
+            f"{store.url}: a frame of {row['id']} is damaged ({error}); `mme repair` makes "
+            f"{shard_name(row['shard'])} anew"
+        ) from error
 
 
 def write_file_frames(

@@ -129,6 +129,19 @@ class TargetStore:
             yield -(-read // step), part
             read += len(rows)
 
+    def video_parts(self, name: str, video: int) -> Iterator[tuple[int, np.ndarray]]:
+        """As `window_parts` for all tubelets of a video's time line."""
+        row, read = self.videos[video], 0
+        low, high = row["first"], row["first"] + row["count"]
+        for rows in self._reader.parts(row["shard"], self._layouts[name], low, high):
+            yield read, rows
+            read += len(rows)
+
+    def video_jpegs(self, video: int) -> list[np.ndarray]:
+        """The JPEG files of all tubelets of a video, two of each, uint8 [bytes]."""
+        row = self.videos[video]
+        return self._jpegs(row["shard"], row["first"], row["first"] + row["count"], 1)
+
     def jpegs(self, video: int, start: int, tubelets: int) -> list[np.ndarray]:
         """The JPEG files of a window, uint8 [bytes] each, without the padding of a short video.
 
@@ -136,7 +149,7 @@ class TargetStore:
         """
         row = self._row(video, start, tubelets)
         _, low, high = self._rows(row, start, tubelets)
-        return self._jpegs(row["shard"], low, high)
+        return self._jpegs(row["shard"], low, high, self.spec.clip_step)
 
     def read_frames(self, video: int, start: int, tubelets: int) -> tuple[bytes, ...]:
         """The JPEG files of a window alone; arguments, padding and errors as of `read_coded`."""
@@ -169,10 +182,11 @@ class TargetStore:
         """JPEG files of the tubelets low, low + clip_step, … high − 1, padded to `tubelets`."""
         if "frames" not in self._layouts:
             return ()
-        jpegs = tuple(jpeg.tobytes() for jpeg in self._jpegs(shard, low, high))
+        step = self.spec.clip_step
+        jpegs = tuple(jpeg.tobytes() for jpeg in self._jpegs(shard, low, high, step))
         return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
 
-    def _jpegs(self, shard: int, low: int, high: int) -> list[np.ndarray]:
+    def _jpegs(self, shard: int, low: int, high: int, step: int) -> list[np.ndarray]:
         before = 1 if low else 0
         ends = self._reader.rows(
             shard, self._layouts["frame_ends"], TUBELET * low - before, TUBELET * high
@@ -182,7 +196,7 @@ class TargetStore:
         cuts = (bounds - bounds[0]).tolist()
         return [
             data[cuts[frame] : cuts[frame + 1]]
-            for tubelet in range(0, high - low, self.spec.clip_step)
+            for tubelet in range(0, high - low, step)
             for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1))
         ]
 

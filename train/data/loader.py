@@ -20,12 +20,11 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mme_core.clips.dataset import ClipDataset
 from mme_core.cores import usable_cores
 from mme_core.errors import MMEError
 from mme_core.processes import ChildEnvironment
 from train.data.handover import Blocks, Handed
-from train.data.standins import StandIns
+from train.data.standins import Clips, StandIns
 from train.engine.signals import STOP_SIGNALS, interrupt_waits
 
 PREFETCH = 2  # batches that each worker has ready or is making
@@ -212,7 +211,7 @@ def make_loader(
 
 
 def make_clip_loader(
-    clips: ClipDataset,
+    clips: Clips,
     batches: Iterable[list[tuple[int, int]]],
     workers: int = 0,
     *,

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from torch.utils.data import Dataset
 
-from mme_core.clips.coded import Arrays
-from mme_core.clips.dataset import ClipDataset
+from mme_core.clips.coded import Arrays, CodedForm
 from mme_core.clips.draws import stand_in_rng
 from mme_core.errors import StoreError, VideoError
 from train.data.handover import Blocks, Handed
+
+
+class Clips(Protocol):
+    """A ClipDataset, or what else writes clips of videos into batches."""
+
+    seed: int
+    crops: int
+
+    @property
+    def form(self) -> CodedForm: ...
+
+    def __len__(self) -> int: ...
+
+    def fetch_into(self, arrays: Arrays, first: int, key: tuple[int, int]) -> None: ...
 
 
 class StandIns(Dataset):
@@ -29,7 +43,7 @@ class StandIns(Dataset):
     """
 
     def __init__(
-        self, dataset: ClipDataset, budget: int, *, full: bool, blocks: Blocks | None = None
+        self, dataset: Clips, budget: int, *, full: bool, blocks: Blocks | None = None
     ) -> None:
         self.dataset, self.budget, self.full = dataset, budget, full
         self.blocks = blocks or Blocks(0, 0)

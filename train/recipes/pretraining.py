@@ -15,6 +15,7 @@ from train.recipes.fields import MISSING, choice, number, setting
 
 DEVICES = ("auto", "cpu", "cuda")
 COMPILES = ("auto", True, False)
+RESIDENT = ("auto", True, False)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 RESIDUALS = {"fp32": None, "bf16": torch.bfloat16}  # None: what autocast leaves it in
 RESUMES = ("auto", "force")
@@ -41,6 +42,9 @@ class DataConfig:
         [], "smallest and largest side of the crop in patches, as [10, 16]; []: off", at_least=1
     )
     flip: bool = setting(True, "mirror half of the clips")
+    resident: bool | str = choice(
+        "auto", RESIDENT, "keep the store on the device; auto: where it takes a small share of it"
+    )
     bad_budget: int = number(
         100, "videos that may be unreadable, with others in their place", at_least=0
     )

@@ -6,6 +6,7 @@ import torch
 from made_up_targets import make_store
 
 from mme_core import cells
+from mme_core.clips.assembly import assemble
 from mme_core.clips.contents import build_targets
 from mme_core.clips.dataset import ClipDataset, collate
 from mme_core.clips.settings import TargetSettings
@@ -36,16 +37,27 @@ def test_batches_and_windows_see_the_same_cells(store, flip):
         np.testing.assert_array_equal(built[content][0][0], steps.reshape(4 * 9, -1))
 
 
-def test_a_zoom_by_one_leaves_cells_and_a_larger_one_scales_speeds(store):
+def test_a_zoom_by_one_leaves_cells(store):
     plain = ClipDataset(store, **SMALL, cells=CELLS, flip=False, seed=3)
     same = ClipDataset(store, **SMALL, cells=CELLS, flip=False, seed=3, zoom=(3, 3))
     names = list(CONTENT.values())
     one, other = (build_targets(collate([data[0]]), SPEC, RAW, names) for data in (plain, same))
     for name in names:
         torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=1e-4)
-    sums = np.ones((2, 9), np.float32)
-    assert cells.zoomed("hof", sums, 1.5).tolist() == [[1.5] * 8 + [1]] * 2
-    assert cells.zoomed("mbh", sums, 1.5) is sums
+
+
+def test_a_zoom_scales_the_speeds_of_moving_bins_alone(store):
+    clips = ClipDataset(store, **SMALL, cells=CELLS, zoom=(2, 2))
+    coded = clips.fetch(0)
+    for name in CELLS:
+        codes, moments = (coded[array] for array in cells.array_names((name,)))
+        codes[:] = 0
+        moments[:] = torch.tensor([1.0, 0.0])  # every sum is 1
+    sample = assemble(coded, SPEC)
+    expected = torch.tensor([1.5] * 8 + [1])
+    torch.testing.assert_close(sample["cell_hof"], expected.expand_as(sample["cell_hof"]))
+    for name in ("cell_hog", "cell_mbh"):
+        torch.testing.assert_close(sample[name], torch.ones_like(sample[name]))
 
 
 def test_cells_are_read_only_where_they_are_asked_for(store):

@@ -3,21 +3,17 @@
 import shutil
 
 import pytest
+import runs
 import torch
 from damage import flip_bytes, flip_one_byte, repair, write_shards
+from runs import losses
 
 from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import StoreError
-from train import pretrain
 from train.data.standins import StandIns
 from train.engine import checkpoint
-from train.engine.distributed import Ranks
 from train.engine.loop import Loop
 from train.engine.runlog import read_metrics
-from train.recipes.loading import load
-from train.recipes.pretraining import PretrainConfig
-
-CPU = Ranks(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +28,11 @@ def store(whole, tmp_path):
 
 
 def training(store, out, *words):
-    fixed = ["log.every=1", "checkpoint.every=100", "norm.floor=0.1"]
-    words = ["--config", "tiny.yaml", f"store={store}", f"out={out}", *fixed, *words]
-    return pretrain.Pretraining(load(PretrainConfig, words, "", ""), CPU)
+    return runs.training(store, out, "data.resident=false", *words)
 
 
 def run(store, out, *words):
-    assert training(store, out, *words).run() == 0
-    return read_metrics(out)
-
-
-def losses(rows):
-    return [row["loss"] for row in rows if "loss" in row]
+    return runs.run(store, out, "data.resident=false", *words)
 
 
 def batch_of(clips, *keys):
