@@ -28,7 +28,7 @@ LABELLED = $(if $(VAL_STORE),data.dataset=null "store=$(STORE)" "val_store=$(VAL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo flows pretrain finetune probe lint test bench notebook
+.PHONY: help setup demo flows pretrain finetune probe lint test bench notebook docs
 
 help:  ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -104,5 +104,9 @@ bench: $(STAMP)  ## run the benchmarks that need no data and no GPU; one: BENCH=
 	@for script in $(or $(BENCH),$(filter-out %/plain.py %/middlebury.py %/gpu_train.py,$(sort $(wildcard benchmarks/*.py)))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
 
-notebook: $(STAMP)  ## run the notebook; the result is notebooks/inspect_targets_run.ipynb
-	$(BIN)/jupyter execute --output=inspect_targets_run notebooks/inspect_targets.ipynb
+notebook: $(STAMP)  ## run the notebooks; the results are notebooks/*_run.ipynb
+	for name in inspect_targets train_your_own; do \
+	  $(BIN)/jupyter execute --output=$${name}_run notebooks/$$name.ipynb || exit 1; done
+
+docs: $(STAMP)  ## build the documentation as a site; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
