@@ -123,7 +123,8 @@ WALK = [
     ".venv/bin/mme visualize data/stores/mine --layer tracks -o look.mp4",
     "mme verify STORE",
     "mme repair STORE [--root DIR]",
-    ".venv/bin/mme pretrain --config pretrain/k400.yaml store=data/stores/mine out=runs/mine",
+    ".venv/bin/mme pretrain --config pretrain/small.yaml store=data/stores/mine out=runs/mine",
+    ".venv/bin/mme features init=runs/mine store=data/stores/mine out=features.npz",
     "mme features init=runs/k400 data.dataset=folder data.root=DIR out=features.zarr view.clips=5",
     "mme export runs/k400 --to encoder -o out/encoder",
     "mme export runs/k400 --to encoder -o encoder.safetensors",
@@ -132,7 +133,7 @@ WALK = [
     "mme predict VIDEO.mp4 --weights runs/ucf101 -o prediction.png",
 ]
 TINY = ["model.size=tiny", "model.depth=1", "model.frames=4", "model.image_size=32"]
-TINY += ["data.stride=1", "decoder.width=48", "decoder.heads=3", "target.length=4", "data.zoom=[]"]
+TINY += ["decoder.width=48", "decoder.heads=3", "target.length=4"]
 SMALL = {
     "flows": ["spec.short_side=32", "spec.long_side=48", "spec.stride=1"],
     "estimate": ["spec.short_side=32", "spec.long_side=48", "spec.stride=1"],
@@ -175,7 +176,13 @@ def test_commands_from_own_videos_to_features_run(reader, capfd):
             words = [*words[:-2], "--serial"] if "--workers" in words else [*words, "--serial"]
         status = main([*words, *SMALL.get(words[0], [])])
         assert status == 0, (command, capfd.readouterr().err)
-    for name in ("look.mp4", "features.zarr", "out/encoder/README.md", "out/hf/README.md"):
+    for name in (
+        "look.mp4",
+        "features.npz",
+        "features.zarr",
+        "out/encoder/README.md",
+        "out/hf/README.md",
+    ):
         assert (reader / name).exists()
 
 

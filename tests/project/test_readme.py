@@ -176,9 +176,26 @@ def test_readme_gives_features(pan, tmp_path):
     model = build_pretraining_model("tiny", frames=4, image_size=32, depth=1)
     save_weights(tmp_path / "mine.safetensors", model.state_dict(), frames=4, image_size=32)
     code = python_of("Use an encoder").replace("runs/mine", str(tmp_path / "mine.safetensors"))
+    code = code.replace("clip.mp4", str(pan)).replace("out/encoder", str(tmp_path / "encoder"))
     names = {}
-    exec(code.replace("clip.mp4", str(pan)), names)
+    exec(code, names)
     assert names["feature"].shape == (192,)
+    assert (tmp_path / "encoder" / "config.json").exists()
+
+
+def test_recipes_page_repeats_what_the_recipes_say():
+    configs = ROOT / "train" / "configs"
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    rows = re.findall(r"^\| (`.+?`(?:, `.+?`)*)(?: \(override\))? \| (.+) \|$", page, re.M)
+    named = []
+    for names, rest in rows:
+        for name in re.findall(r"`([^`]+)`", names):
+            named.append(name)
+            head = (configs / name).read_text().split("\n\n")[0]
+            said = " ".join(line.lstrip("# ") for line in head.splitlines())
+            for cell in rest.split(" | "):
+                assert cell in said, f"{name}: {cell}"
+    assert sorted(named) == sorted(str(p.relative_to(configs)) for p in configs.rglob("*.yaml"))
 
 
 def test_readme_explains_a_term_before_using_it():
