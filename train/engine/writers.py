@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
+import numpy as np
+from PIL import Image
 
 from mme_core.errors import UsageError
 from train.recipes.pretraining import LogConfig
@@ -80,7 +81,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image = np.asarray(Image.open(path).convert("RGB"))
         self.writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
