@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mme_core.errors import UsageError
+from mme_core.model import build_classifier
 from train.objective.classification import ClassifierStep, Mixing, build_mixup, mix
 from train.recipes.classification import AugmentConfig
 
@@ -71,3 +72,15 @@ def test_the_loss_smooths_labels_and_erases():
         log_p = torch.tensor([3.0, 0, 0, 0]).log_softmax(0)
         assert value == pytest.approx(-(0.925 * log_p[0] + 0.025 * log_p[1:].sum()).item())
     assert seen[0].flatten(2).std(2).max() == 0 and seen[1].flatten(2).std(2).min() > 0
+
+
+def test_the_step_of_fine_tuning_is_one_graph():
+    torch.manual_seed(0)
+    model = build_classifier("tiny", 4, frames=4, image_size=32, depth=2, drop_path=0.5)
+    step = ClassifierStep(model, torch.bfloat16)
+    batch = {"clip": torch.randn(2, 3, 4, 32, 32), "target": torch.full((2, 4), 0.25)}
+    losses = []
+    for run in (step, torch.compile(step, fullgraph=True, backend="eager")):
+        torch.manual_seed(1)
+        losses.append(run(batch)[0].item())
+    assert losses[0] == losses[1]
