@@ -30,7 +30,7 @@ from mme_core.masking import make_mask
 from mme_core.spec import TargetSpec
 from mme_core.targets import MOMENTS
 from train.data.sources import open_source
-from train.engine.device import on_device
+from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks, connect
 from train.engine.meter import Meter, Moment, peak_flops
 from train.engine.optim import guarded_step, make_optimizer
@@ -53,7 +53,7 @@ FED = {  # words of the recipe
     "store-16-two-crops": ["data.workers=16", "data.crops=2"],
     "store-8-two-crops": ["data.workers=8", "data.crops=2"],
 }
-CASES = ("plain", *VARIANTS, *FED, "pretrain", "forward", "features")
+CASES = ("plain", *VARIANTS, *FED, "zoom", "pretrain", "forward", "features")
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,14 @@ class Bench:
         step = self.step_of(Variant("fp32"))
         with contextlib.closing(batches):
             return self.measure(case, step, on_device(batches, self.device))
+
+    def zoom(self, case: str) -> Result:
+        """A batch of the store with zoom that stays on the device: what zooming there costs."""
+        self.need_store()
+        batches = Pretraining(self.config("data.workers=4"), self.ranks).task.batches
+        with contextlib.closing(batches):
+            batch = to_device(next(batches), self.device)
+        return self.measure(case, self.step_of(Variant()), repeat(batch))
 
     def measure(self, case: str, step: PretrainStep, batches: Iterator[Batch]) -> Result:
         """Steps as the loop takes them: the host reads a step when the device does the next."""
@@ -338,7 +346,7 @@ class Bench:
         return self.store
 
     def run(self, case: str) -> Result:
-        if case in ("plain", "pretrain", "forward", "features"):
+        if case in ("plain", "zoom", "pretrain", "forward", "features"):
             return getattr(self, case)(case)
         return self.fed(case) if case in FED else self.synthetic(case)
 

@@ -10,6 +10,7 @@ The recipe is `pretrain/k400.yaml`: ViT-B, 16 × 224², 70 % masked, zoom, batch
     eager … bf16    our step on one batch that stays on the device: not compiled; only the model
                     compiled; the whole step compiled; the same with bf16 tokens between blocks
     whole-256 …     the same with 256 clips
+    zoom            the whole step on a batch of the store with zoom that stays on the device
     store-N …       the compiled step fed from the store by N workers; with zoom unless the name
                     says otherwise
     pretrain        `mme pretrain` itself, by its own log

@@ -34,36 +34,33 @@ def a_step(*words, dtype=torch.float32):
 
 
 def a_batch(mask="tube", zoomed=False):
-    """Two clips of noise as the loader delivers them."""
+    """Two clips of noise as the loader delivers them; after a zoom, of crops of 4 and 2 patches."""
     rng, torch_rng = np.random.default_rng(0), torch.Generator().manual_seed(0)
     tokens = (2, *GRID)
-    track = (*tokens, SPEC.points, SPEC.length)
+    side, grid = (4, (2, 2, 6, 6)) if zoomed else (3, tokens)
+    track = (*grid, SPEC.points, SPEC.length)
 
     def bytes_of(shape, low, high, dtype):
         return torch.randint(low, high, shape, dtype=dtype, generator=torch_rng)
 
     masks = [make_mask(mask, GRID, 0.7, rng, rng.random(GRID[1:])).ravel() for _ in range(2)]
     batch = {
-        "frames": bytes_of((2, 4, 48, 48, 3), 0, 256, torch.uint8),
-        "valid": bytes_of(tokens, 0, 16, torch.uint8),
+        "frames": bytes_of((2, 4, 16 * side, 16 * side, 3), 0, 256, torch.uint8),
+        "valid": bytes_of(grid, 0, 16, torch.uint8),
         "flip": torch.tensor([True, False]),
         "mask": torch.from_numpy(np.stack(masks)),
         "homography": torch.eye(3).expand(2, 2, SPEC.length, 3, 3),
-        "origin": torch.zeros(2, 2),
+        "position": bytes_of((*track, 2), -127, 128, torch.int8),
+        "shape": bytes_of((*track, SPEC.hog_bins), -127, 128, torch.int8),
+        "moments": torch.rand(*grid, 6, generator=torch_rng),
     }
     if zoomed:
-        batch["displacement"] = torch.randn(*track, 2, generator=torch_rng)
-        batch["hog"] = torch.rand(*track, SPEC.hog_bins, generator=torch_rng)
-        return batch
+        return batch | {"view": torch.tensor([[0, 1, 4, 5, 6], [2, 0, 2, 5, 6]])}
     for name in SPEC.cells:
         bins = cells.bins(name, SPEC)
         batch[cells.codes_name(name)] = bytes_of((*track, bins), -127, 128, torch.int8)
         batch[cells.moments_name(name)] = torch.rand(*tokens, 2, generator=torch_rng)
-    return batch | {
-        "position": bytes_of((*track, 2), -127, 128, torch.int8),
-        "shape": bytes_of((*track, SPEC.hog_bins), -127, 128, torch.int8),
-        "moments": torch.rand(*tokens, 6, generator=torch_rng),
-    }
+    return batch | {"origin": torch.zeros(2, 2)}
 
 
 # Together these name every content, normalisation, merge, mask and decoder.
@@ -83,6 +80,8 @@ CASES = [
 def test_the_whole_step_is_one_graph(batch, words):
     step, batch = a_step(*words), a_batch(**batch)
     compiled = torch.compile(step, fullgraph=True, backend="eager")
+    # Not compiled, a CPU zooms frames by OpenCV, which differs by a grey level.
+    exact = 1e-2 if "view" in batch else 1e-5
     losses, gradients = [], []
     for run in (step, compiled):
         torch.manual_seed(1)
@@ -91,9 +90,9 @@ def test_the_whole_step_is_one_graph(batch, words):
         losses.append([loss.item(), *(term.item() for term in terms.values())])
         gradients.append({n: p.grad.clone() for n, p in step.named_parameters()})
         step.zero_grad()
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=exact)
     for name, value in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradients[1][name], value, rtol=10 * exact, atol=exact / 10)
 
 
 def test_every_choice_of_a_recipe_has_such_a_case():
