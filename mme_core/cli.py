@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),
     "probe": ("train.probe", "train", "linear, attentive and kNN probes of an encoder"),
+    "ablate": ("train.ablate", "train", "grids of pre-training and measures, one table"),
     "features": ("train.features", "train", "embeddings of a data set's clips"),
     "predict": ("train.predict", "train", "the best classes of video files"),
     "export": ("train.export", "train", "weights for transformers, as an encoder, as ONNX"),

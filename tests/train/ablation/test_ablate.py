@@ -1,0 +1,198 @@
+"""A grid of two variants and two seeds, run by the commands on stores of a few small videos."""
+
+import csv
+import json
+import sys
+
+import pytest
+import yaml
+
+from mme_core.errors import UsageError
+from train import ablate
+from train.ablation.cells import Cell, Chain, all_chains, tuning_chains
+from train.ablation.results import Number, choose_rates, spread
+from train.ablation.runner import Runner, is_done, slots
+from train.ablation.tables import markdown
+from train.recipes.ablation import AblateConfig, check_grid, flat
+from train.recipes.loading import merge
+
+PROBE = {"command": "probe", "probes": ["linear", "knn"], "lrs": [1e-2], "weight_decays": [0.1]}
+PROBE |= {"epochs": 2, "choice_share": 0.5, "neighbours": [1], "baselines": False}
+PROBE |= {"data.workers": 0}
+SHORT = {"optim.steps": 2, "checkpoint.every": 1, "eval.panels": 0}
+GRID = {
+    "out": "out",
+    "seeds": [0, 1],
+    "device": "cpu",
+    "recipes": ["tiny.yaml"],
+    "pretrain": SHORT,
+    "variants": {"random": None, "pixel": {"loss": {"contents": ["pixel"]}}},
+    "measures": {"small": PROBE},
+}
+
+
+def config(**changes):
+    made = merge(AblateConfig, [("", GRID | changes)])
+    check_grid(made)
+    return made
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """Cells whose probes hold the given accuracies, without running anything."""
+
+    def write(cell, choice, test):
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        row = {"weights": "w", "clip": "video", "linear": {"accuracy": test, "trials": []}}
+        row["linear"]["trials"] = [{"choice": choice, "test": test}]
+        if cell.words[0] == "probe":
+            (cell.folder / "probe.json").write_text(json.dumps({"rows": [row]}))
+        (cell.folder / "cell.json").write_text(json.dumps({"words": cell.words}))
+
+    return write
+
+
+# planning
+
+
+def test_nested_and_dotted_keys_are_the_same():
+    assert flat({"a.b": 1, "a": {"b": 2, "c": {"d": []}}}) == {"a.b": 2, "a.c.d": []}
+
+
+def test_variants_differ_in_their_own_keys_alone():
+    (pixel,) = [c for c in all_chains(config(), {}) if (c.variant, c.seed) == ("pixel", 1)]
+    command, *words = pixel.cells[0].words
+    assert command == "pretrain"
+    assert {"--config=tiny.yaml", "optim.steps=2", "seed=1"} <= set(words)
+    assert 'loss.contents=["pixel"]' in words and "out=out/pixel/seed1/pretrain" in words
+    assert "init=out/pixel/seed1/pretrain" in pixel.cells[1].words
+
+
+def test_random_weights_are_measured_without_a_run():
+    chain = all_chains(config(), {})[0]
+    assert [cell.words[0] for cell in chain.cells] == ["probe"]
+    assert "init=none" in chain.cells[0].words
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": {}}, "variants is empty"),
+        ({"pretrain": {"seed": 3}}, "pretrain.seed: the grid sets"),
+        ({"measures": {"x": {"command": "train"}}}, "measures.x.command must be one of"),
+        ({"variants": {"a/b": None}}, "without /"),
+        ({"tune": {"lrs": [1.0], "measure": "other"}}, "the probes are small"),
+    ],
+)
+def test_wrong_grid_is_named(changes, message):
+    with pytest.raises(UsageError, match=message):
+        config(**changes)
+
+
+def test_gpus_share_jobs_and_cores(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = slots("auto", 2, gpus=2, cores=16)
+    assert [slot.gpu for slot in found] == ["0", "1", "0", "1"] and found[0].threads == 4
+    assert slots("cpu", 3, gpus=0, cores=2) == [slots("cpu", 1, 0, 1)[0]] * 3
+
+
+# the learning rate
+
+
+def test_rate_is_chosen_on_training_videos_of_first_seed(tmp_path, finished):
+    grid = config(out=str(tmp_path), tune={"lrs": [0.1, 0.2], "measure": "small"})
+    chains = tuning_chains(grid)
+    assert [(c.variant, c.seed, c.lr) for c in chains] == [("pixel", 0, 0.1), ("pixel", 0, 0.2)]
+    for chain, choice, test in zip(chains, (0.8, 0.4), (0.1, 0.9)):
+        for cell in chain.cells:
+            finished(cell, choice, test)
+    rates = choose_rates(grid, chains)
+    assert rates == {"pixel": 0.1}
+    first, second = (c for c in all_chains(grid, rates) if c.variant == "pixel")
+    assert all(map(is_done, first.cells)), "the first seed's run is not repeated"
+    assert "optim.lr=0.1" in second.cells[0].words
+
+
+# tables
+
+
+def test_table_has_mean_spread_and_marks_unequal_variants():
+    grid = config(variants={"pixel": {"loss.contents": ["pixel"]}, "more": {"optim.steps": 9}})
+    values = {"pixel": (10, 14), "more": (20, 20)}
+    numbers = [
+        Number(name, seed, None, "small", "linear", value, "")
+        for name, pair in values.items()
+        for seed, value in enumerate(pair)
+    ]
+    text = markdown(grid, numbers, {})
+    assert "| pixel | 12.0 ± 2.8 |" in text and "| more \\* | 20.0 ± 0.0 |" in text
+    assert "`loss.contents=['pixel']`" in text
+    assert spread([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
+
+
+# running
+
+
+def test_failed_cell_ends_its_chain_alone(tmp_path):
+    bad = Chain("bad", 0, None, (Cell(tmp_path / "1", ("nonsense",)), Cell(tmp_path / "2", ())))
+    good = Chain("good", 0, None, (Cell(tmp_path / "3", ("--help",)),))
+    runner = Runner(slots("cpu", 2, 0, 2), print)
+    assert runner.run([bad, good], stop=())
+    assert runner.failed == [bad.cells[0]] and is_done(good.cells[0])
+    assert "no command 'nonsense'" in (tmp_path / "1" / "cell.log").read_text()
+    assert not (tmp_path / "2").exists()
+
+
+def test_stop_lets_running_cells_save_and_starts_no_more(tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\ntrap 'echo saved; exit 75' TERM\necho began\nsleep 60 & wait\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    cells = tuple(Cell(tmp_path / name, (name,)) for name in "ab")
+
+    class Stop:
+        def __bool__(self):
+            log = tmp_path / "a" / "cell.log"
+            return log.exists() and "began" in log.read_text()
+
+    assert not Runner(slots("cpu", 1, 0, 1), print).run([Chain("v", 0, None, cells)], Stop())
+    assert (tmp_path / "a" / "cell.log").read_text() == "mme a\nbegan\nsaved\n"
+    assert not is_done(cells[0]) and not (tmp_path / "b").exists()
+
+
+def test_folder_of_another_grid_is_refused(tmp_path, finished):
+    cell = all_chains(config(out=str(tmp_path)), {})[0].cells[0]
+    finished(cell, 0, 0)
+    changed = config(out=str(tmp_path), measures={"small": PROBE | {"epochs": 3}})
+    with pytest.raises(UsageError, match="epochs=2, epochs=3"):
+        is_done(all_chains(changed, {})[0].cells[0])
+
+
+def test_grid_runs_ends_in_a_table_and_repeats_nothing(
+    demo_store, held_out_store, labelled_set, tmp_path, capsys
+):
+    stores = {"store": str(demo_store), "val_store": str(held_out_store)}
+    labelled = {"data.dataset": "folder", "data.root": str(labelled_set)}
+    words = GRID | {
+        "out": str(tmp_path / "out"),
+        "pretrain": SHORT | stores,
+        "measures": {"small": PROBE | labelled},
+    }
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(yaml.safe_dump(words))
+    assert ablate.main([str(grid), "seeds=[0]"]) == 0
+    out = tmp_path / "out"
+    rows = list(csv.DictReader((out / "runs.csv").open()))
+    assert {(row["variant"], row["metric"]) for row in rows} == {
+        ("random", "linear"),
+        ("random", "knn"),
+        ("pixel", "linear"),
+        ("pixel", "knn"),
+        ("pixel", "pixel / constant"),
+    }
+    assert "| pixel |" in (out / "table.md").read_text() and (out / "small.png").exists()
+    before = (out / "pixel/seed0/small/probe.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert ablate.main([str(grid), "seeds=[0]"]) == 0
+    assert "done," not in capsys.readouterr().err
+    assert (out / "pixel/seed0/small/probe.json").stat().st_mtime_ns == before

@@ -1,0 +1,1 @@
+"""Grids of pre-training runs and what is measured on each."""
