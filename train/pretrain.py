@@ -11,7 +11,7 @@ exit status 75; a second Ctrl-C ends at once with 130.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,11 +22,12 @@ from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
+from mme_core.store.union import parts
 from train.data.loader import make_clip_loader
+from train.data.mix import Mix
 from train.data.resident import DrawnClips, make_resident
 from train.data.sampler import ClipSampler, videos_per_batch
-from train.data.staging import open_staged
-from train.data.stores import check_complete, check_spec
+from train.data.stores import check_spec, open_training
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Batch, Loop, Task
@@ -35,7 +36,7 @@ from train.engine.signals import STOPPED
 from train.engine.unread import Unread
 from train.objective.reconstruction import Objective, PretrainStep, build_model
 from train.recipes import loading
-from train.recipes.pretraining import PretrainConfig
+from train.recipes.pretraining import PretrainConfig, check_stores
 from train.recipes.weights import RANDOM, fill
 from train.scoring.heldout import HeldOut, clip_dataset
 
@@ -55,12 +56,8 @@ class Pretraining:
         data, accumulate = config.data, config.optim.accumulate
 
         # The clips.
-        self.store = (
-            open_staged(config.store, data.stage, data.stage_gb)
-            if data.stage
-            else TargetStore(config.store)
-        )
-        check_complete(self.store)
+        check_stores(config)
+        self.store = open_training(config.store, data.stage, data.stage_gb)
         check_spec(self.store, config)
         clips = clip_dataset(self.store, config, training=True)
         sampler = ClipSampler(
@@ -71,6 +68,9 @@ class Pretraining:
             accumulate=accumulate,
             seed=config.seed,
             shards=clips.shards if data.shard_shuffle else None,
+            mix=Mix([len(store.videos) for store in parts(self.store)], data.mix)
+            if data.mix
+            else None,
         )
         resident, self.where = make_resident(data.resident, clips, ranks.device)
         self.loader = make_clip_loader(
@@ -109,6 +109,7 @@ class Pretraining:
                 "config": loading.to_dict(config),
                 "spec": self.store.spec.to_dict(),
                 "spec_hash": self.store.spec.hash,
+                "spec_hashes": [store.spec.hash for store in parts(self.store)],
             },
             check=self._check,
             evaluate=partial(self._evaluate, held_out) if held_out else None,
@@ -153,12 +154,20 @@ class Pretraining:
 
     def _mend(self, videos: Collection[int]) -> str:
         """What makes videos that cannot be read whole again."""
-        names = [shard_name(n) for n in sorted({self.store.videos["shard"][v] for v in videos})]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        text = f"run `mme repair {self.store.url}`, which mends {', '.join(names[:8])}{more}"
+        text = "; ".join(_repair(*found) for found in self._by_store(videos))
         if self.config.data.frames == "store":
             return text
         return f"put back the video files in data.root={self.config.data.root}, or {text}"
+
+    def _by_store(self, videos: Collection[int]) -> Iterator[tuple[TargetStore, list[int]]]:
+        """Each store that holds some of the videos, and the numbers of their shards there."""
+        shards: dict[str, set[int]] = {}
+        for video in videos:
+            store, row = self.store.locate(video)
+            shards.setdefault(store.url, set()).add(int(store.videos["shard"][row]))
+        for store in parts(self.store):
+            if store.url in shards:
+                yield store, sorted(shards[store.url])
 
     def _evaluate(self, held_out: HeldOut, step: int, log: RunLog) -> tuple[dict[str, Any], str]:
         row = held_out(self.model, step, log)
@@ -188,9 +197,20 @@ class Pretraining:
 
     def _check(self, state: Mapping[str, Any], source: str) -> None:
         """Raises MMEError where a checkpoint was trained on a store of another specification."""
-        if state["spec_hash"] != self.store.spec.hash:
+        theirs = state.get("spec_hashes", [state["spec_hash"]])
+        mine = [store.spec.hash for store in parts(self.store)]
+        if theirs[0] != mine[0]:
             differences = self.store.spec.differences(TargetSpec.from_dict(state["spec"]))
             raise MMEError(
                 f"{source} was trained on a store of another specification than {self.store.url} "
                 f"({'; '.join(differences)})"
             )
+        if theirs != mine:
+            raise MMEError(f"{source} was trained on stores of other specifications than {mine}")
+
+
+def _repair(store: TargetStore, shards: list[int]) -> str:
+    """The command that mends these shards."""
+    names = ", ".join(shard_name(number) for number in shards[:8])
+    more = f" and {len(shards) - 8} more" if len(shards) > 8 else ""
+    return f"run `mme repair {store.url}`, which mends {names}{more}"

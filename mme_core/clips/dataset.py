@@ -42,7 +42,8 @@ from mme_core.io.remote import join
 from mme_core.io.video import read_frames
 from mme_core.masking import make_mask, motion_draws
 from mme_core.spec import TUBELET
-from mme_core.store import TargetStore
+from mme_core.store import StoreUnion, TargetStore
+from mme_core.store.union import open_stores
 
 Sample = dict[str, Tensor]
 Key = int | tuple[int, int]  # a video, or (epoch, video)
@@ -54,7 +55,7 @@ class ClipDataset(Dataset):
     What is drawn is a function of (seed, epoch, i) alone, so it does not depend on the number of
     workers, their order, or a resume.
 
-    store       TargetStore, or its path or URL
+    store       TargetStore, or its path or URL; or StoreUnion, whose frames come from the stores
     frames      T, an even number
     image_size  side of the crop that the model sees, pixels
     source      "store": its JPEG frames; "video": decoded from the video files, the same frames
@@ -73,7 +74,7 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        store: TargetStore | str | os.PathLike[str],
+        store: TargetStore | StoreUnion | str | os.PathLike[str],
         *,
         frames: int = 16,
         image_size: int = 224,
@@ -89,7 +90,7 @@ class ClipDataset(Dataset):
         seed: int = 0,
         training: bool = True,
     ) -> None:
-        self.store = store if isinstance(store, TargetStore) else TargetStore(store)
+        self.store = open_stores(store)
         self.spec = self.store.spec
         self.source, self.root = source, os.fspath(root or "")
         self.crops, self.crop, self.flip = crops, crop, flip

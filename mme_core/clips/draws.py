@@ -12,7 +12,8 @@ import numpy as np
 
 from mme_core.clips.geometry import View
 
-_ORDER, _SAMPLE, _STAND_IN = 1, 2, 3  # first word of a seed: the kinds of draws are unrelated
+# The first word of a seed: the kinds of draws are unrelated.
+_ORDER, _SAMPLE, _STAND_IN, _STORE = 1, 2, 3, 4
 
 
 def order_rng(seed: int, epoch: int) -> np.random.Generator:
@@ -28,6 +29,11 @@ def sample_rng(seed: int, epoch: int, video: int) -> np.random.Generator:
 def stand_in_rng(seed: int, epoch: int, video: int) -> np.random.Generator:
     """The generator that orders the videos that stand in for one that cannot be read."""
     return np.random.default_rng([_STAND_IN, seed, epoch, video])
+
+
+def store_rng(seed: int, store: int, number: int) -> np.random.Generator:
+    """The generator that orders pass `number` through one of several stores."""
+    return np.random.default_rng([_STORE, seed, store, number])
 
 
 @dataclass(frozen=True)

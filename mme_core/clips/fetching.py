@@ -17,8 +17,7 @@ from mme_core.clips.draws import Draw
 from mme_core.clips.geometry import View
 from mme_core.errors import StoreError
 from mme_core.spec import TargetSpec
-from mme_core.store import TargetStore
-from mme_core.store.layout import shard_name
+from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.window import decode_jpeg
 
 
@@ -60,7 +59,12 @@ def write_draw(arrays: Arrays, first: int, draw: Draw, row: dict, spec: TargetSp
 
 
 def write_targets(
-    arrays: Arrays, first: int, draw: Draw, row: dict, store: TargetStore, tubelets: int
+    arrays: Arrays,
+    first: int,
+    draw: Draw,
+    row: dict,
+    store: TargetStore | StoreUnion,
+    tubelets: int,
 ) -> None:
     """The targets of the window, cut to each clip's view. Raises StoreError for damage."""
     bordered = "view" in arrays
@@ -97,7 +101,12 @@ def _cut(view: View, hp: int, wp: int, bordered: bool) -> Cut:
 
 
 def write_stored_frames(
-    arrays: Arrays, first: int, draw: Draw, row: dict, store: TargetStore, tubelets: int
+    arrays: Arrays,
+    first: int,
+    draw: Draw,
+    row: dict,
+    store: TargetStore | StoreUnion,
+    tubelets: int,
 ) -> None:
     """The crops of the window's JPEG frames, each of which is decoded once."""
     patch = store.spec.patch
@@ -109,14 +118,16 @@ def write_stored_frames(
     _repeat(frames, first, len(draw.views), frame)
 
 
-def decode_frame(jpeg: np.ndarray, out: np.ndarray, store: TargetStore, row: dict) -> None:
+def decode_frame(
+    jpeg: np.ndarray, out: np.ndarray, store: TargetStore | StoreUnion, row: dict
+) -> None:
     """Decodes a frame of the video of table row `row`. Raises StoreError for damage."""
     try:
         decode_jpeg(jpeg, out)
     except ValueError as error:
         raise StoreError(
             f"{store.url}: a frame of {row['id']} is damaged ({error}); `mme repair` makes "
-            f"{shard_name(row['shard'])} anew"
+            "its shard anew"
         ) from error
 
 

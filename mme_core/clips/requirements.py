@@ -12,7 +12,7 @@ from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.masking import MASKS, hidden_per_tubelet
 from mme_core.spec import TUBELET
-from mme_core.store import TargetStore
+from mme_core.store import StoreUnion, TargetStore
 
 SOURCES = ("store", "video")  # where the frames of a clip come from
 CROPS = ("random", "center")
@@ -48,7 +48,7 @@ def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
     hidden_per_tubelet(shape, ratio)
 
 
-def check_cells(store: TargetStore, cells: Sequence[str]) -> None:
+def check_cells(store: TargetStore | StoreUnion, cells: Sequence[str]) -> None:
     for name in cells:
         if name not in store.spec.cells:
             raise UsageError(
@@ -57,7 +57,7 @@ def check_cells(store: TargetStore, cells: Sequence[str]) -> None:
             )
 
 
-def check_frames(store: TargetStore, source: str, root: str) -> None:
+def check_frames(store: TargetStore | StoreUnion, source: str, root: str) -> None:
     """Checks that the store, or the folder of the videos, holds frames to read."""
     if source not in SOURCES:
         raise UsageError(f"source={source} is not one of {', '.join(SOURCES)}")
@@ -66,6 +66,8 @@ def check_frames(store: TargetStore, source: str, root: str) -> None:
             f"{store.url} holds no frames (spec.frames=none): use source=video with "
             "root=… (the folder of its videos), or make it with spec.frames=jpeg"
         )
+    if source == "video" and isinstance(store, StoreUnion):
+        raise UsageError("source=video reads the videos of one store: use source=store for several")
     if source == "video":
         path = join(root, store.videos[0]["path"])
         file = path.partition(INSIDE)[0] if is_inside(path) else path
@@ -76,7 +78,9 @@ def check_frames(store: TargetStore, source: str, root: str) -> None:
             )
 
 
-def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Sequence[int]) -> None:
+def check_canvases(
+    store: TargetStore | StoreUnion, smallest: int, image_size: int, zoom: Sequence[int]
+) -> None:
     """Checks that every canvas has room for the smallest crop, `smallest` patches on a side.
 
     At least one canvas must have room for the largest crop. On a smaller canvas the crop is limited
@@ -103,7 +107,7 @@ def check_canvases(store: TargetStore, smallest: int, image_size: int, zoom: Seq
     )
 
 
-def check_lengths(store: TargetStore, frames: int) -> None:
+def check_lengths(store: TargetStore | StoreUnion, frames: int) -> None:
     """Checks that at least one video is as long as a clip. Shorter videos are padded."""
     needed = (frames // TUBELET - 1) * store.spec.clip_step + 1
     longest = int(store.videos["count"].max())

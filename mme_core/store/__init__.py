@@ -6,6 +6,7 @@ window = store.read(video=0, start=0, tubelets=8)
 
 from mme_core.store.table import VideoTable
 from mme_core.store.target_store import TargetStore
+from mme_core.store.union import StoreUnion
 from mme_core.store.window import CodedWindow, Window
 
-__all__ = ["CodedWindow", "TargetStore", "VideoTable", "Window"]
+__all__ = ["CodedWindow", "StoreUnion", "TargetStore", "VideoTable", "Window"]

@@ -59,6 +59,10 @@ class TargetStore:
     def __repr__(self) -> str:
         return f"TargetStore({self.url!r}, {len(self.videos)} videos)"
 
+    def locate(self, video: int) -> tuple[TargetStore, int]:
+        """This store and the row itself; a union of stores answers with the store that holds it."""
+        return self, video
+
     def read(self, video: int, start: int, tubelets: int) -> Window:
         """A window as float arrays; arguments as of `read_coded`."""
         return self.read_coded(video, start, tubelets, cells=self.spec.cells).decode()

@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 
 from mme_core.clips.draws import order_rng
 from mme_core.errors import UsageError
+from train.data.mix import Mix
 
 
 def epoch_order(
@@ -49,6 +50,8 @@ class ClipSampler(Sampler):
                 pass, every video exactly once; the last batches are smaller, and a process may
                 get one batch less than another
     limit       with endless=False: only so many videos of the order, the first ones
+    mix         how the videos of several stores are mixed, in place of a plain shuffle; the pairs
+                are (pass, video) then
 
     Iterating starts at the position that `load_state_dict` set, else at the beginning. Raises
     UsageError when there are too few videos for one step.
@@ -68,11 +71,12 @@ class ClipSampler(Sampler):
         buffer: int = 4,
         endless: bool = True,
         limit: int | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self.videos, self.batch_size = videos, batch_size
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.seed, self.shuffle, self.shards, self.buffer = seed, shuffle, shards, buffer
-        self.endless = endless
+        self.endless, self.mix = endless, mix
         self.taken = videos if limit is None else min(limit, videos)
         self.first = 0  # micro-batch to start with, counted from the start of epoch 0
         step = batch_size * world * accumulate
@@ -93,9 +97,16 @@ class ClipSampler(Sampler):
 
     def order(self, epoch: int) -> np.ndarray:
         """The videos of an epoch, in the order all processes together load them."""
-        if not self.shuffle:
-            return np.arange(self.videos)
-        return epoch_order(self.videos, self.seed, epoch, self.shards, self.buffer)
+        return self._pairs(epoch)[1]
+
+    def _pairs(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch (or pass) and the video of each place of an epoch."""
+        if self.mix is not None:
+            return self.mix.epoch(self.seed, epoch)
+        order = np.arange(self.videos)
+        if self.shuffle:
+            order = epoch_order(self.videos, self.seed, epoch, self.shards, self.buffer)
+        return np.full(len(order), epoch), order
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if not self.endless:
@@ -107,10 +118,11 @@ class ClipSampler(Sampler):
             epoch, batch = epoch + 1, 0
 
     def _epoch(self, epoch: int, first: int) -> Iterator[list[tuple[int, int]]]:
-        order = self.order(epoch)[: self.taken]
+        numbers, videos = (column[: self.taken].tolist() for column in self._pairs(epoch))
         for batch in range(first, len(self)):
             start = (batch * self.world + self.rank) * self.batch_size
-            yield [(epoch, int(video)) for video in order[start : start + self.batch_size]]
+            part = slice(start, start + self.batch_size)
+            yield list(zip(numbers[part], videos[part]))
 
     def state_dict(self, done: int) -> dict[str, Any]:
         """What continues after `done` micro-batches of this process since the start of epoch 0.
@@ -127,11 +139,11 @@ class ClipSampler(Sampler):
         when the order would not be the same, naming what differs.
         """
         for name, mine in self._identity().items():
-            if state[name] != mine:
+            if state.get(name) != mine:
                 mend = "; if a shard is missing, `mme repair STORE` makes it anew"
                 raise UsageError(
                     f"the checkpoint's data order cannot be continued: {name} is {mine} here and "
-                    f"was {state[name]} there{mend if name == 'videos' else ''}"
+                    f"was {state.get(name)} there{mend if name == 'videos' else ''}"
                 )
         micro = self.batch_size * self.world
         if state["drawn"] % micro:
@@ -149,6 +161,7 @@ class ClipSampler(Sampler):
             "seed": self.seed,
             "shuffle": "shard" if self.shuffle and self.shards is not None else self.shuffle,
             "videos a step": self.batch_size * self.world * self.accumulate,
+            **({"mix": [self.mix.sizes, self.mix.turns.tolist()]} if self.mix else {}),
         }
 
 

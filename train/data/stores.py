@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from mme_core.errors import StoreError
 from mme_core.io.place import open_place
-from mme_core.store import TargetStore
+from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.layout import LEDGER, LOCK, shard_name
 from mme_core.store.table import lost_shards
+from mme_core.store.union import check_agreement
+from train.data.staging import open_staged
 from train.recipes.pretraining import PretrainConfig
 
 
-def check_spec(store: TargetStore, config: PretrainConfig) -> None:
+def check_spec(store: TargetStore | StoreUnion, config: PretrainConfig) -> None:
     """Raises StoreError naming the field of the store's specification that the recipe cannot use.
 
     `ClipDataset` and `content_sizes` check the other fields: canvas, frames, length, camera, and
@@ -46,8 +48,28 @@ def check_complete(store: TargetStore) -> None:
         )
 
 
-def check_same_spec(store: TargetStore, val: TargetStore) -> None:
-    """Raises StoreError naming the first field in which the held-out store differs."""
+def open_training(
+    named: str | list[str], stage: str | None, stage_gb: float | None
+) -> TargetStore | StoreUnion:
+    """The store, or several as one; read from copies in the folder `stage` as far as it has them.
+
+    Raises StoreError for what is not there, unfinished, or does not agree.
+    """
+    urls = [named] if isinstance(named, str) else named
+    opened = [open_staged(url, stage, stage_gb) if stage else TargetStore(url) for url in urls]
+    for store in opened:
+        check_complete(store)
+    return opened[0] if len(opened) == 1 else StoreUnion(opened)
+
+
+def check_same_spec(store: TargetStore | StoreUnion, val: TargetStore) -> None:
+    """Raises StoreError naming the first field in which the held-out store differs.
+
+    A union's held-out store may differ in the same fields as the union's own stores.
+    """
+    if isinstance(store, StoreUnion):
+        check_agreement(store.stores[0], val)
+        return
     differing = val.spec.differences(store.spec)
     if differing:
         raise StoreError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from mme_core.clips.contents import CONTENTS, GROUPS
 from mme_core.clips.requirements import CROPS, SOURCES
 from mme_core.clips.settings import MERGES, NORMS
+from mme_core.errors import UsageError
 from mme_core.masking import MASKS
 from mme_core.model import DECODERS, HEAD_LAYERS, SIZES
 from train.recipes.fields import MISSING, choice, number, setting
@@ -44,6 +46,9 @@ class DataConfig:
     flip: bool = setting(True, "mirror half of the clips")
     resident: bool | str = choice(
         "auto", RESIDENT, "keep the store on the device; auto: where it takes a small share of it"
+    )
+    mix: list[float] = setting(
+        [], "weight of each of several stores in an epoch; []: by their number of videos", above=0
     )
     bad_budget: int = number(
         100, "videos that may be unreadable, with others in their place", at_least=0
@@ -160,7 +165,9 @@ class EvalConfig:
 
 @dataclass
 class PretrainConfig:
-    store: str = setting(MISSING, "store of the training videos: a path or URL")
+    store: Any = setting(
+        MISSING, "store of the training videos: a path or URL, or several as [a, b, c]"
+    )
     out: str = setting(MISSING, "folder of the run")
     val_store: str | None = setting(None, "store of the held-out videos")
     init: str | None = setting(
@@ -192,3 +199,19 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def check_stores(config: PretrainConfig) -> None:
+    """Raises UsageError unless `store` names one store or several, and data.mix fits them."""
+    named = config.store
+    several = isinstance(named, list) and named and all(isinstance(url, str) for url in named)
+    if not (several or isinstance(named, str)):
+        raise UsageError(f"store={named} must be a path or URL, or several as [a, b, c]")
+    count = len(named) if several else 1
+    if config.data.mix and (len(config.data.mix) != count or count == 1):
+        raise UsageError(
+            f"data.mix={config.data.mix} must have one weight for each of several stores, and "
+            f"store names {count}"
+        )
+    if config.data.mix and config.data.shard_shuffle:
+        raise UsageError("data.mix shuffles all videos: leave data.shard_shuffle out")

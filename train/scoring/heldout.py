@@ -18,7 +18,8 @@ from mme_core.clips.dataset import ClipDataset, Sample, collate
 from mme_core.clips.views import to_model_input
 from mme_core.errors import StoreError, VideoError, named
 from mme_core.model import PretrainingModel
-from mme_core.store import TargetStore
+from mme_core.store import StoreUnion, TargetStore
+from mme_core.store.union import parts
 from mme_core.tokens import take_tokens
 from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
@@ -51,7 +52,7 @@ class HeldOut:
         self,
         config: PretrainConfig,
         val_store: str,
-        store: TargetStore,
+        store: TargetStore | StoreUnion,
         objective: Objective,
         sizes: Mapping[str, int],
         ranks: Ranks,
@@ -59,7 +60,8 @@ class HeldOut:
         val = TargetStore(val_store)
         check_complete(val)
         check_same_spec(store, val)
-        warn_of_overlap(store, val)
+        for part in parts(store):
+            warn_of_overlap(part, val)
         self.config, self.objective, self.sizes, self.ranks = config, objective, sizes, ranks
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)
@@ -179,7 +181,9 @@ def _readable(clips: ClipDataset, videos: Iterable[int]) -> Iterator[Sample]:
     mask="mask.kind",
     ratio="mask.ratio",
 )
-def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> ClipDataset:
+def clip_dataset(
+    store: TargetStore | StoreUnion, config: PretrainConfig, training: bool
+) -> ClipDataset:
     """The clips of a store, set up by the recipe. With training=False: one crop of each video."""
     return ClipDataset(
         store,
@@ -199,7 +203,7 @@ def clip_dataset(store: TargetStore, config: PretrainConfig, training: bool) -> 
     )
 
 
-def _same_classes(store: TargetStore, val: TargetStore) -> bool:
+def _same_classes(store: TargetStore | StoreUnion, val: TargetStore) -> bool:
     labelled = all(np.all(s.videos["label"] >= 0) for s in (store, val))
     return labelled and len(store.class_names) > 1 and store.class_names == val.class_names
 
