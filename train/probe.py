@@ -30,7 +30,7 @@ from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
 from train.scoring.evaluation import view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
-from train.scoring.prober import Prober
+from train.scoring.prober import TOKEN_PROBES, Prober
 
 PATIENCE = timedelta(days=1)  # how long the others wait while the main process trains
 
@@ -107,7 +107,7 @@ def _frozen_pair(
             source,
             plan,
             ranks,
-            tokens=tokens if "attentive" in config.probes else None,
+            tokens=tokens if TOKEN_PROBES & set(config.probes) else None,
             batch=config.view.batch,
             workers=config.data.workers,
             dtype=autocast_dtype(config.precision, ranks.device),

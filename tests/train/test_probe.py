@@ -11,7 +11,7 @@ from mme_core.encoder import random_encoder
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
-from train.scoring.frozen import TokenFile
+from train.scoring.frozen import TokenFile, Tokens
 from train.scoring.prober import draw_shots, stratified_split
 from train.scoring.probes import (
     AttentiveProbes,
@@ -227,3 +227,14 @@ def test_one_training_video_a_class_cannot_choose(tmp_path):
     root = write_set(tmp_path / "set", train=1, val=1)
     with pytest.raises(UsageError, match="each class needs at least two"):
         probe.main(words(root, tmp_path / "run", "init=none", *MODEL, "probes=[knn]"))
+
+
+def test_temporal_probe_reads_each_tubelets_mean(tmp_path):
+    encoder = random_encoder(0, "tiny", depth=1, frames=4, image_size=32, patch=16)
+    file = TokenFile(tmp_path / "tokens", encoder)
+    file.create(3)
+    array = file.open(3)
+    array[:] = np.random.default_rng(0).normal(size=array.shape)
+    means = Tokens(file, np.array([0, 2])).tubelet_means()
+    assert means.shape == (2, 2 * 192)
+    np.testing.assert_allclose(means[1, 192:], array[2, 4:].astype(np.float32).mean(0), atol=1e-6)

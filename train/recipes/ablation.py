@@ -9,7 +9,7 @@ from typing import Any
 from mme_core.errors import UsageError
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import DEVICES
-from train.recipes.scoring import PROBES
+from train.recipes.scoring import PROBES, USUAL_PROBES
 
 COMMANDS = ("probe", "finetune")
 _OWN = ("seed", "out", "init", "device")  # what the grid sets in every cell
@@ -79,7 +79,7 @@ def _check_tuning(config: AblateConfig) -> None:
             "among tune.lrs on its training videos; the probes are "
             f"{', '.join(names) or '(none)'}"
         )
-    probes = chooser.get("probes", PROBES)
+    probes = chooser.get("probes", USUAL_PROBES)
     if config.tune.probe not in probes:
         raise UsageError(
             f"tune.probe={config.tune.probe}, but measures.{config.tune.measure}.probes={probes}"

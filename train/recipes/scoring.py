@@ -10,7 +10,8 @@ from train.recipes.classification import LabelledDataConfig, ViewConfig
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import DEVICES, PRECISIONS, ModelConfig
 
-PROBES = ("linear", "attentive", "knn")
+PROBES = ("linear", "attentive", "knn", "temporal")
+USUAL_PROBES = PROBES[:3]
 _INIT = 'weights: a run\'s folder or a file; "none": random weights of model.*'
 
 
@@ -27,7 +28,12 @@ class ProbeConfig:
     seed: int = number(0, "seed of all random numbers", at_least=0)
     device: str = choice("auto", DEVICES, "where to compute")
     precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
-    probes: list[str] = setting(list(PROBES), "the probes to run", names=PROBES, not_empty=True)
+    probes: list[str] = setting(
+        list(USUAL_PROBES),
+        "the probes to run; temporal: linear on each tubelet's mean",
+        names=PROBES,
+        not_empty=True,
+    )
     baselines: bool = setting(True, "measure random weights and still frames as well")
     lrs: list[float] = setting(
         [5e-3, 3e-3, 1e-3, 3e-4, 1e-4], "learning rates to choose from", above=0, not_empty=True

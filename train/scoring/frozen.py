@@ -21,6 +21,9 @@ from train.engine.distributed import Ranks
 from train.scoring.evaluation import gather_videos
 from train.scoring.features import stream_features
 
+GPU_SHARE = 0.2  # of a GPU's free memory, for the tokens of one set
+_AT_ONCE = 64  # videos whose tokens are in memory
+
 
 class TokenFile:
     """float16 [videos, N, D] on disk, since the tokens of a data set seldom fit in memory.
@@ -32,6 +35,7 @@ class TokenFile:
     def __init__(self, path: Path, backbone: VideoEncoder) -> None:
         self.path = path
         self.shape = (backbone.encoder.tokens, backbone.encoder.width)
+        self.tubelets = backbone.encoder.grid[0]
         self.array: np.ndarray | None = None
 
     def create(self, videos: int) -> None:
@@ -68,6 +72,21 @@ class Tokens:
         """Tokens of the videos `index` (int64, on the CPU): float32 [len(index), N, D]."""
         assert self.file.array is not None  # the file is open
         return torch.from_numpy(self.file.array[self.rows[index.numpy()]].astype(np.float32))
+
+    def on(self, device: torch.device) -> Tensor | None:
+        """All tokens, float16 [V, N, D], on a GPU; None where they take much of its free memory."""
+        assert self.file.array is not None  # the file is open
+        size = len(self.rows) * math.prod(self.file.shape) * 2
+        if device.type != "cuda" or size > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return None
+        return torch.from_numpy(self.file.array[self.rows]).to(device)
+
+    def tubelet_means(self) -> Tensor:
+        """The mean of each tubelet's tokens, side by side: float32 [V, n · D], on the CPU."""
+        n, width = self.file.tubelets, self.file.shape[1]
+        parts = torch.arange(len(self.rows)).split(_AT_ONCE)
+        means = [self.read(part).unflatten(1, (n, -1)).mean(2) for part in parts]
+        return torch.cat(means).reshape(-1, n * width)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from train.scoring.frozen import FrozenSet
 from train.scoring.knn import knn_accuracy
 from train.scoring.probes import AttentiveProbes, LinearProbes, accuracies, train_probes, trials
 
+TOKEN_PROBES = frozenset({"attentive", "temporal"})  # they need more than the pooled features
+
 
 @dataclass(frozen=True)
 class Split:
@@ -76,9 +78,10 @@ class Prober:
         self.config, self.train, self.val, self.classes = config, train, val, classes
         self.trials = trials(config.lrs, config.weight_decays)
         self.device = train.pooled.device
+        self._readers: dict[tuple[str, int], Callable[[Tensor], Tensor]] = {}
 
     def run(self, kind: str) -> ProbeResult:
-        """The result of one probe: linear, attentive or knn."""
+        """The result of one probe: linear, attentive, knn or temporal."""
         share, seed = self.config.choice_share, self.config.seed
         split = stratified_split(self.train.labels.cpu().numpy(), share, seed)
         if kind == "knn":
@@ -107,13 +110,13 @@ class Prober:
     def _fit(self, kind: str, rows: Tensor) -> torch.nn.Module:
         config = self.config
         torch.manual_seed(config.seed)
-        count, width = len(self.trials), self.train.pooled.shape[-1]
+        count, read = len(self.trials), self._reader(kind, self.train)
+        width = read(rows[:1]).shape[-1]
         probes: torch.nn.Module
-        if kind == "linear":
-            probes = LinearProbes(count, width, self.classes)
-        else:
+        if kind == "attentive":
             probes = AttentiveProbes(count, width, self.classes, config.attention_heads)
-        read = self._reader(kind, self.train)
+        else:
+            probes = LinearProbes(count, width, self.classes)
         return train_probes(
             probes.to(self.device),
             lambda index: read(rows[index]),
@@ -133,10 +136,23 @@ class Prober:
         return accuracies(probes, lambda index: read(rows[index]), labels, self.config.batch_size)
 
     def _reader(self, kind: str, data: FrozenSet) -> Callable[[Tensor], Tensor]:
+        """A function of row numbers: a probe's inputs, float32 on the device."""
+        key = (kind, id(data))
+        if key not in self._readers:
+            self._readers[key] = self._make_reader(kind, data)
+        return self._readers[key]
+
+    def _make_reader(self, kind: str, data: FrozenSet) -> Callable[[Tensor], Tensor]:
         if kind == "linear":
             return lambda index: data.pooled[index.to(self.device)]
         tokens = data.tokens
-        assert tokens is not None  # `probe` extracts them for the attentive probe
+        assert tokens is not None  # `probe` extracts them for TOKEN_PROBES
+        if kind == "temporal":
+            means = tokens.tubelet_means().to(self.device)
+            return lambda index: means[index.to(self.device)]
+        resident = tokens.on(self.device)
+        if resident is not None:
+            return lambda index: resident[index.to(self.device)].float()
         return lambda index: tokens.read(index).to(self.device)
 
     def _knn(self, split: Split) -> ProbeResult:
