@@ -19,6 +19,7 @@ picture for each measure. Ctrl-C and SIGTERM let the running cells save, and sto
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +37,8 @@ from train.recipes import loading
 from train.recipes.ablation import AblateConfig, check_grid
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], program: Sequence[str] = ("-m", "mme_core")) -> int:
+    """Runs the command; `program`: arguments of Python, the program that runs each cell."""
     words = [f"--config={word}" if word.endswith((".yaml", ".yml")) else word for word in argv]
     dry = "--dry-run" in words
     words = [word for word in words if word != "--dry-run"]
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> int:
         return 0
     folder.write_config(config)
     gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
-    runner = Runner(slots(config.device, config.jobs, gpus, usable_cores()), _say)
+    runner = Runner(slots(config.device, config.jobs, gpus, usable_cores()), _say, program)
     with StopRequest() as stop:
         tuning = tuning_chains(config)
         if not runner.run(tuning, stop):

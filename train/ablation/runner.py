@@ -38,10 +38,19 @@ class Slot:
 
 
 class Runner:
-    """Runs chains of cells on the slots; `say` prints a line."""
+    """Runs chains of cells on the slots.
 
-    def __init__(self, slots: Sequence[Slot], say: Callable[[str], None]) -> None:
-        self.slots, self.say = slots, say
+    say      prints a line
+    program  arguments of Python: the program that gets a cell's words
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        say: Callable[[str], None],
+        program: Sequence[str] = ("-m", "mme_core"),
+    ) -> None:
+        self.slots, self.say, self.program = slots, say, program
         self.failed: list[Cell] = []
         self._free: queue.Queue[Slot] = queue.Queue()
         for slot in slots:
@@ -87,7 +96,7 @@ class Runner:
                 if self._ended.is_set():
                     return False
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "mme_core", *cell.words],
+                    [sys.executable, "-P", *self.program, *cell.words],
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
