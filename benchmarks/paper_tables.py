@@ -1,0 +1,138 @@
+"""Table 5 on real videos, on one GPU, by one command: from the videos to the table.
+
+    PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work runs/tables [mme ablate's words]
+    PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work /tmp/toy --toy --processes 2
+
+VIDEOS holds the folders egogestar, bnmocap, tennis7 and weizmann4, each as CLASS/NAME.mp4, the first
+two with split.csv. Makes their targets with all cores, decodes the training stores into arrays, and
+runs the grid ablate/real.yaml with ablate/table5.yaml: pre-training on the union of the four sets'
+training videos with clips that lie on the GPU (benchmarks/resident), probes on the first two sets.
+The same command goes on where it was stopped. --toy: a few videos and steps, on a CPU.
+docs/science.md has the plan and the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.resident.cache import decode_store
+from mme_core.datasets import load_manifest
+from mme_core.io.place import open_place
+from mme_core.spec import TargetSpec
+from mme_core.store.table import load_table
+from mme_core.store.target_store import open_or_create_store
+from preprocess.isolate import Isolated
+from preprocess.jobs import QUARANTINED, ShardJob
+from preprocess.plan import plan_shards
+from train import ablate
+
+SPEC = TargetSpec(stride=2, hop=2, short_side=128, long_side=160)
+SETS = {  # store: (folder, split)
+    "ego-train": ("egogestar", "train"),
+    "ego-test": ("egogestar", "val"),
+    "bn-train": ("bnmocap", "train"),
+    "bn-test": ("bnmocap", "val"),
+    "tennis": ("tennis7", None),
+    "weizmann": ("weizmann4", None),
+}
+UNLABELLED = ("ego-train", "bn-train", "tennis", "weizmann")
+SPEEDS, ZOOM = "[1, 2, 3]", "[7, 8]"  # frame strides 2, 4, 6; crops of 7 or 8 patches
+VIDEOS_PER_SHARD = 12
+TOY = [
+    "device=cpu", "jobs=1", "seeds=[0]", "pretrain.optim.steps=2", "pretrain.model.size=tiny",
+    "pretrain.model.depth=1", "pretrain.data.batch_size=4", "measures.gestures.epochs=1",
+    "measures.actions.epochs=1", "measures.gestures-still.epochs=1", "pretrain.data.workers=0",
+    *(f"measures.{name}.data.workers=0" for name in ("gestures", "actions", "gestures-still")),
+]  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--processes", type=int, default=16)
+    parser.add_argument("--toy", action="store_true", help="a few videos and steps, on a CPU")
+    parser.add_argument("--only-stores", action="store_true", help="end before the grid")
+    parser.add_argument("--grid", default="ablate/table5.yaml", help="the grid's variants")
+    parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
+    options = parser.parse_intermixed_args()
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    write_stores(options.videos, options.work, options.processes, 4 if options.toy else None)
+    say("targets made")
+    for name in UNLABELLED:
+        decode_store(str(options.work / name), options.processes)
+    say("training stores decoded")
+    if options.only_stores:
+        return 0
+    grid = ["ablate/real.yaml", options.grid, *grid_words(options.work)]
+    status = ablate.main(
+        [*grid, *(TOY if options.toy else []), *options.words],
+        program=("-m", "benchmarks.resident.mme"),
+    )
+    say(f"grid ended with status {status}")
+    return status
+
+
+def grid_words(work: Path) -> list[str]:
+    """The stores of pre-training and of each measure."""
+    union = ",".join(str(work / name) for name in UNLABELLED)
+    words = [f"pretrain.store=[{union}]", f"pretrain.val_store={work / 'ego-test'}"]
+    words += [f"pretrain.resident.speeds={SPEEDS}", f"pretrain.resident.zoom={ZOOM}"]
+    for measure, short in (("gestures", "ego"), ("gestures-still", "ego"), ("actions", "bn")):
+        words += [f"measures.{measure}.store={work / f'{short}-train'}"]
+        words += [f"measures.{measure}.val_store={work / f'{short}-test'}"]
+    return [*words, f"out={work / 'grid'}"]
+
+
+def write_stores(videos: Path, work: Path, processes: int, few: int | None) -> None:
+    """Makes the targets of all sets; without Ray, by child processes that threads wait for.
+
+    few  number of videos of each class to use; None: all
+    """
+    jobs: queue.SimpleQueue[ShardJob] = queue.SimpleQueue()
+    for name, (folder, split) in SETS.items():
+        manifest = load_manifest("folder", str(videos / folder), split)
+        items = manifest.items
+        if few:
+            items = [
+                i for n, i in enumerate(items) if sum(i.label == j.label for j in items[:n]) < few
+            ]
+        url = str((work / name).absolute())
+        open_or_create_store(url, SPEC, manifest.dataset, manifest.split, manifest.class_names)
+        table = load_table(open_place(url), SPEC.hash)
+        done, taken = set(table["id"].tolist()), set(table["shard"].tolist())
+        for shard in plan_shards(items, done, taken, VIDEOS_PER_SHARD):
+            jobs.put(ShardJob(shard.number, shard.items, SPEC, url, manifest.root, timeout=120))
+    with ThreadPoolExecutor(processes) as pool:
+        for future in [pool.submit(_write_all, jobs) for _ in range(processes)]:
+            future.result()
+    for name in SETS:
+        load_table(open_place(str((work / name).absolute())), SPEC.hash)  # writes the index
+
+
+def _write_all(jobs: queue.SimpleQueue[ShardJob]) -> None:
+    """Writes shards until there are none left; names the videos that cannot be used."""
+    with Isolated([]) as isolated:
+        while True:
+            try:
+                job = jobs.get_nowait()
+            except queue.Empty:
+                return
+            for row in isolated.write(job, lambda outcome: None).outcomes:
+                if row.status == QUARANTINED:
+                    print(f"left out: {row.path}: {row.reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
