@@ -1,6 +1,6 @@
 """`mme ablate`: a grid of pre-training runs, what is measured on each, and one table.
 
-    mme ablate ablate/table5.yaml out=runs/table5 pretrain.store=out/train …
+    mme ablate ablate/generated.yaml ablate/table7b.yaml out=runs/7b …
     mme ablate GRID.yaml … --dry-run
 
 A grid names variants of a pre-training recipe, seeds, and measures: probes and fine-tunings. Each

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.resident.cache import FOLDER, TARGETS, first_rows
-from mme_core.clips import geometry
+from mme_core.clips.assembly import zoom_frames
 from mme_core.clips.dataset import ClipDataset
 from mme_core.masking import hidden_per_tubelet
 from mme_core.spec import TUBELET
@@ -72,6 +73,9 @@ class ResidentClips:
                 begin = end
         return array
 
+    def ready(self) -> None:
+        """No batch waits: each is made when it is asked for."""
+
     def __iter__(self) -> Iterator[Batch]:
         for keys in self.sampler:
             yield self._batch(keys)
@@ -122,23 +126,26 @@ class ResidentClips:
         batch = {"frames": images, "flip": sent["flip"], "video": sent["video"]}
         if size == side:
             return batch | found
-        return batch | {"frames": _resized(images, side * patch)} | self._zoomed(found, size, side)
+        sizes = torch.full((len(images),), size, device=self.device)
+        batch["frames"] = zoom_frames(images, sizes, side * patch, patch)
+        return batch | self._zoomed(found, size, side)
 
     def _zoomed(self, found: Batch, size: int, side: int) -> Batch:
         """Targets of crops of size × size patches as side × side, as `ClipDataset` zooms."""
         spec = self.clips.spec
-        taps = geometry._taps(0, size * spec.grid, size * spec.grid, side * spec.grid)
-        taps = torch.from_numpy(taps).to(self.device)
 
         def zoom(values: Tensor) -> Tensor:
-            """[B, n, size, size, K, C] → [B, n, side, side, K, C]."""
+            """[B, n, size, size, K, C] → [B, n, side, side, K, C]: the grid of points, bilinear.
+
+            A smaller picture reads no point beyond the crop.
+            """
             g = spec.grid
-            field = (
-                values.unflatten(4, (g, g)).permute(0, 1, 6, 2, 4, 3, 5).flatten(5).flatten(3, 4)
-            )
-            field = taps @ field @ taps.T  # [B, n, C, side · g, side · g]
-            field = field.unflatten(4, (side, g)).unflatten(3, (side, g))
-            return field.permute(0, 1, 3, 5, 4, 6, 2).flatten(4, 5)
+            field = values.unflatten(4, (g, g)).permute(0, 1, 6, 2, 4, 3, 5)
+            field = field.flatten(5).flatten(3, 4).flatten(0, 1)  # [B · n, C, size · g, size · g]
+            field = F.interpolate(field, (side * g, side * g), mode="bilinear")
+            field = field.unflatten(3, (side, g)).unflatten(2, (side, g))
+            field = field.permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
+            return field.unflatten(0, values.shape[:2])
 
         displacement = decode_displacement(found["position"], found["moments"], spec)
         hog = decode_hog(found["shape"], found["moments"], spec)
@@ -158,10 +165,3 @@ class ResidentClips:
         hidden = hidden_per_tubelet((n, self.clips.side, self.clips.side), self.clips.mask_ratio)
         order = torch.from_numpy(rng.random((clips, patches)).argsort(1)).to(self.device)
         return (order < hidden).repeat(1, n)
-
-
-def _resized(images: Tensor, out: int) -> Tensor:
-    """uint8 [B, T, S, S, 3] → [B, T, out, out, 3]."""
-    planes = images.flatten(0, 1).permute(0, 3, 1, 2).to(torch.bfloat16)
-    planes = torch.nn.functional.interpolate(planes, (out, out), mode="area")
-    return planes.round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, images.shape[:2])

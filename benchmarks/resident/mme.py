@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.resident.clips import ResidentClips
 from mme_core import cli
+from mme_core.clips.dataset import ClipDataset
 
 KEYS = ("resident.speeds", "resident.zoom")
 
@@ -30,10 +31,10 @@ def main(words: list[str]) -> int:
         speeds, zoom = (json.loads(own[key].partition("=")[2]) for key in KEYS)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-        def resident(stand_ins: Any, sampler: Any, *_: Any) -> ResidentClips:
-            return ResidentClips(stand_ins.dataset, sampler, device, speeds, zoom)
+        def resident(clips: ClipDataset, sampler: Any, *_: Any, **__: Any) -> ResidentClips:
+            return ResidentClips(clips, sampler, device, speeds, zoom)
 
-        pretrain.make_loader = resident  # type: ignore[assignment]
+        pretrain.make_clip_loader = resident  # type: ignore[assignment]
     return cli.main(rest)
 
 

@@ -13,9 +13,13 @@ from train.ablation.cells import Cell, Chain, all_chains, tuning_chains
 from train.ablation.results import Number, choose_rates, spread
 from train.ablation.runner import Runner, is_done, slots
 from train.ablation.tables import markdown
+from train.recipes import loading
 from train.recipes.ablation import AblateConfig, check_grid, flat
-from train.recipes.loading import merge
+from train.recipes.loading import RECIPES, merge, read_yaml
+from train.recipes.pretraining import PretrainConfig
+from train.recipes.scoring import ProbeConfig
 
+BASES = ("generated.yaml", "real.yaml")
 PROBE = {"command": "probe", "probes": ["linear", "knn"], "lrs": [1e-2], "weight_decays": [0.1]}
 PROBE |= {"epochs": 2, "choice_share": 0.5, "neighbours": [1], "baselines": False}
 PROBE |= {"data.workers": 0}
@@ -196,3 +200,20 @@ def test_grid_runs_ends_in_a_table_and_repeats_nothing(
     assert ablate.main([str(grid), "seeds=[0]"]) == 0
     assert "done," not in capsys.readouterr().err
     assert (out / "pixel/seed0/small/probe.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("table", sorted(path.name for path in (RECIPES / "ablate").glob("*.yaml")))
+def test_shipped_tables_plan_valid_pretraining(table):
+    """Each table on the base for generated videos, and each base with Figure 3's variants."""
+    names = ["generated.yaml", "figure3.yaml"] if table in BASES else ["generated.yaml", table]
+    layers = [("", read_yaml(f"ablate/{name}")) for name in names]
+    if table in BASES:
+        layers[0] = ("", read_yaml(f"ablate/{table}"))
+    places = {"out": "o", "pretrain": {"store": "s"}, "tune": {"lrs": []}}
+    grid = merge(AblateConfig, [*layers, ("", places)])
+    check_grid(grid)
+    for chain in all_chains(grid, {}):
+        for cell in chain.cells:
+            command, *words = [word for word in cell.words if "resident." not in word]
+            schema = {"pretrain": PretrainConfig, "probe": ProbeConfig}[command]
+            loading.load(schema, words, "", "")
