@@ -23,7 +23,7 @@ from mme_core.store.layout import LEDGER
 from mme_core.terminal import plain
 from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
-from mme_core.viz.layout import below, beside, grid, readable_scale, text_bar
+from mme_core.viz.grids import below, beside, grid, readable_scale, text_bar
 from mme_core.viz.playback import LAYERS, Tracks
 
 _LEGEND = 56  # side of the colour wheel, pixels

@@ -30,7 +30,7 @@ from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
 from train.scoring.evaluation import view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
-from train.scoring.prober import TOKEN_PROBES, Prober
+from train.scoring.probe_selection import TOKEN_PROBES, Prober
 
 PATIENCE = timedelta(days=1)  # how long the others wait while the main process trains
 

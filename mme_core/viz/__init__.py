@@ -3,7 +3,7 @@
 from mme_core.viz.colour import motion_colour, speed_limit, wheel
 from mme_core.viz.figure import figure4
 from mme_core.viz.glyphs import draw_hog
-from mme_core.viz.layout import below, beside, grid, readable_scale
+from mme_core.viz.grids import below, beside, grid, readable_scale
 from mme_core.viz.motion import draw_arrows, draw_tracks, flow_picture
 
 __all__ = [

@@ -8,7 +8,7 @@ from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.viz.colour import speed_limit, wheel
-from mme_core.viz.layout import below, beside, enlarge, muted, pad, readable_scale, text_bar
+from mme_core.viz.grids import below, beside, enlarge, muted, pad, readable_scale, text_bar
 from mme_core.viz.motion import draw_tracks
 
 ROWS = ("masked", "true", "predicted", "original")

@@ -11,7 +11,7 @@ import numpy as np
 
 from mme_core.spec import TargetSpec
 from mme_core.viz.colour import motion_colour, speed_limit
-from mme_core.viz.layout import enlarge
+from mme_core.viz.grids import enlarge
 
 _SHIFT = 4  # OpenCV draws at 1/16 pixel
 

@@ -10,7 +10,7 @@ import numpy as np
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.viz.colour import speed_limit
 from mme_core.viz.glyphs import draw_hog
-from mme_core.viz.layout import muted
+from mme_core.viz.grids import muted
 from mme_core.viz.motion import draw_arrows, draw_tracks, flow_picture
 
 HOLD = 3  # raw frames in which the tail of a finished trajectory fades away

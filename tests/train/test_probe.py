@@ -12,7 +12,7 @@ from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
 from train.scoring.frozen import TokenFile, Tokens
-from train.scoring.prober import draw_shots, stratified_split
+from train.scoring.probe_selection import draw_shots, stratified_split
 from train.scoring.probes import (
     AttentiveProbes,
     LinearProbes,
