@@ -1,6 +1,6 @@
-"""Data sets as manifests: which videos there are, where, and with which label.
+"""Lists of a data set's videos: their names, paths and labels.
 
-`load_manifest` is the only entry; a data set is a row of `DATASETS`, whose module has a function
+`load_manifest` reads any data set. Each is a row of `DATASETS`; its module has a function
 `load(root, split, **options) -> Manifest`.
 """
 
@@ -46,12 +46,12 @@ DATASETS = {
 
 
 def load_manifest(dataset: str, root: str, split: str | None = None, **options: Any) -> Manifest:
-    """The videos of a data set, sorted by id.
+    """Returns the videos of a data set, sorted by id.
 
     dataset   a name of `DATASETS`
-    root      its folder; it need not exist for `demo`, which makes it
-    split     None: every video, or the training split where a data set has official ones
-    options   what the data set's `load` takes besides, such as `videos` for `demo`
+    root      its folder; `demo` creates it if it does not exist
+    split     default: the training split if the data set has official splits, else all videos
+    options   further arguments of the data set's `load`, such as `videos` for `demo`
 
     Raises UsageError for an unknown data set, a missing folder, a bad list, or no video at all.
     """

@@ -1,6 +1,6 @@
-"""`csv`: the `path label` lists that users of VideoMAE, MME and mmaction2 have.
+"""`csv`: lists of `path label` lines, as users of VideoMAE, MME and mmaction2 have them.
 
-One video a line; `mme_core.datasets.listfile` says what a line may look like.
+Each line is one video. `mme_core.datasets.listfile` describes the forms of a line.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mme_core.io.remote import is_url, join, relative
 
 
 def load(root: str, split: str | None, list_file: str | None = None) -> Manifest:
-    """The videos of a list.
+    """Returns the videos of a list.
 
-    root        the folder that relative paths start from, or the list itself: then its folder
-    split       names the list when `list_file` is None and root a folder: root/SPLIT.csv or .txt
+    root        folder that relative paths start from, or the list itself, whose folder is used then
+    split       if `list_file` is None and `root` is a folder: the list is root/SPLIT.csv or .txt
     list_file   the list
     """
     path, top = _find_list(any_path(root), split, list_file)
@@ -44,7 +44,7 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
 
 
 def _sparse_note(labels: set[int]) -> tuple[str, ...]:
-    """Labels are numbers of classes: a classifier gets an output for each up to the largest."""
+    """A note if most labels up to the largest do not occur: each costs a classifier an output."""
     classes = max(labels, default=NO_LABEL) + 1
     if classes <= 2 * len(labels):
         return ()

@@ -1,7 +1,7 @@
-"""`folder`: DIR/CLASS/…/NAME.mp4; the class is the first folder below the root.
+"""`folder`: DIR/CLASS/…/NAME.mp4. The class is the first folder below the root.
 
-With a split, the rows of DIR/split.csv (columns path, class, split) when that file is there,
-otherwise the videos of DIR/SPLIT/CLASS.
+A split is read from DIR/split.csv (columns path, class, split). Without that file, the videos of a
+split are in DIR/SPLIT/CLASS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
 
 def load(root: str, split: str | None) -> Manifest:
-    """The videos below `root`; hidden files and files without a video's suffix are left out."""
+    """Lists the videos below `root`, without hidden files and files without a video's suffix."""
     top = existing_folder(root)
     if split is not None and (top / SPLIT_FILE).is_file():
         return _from_split_file(top, split)
@@ -42,7 +42,7 @@ def load(root: str, split: str | None) -> Manifest:
 
 
 def existing_folder(root: str) -> AnyPath:
-    """The absolute path of a folder, or its URL, or UsageError."""
+    """Returns a folder's absolute path or URL. Raises UsageError if it is not a folder."""
     top = absolute(any_path(root))
     if not top.is_dir():
         state = "is not a folder" if top.exists() else "does not exist"
@@ -57,11 +57,11 @@ def absolute(path: AnyPath) -> AnyPath:
 
 
 def find_videos(top: AnyPath) -> tuple[list[str], list[str]]:
-    """Ids (posix paths relative to `top`) of the videos below it, and of the other files.
+    """Returns the ids (posix paths relative to `top`) of the videos, and of the other files.
 
-    A folder of numbered pictures, and of nothing else that counts, is a video. Links to folders are
-    followed, each folder once. An empty folder named like a video counts as a video, so that its
-    row in the ledger says what it is.
+    A folder of numbered pictures, without subfolders and video files, is a video. Links to folders
+    are followed, and each folder is visited once. An empty folder that is named like a video counts
+    as a video, so that it gets a row in the ledger.
     """
     videos: list[str] = []
     others: list[str] = []
@@ -86,11 +86,11 @@ def _holds_frames(names: Sequence[str]) -> bool:
     try:
         return bool(picture_numbers(names))
     except VideoError:
-        return True  # its row in the ledger says what is wrong
+        return True  # extraction will quarantine it with the reason
 
 
 def _folders(top: AnyPath) -> Iterator[tuple[str, bool, list[str]]]:
-    """(folder relative to `top`, whether it has subfolders, its files), hidden ones left out."""
+    """Yields (folder relative to `top`, whether it has subfolders, files) without hidden ones."""
     if not isinstance(top, RemotePath):
         for here, subfolders, files in _walk(top):
             folder = here.relative_to(top).as_posix()
@@ -124,7 +124,7 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def class_of(video: str) -> str:
-    """The first folder of an id; empty for a video directly below the root."""
+    """Returns the first folder of an id, or "" for a video directly below the root."""
     first, slash, _ = video.partition("/")
     return first if slash else ""
 
@@ -132,7 +132,7 @@ def class_of(video: str) -> str:
 def _items(
     top: AnyPath, videos: Iterable[tuple[str, str]], names: list[str]
 ) -> Iterator[VideoItem]:
-    """Items of (id, class) pairs; `names` are the classes in the order of their labels."""
+    """Makes items of (id, class) pairs. `names` holds the classes in the order of the labels."""
     labels = {name: label for label, name in enumerate(names)}
     for video, class_name in videos:
         yield VideoItem(video, f"{top}/{video}", labels.get(class_name, NO_LABEL))
@@ -148,7 +148,7 @@ def _from_split_folder(top: AnyPath, split: str) -> Manifest:
     if not folder.is_dir():
         raise UsageError(f"split '{split}': there is neither {top / SPLIT_FILE} nor {folder}")
     ids, others = find_videos(folder)
-    # the class folders of every split, so that a label is the same number in all of them
+    # The class folders of all splits count, so that a class has the same label in each split.
     names = sorted(
         entry.name
         for name in {*_SPLIT_FOLDERS, split}
@@ -173,7 +173,7 @@ def _from_split_file(top: AnyPath, split: str) -> Manifest:
 
 
 def read_split_file(path: AnyPath) -> Iterator[dict[str, str]]:
-    """Rows of a split.csv; `class` may be left out, then it is the path's first folder."""
+    """Yields the rows of a split.csv. Without a column `class` it is the path's first folder."""
     reader = read_table(path)
     missing = {"path", "split"} - set(reader.fieldnames or ())
     if missing:

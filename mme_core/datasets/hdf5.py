@@ -1,8 +1,8 @@
-"""`hdf5`: encoded videos inside HDF5 files, as clusters keep them where files are counted.
+"""`hdf5`: video files inside HDF5 files, as on clusters that limit the number of files.
 
-In each ROOT/*.h5 a dataset CLASS/NAME holds the bytes of one video file: uint8 [size], or one
-opaque value. With a split: ROOT/SPLIT.h5, ROOT/SPLIT_*.h5 and ROOT/SPLIT/*.h5. A video's path is
-`FILE.h5::CLASS/NAME`, which `mme_core.io.video` opens.
+In each ROOT/*.h5, a dataset CLASS/NAME holds the bytes of one video file: uint8 [size], or one
+opaque value. The files of a split are ROOT/SPLIT.h5, ROOT/SPLIT_*.h5 and ROOT/SPLIT/*.h5. The path
+of a video is `FILE.h5::CLASS/NAME`, which `mme_core.io.video` opens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mme_core.io.containers import INSIDE, SUFFIXES, open_container
 
 
 def load(root: str, split: str | None) -> Manifest:
-    """The videos in the files of a folder; classes are the first groups of all its files."""
+    """Lists the videos in a folder's files. The classes are the first groups of all its files."""
     top = existing_folder(root)
     every = _containers(top)
     if not every:
@@ -41,7 +41,7 @@ def load(root: str, split: str | None) -> Manifest:
 
 
 def _containers(top: AnyPath) -> list[str]:
-    """Names relative to `top`."""
+    """Returns the names of the HDF5 files, relative to `top`."""
     if isinstance(top, RemotePath):
         return [name for name in top.files() if name.endswith(SUFFIXES)]
     files = (path for path in top.rglob("*") if path.suffix in SUFFIXES)

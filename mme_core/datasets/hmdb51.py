@@ -1,7 +1,8 @@
 """`hmdb51`: CLASS/NAME.avi with CLASS_test_split1.txt … CLASS_test_split3.txt.
 
-A line of these is `NAME.avi 1` (train), 2 (test) or 0 (unused). They may lie in ROOT or in
-ROOT/testTrainMulti_7030_splits; the clips anywhere below ROOT in folders named by their class.
+A line of these lists is `NAME.avi 1` (train), 2 (test) or 0 (unused). The lists may be in ROOT or
+in ROOT/testTrainMulti_7030_splits. The clips are anywhere below ROOT, in folders with the names of
+the classes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LINE = re.compile(r"(?P<name>.+?)\s+(?P<use>[012])")
 
 
 def load(root: str, split: str | None) -> Manifest:
-    """The clips of train1 (or `train`, None), test1 (or `test`, `val`), train2, …"""
+    """Returns the clips of train1 (also `train`, the default), test1 (also `test`, `val`), …"""
     top = existing_folder(root)
     match = _SPLIT.fullmatch(split or "train")
     if match is None:
@@ -37,7 +38,7 @@ def load(root: str, split: str | None) -> Manifest:
             if row is None:
                 raise UsageError(f"{path}:{number}: '{line}' is not `NAME.avi 0|1|2`")
             if row["use"] == use:
-                # a name may hold dots, and occur in one class only
+                # A name may hold dots.
                 name = row["name"]
                 found = files.find([PurePosixPath(name).stem, name])
                 collector.add(f"{class_name}/{name}", found, class_name)

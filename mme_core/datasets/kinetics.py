@@ -1,9 +1,9 @@
-"""`k400`, `k600`, `k700`: Kinetics as CVDF hands it out, or as folders of classes.
+"""`k400`, `k600`, `k700`: Kinetics as CVDF distributes it, or as folders of classes.
 
-ROOT/annotations/SPLIT.csv or ROOT/SPLIT.csv (columns label, youtube_id, time_start, time_end) names
-the clips; they lie anywhere below ROOT/SPLIT (or ROOT) as YOUTUBEID_000012_000022.mp4 or
-YOUTUBEID.mp4, with any suffix. Without such a file: ROOT/SPLIT/CLASS/NAME.mp4.
-`path label` lists are read by `csv`.
+ROOT/annotations/SPLIT.csv or ROOT/SPLIT.csv (columns label, youtube_id, time_start, time_end) lists
+the clips. They are anywhere below ROOT/SPLIT (or ROOT), named YOUTUBEID_000012_000022.mp4 or
+YOUTUBEID.mp4, with any suffix. Without such a list, the clips are ROOT/SPLIT/CLASS/NAME.mp4.
+The data set `csv` reads lists of `path label` lines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mme_core.errors import UsageError
 
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 _LISTS = ("annotations/{}.csv", "{}.csv", "{dataset}_{}.csv", "annotations/{dataset}_{}.csv")
-# CVDF's corrected files come beside the damaged ones, under the same names
+# CVDF's corrected files have the same names as the damaged ones, so their folder comes first
 _FOLDERS = ("replacement", "{}", "videos_{}", "videos/{}", "")
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 
@@ -46,7 +46,7 @@ class _Row:
 
 
 def load(root: str, split: str | None, dataset: str) -> Manifest:
-    """The clips of a split (train, val or test; None: train)."""
+    """Returns the clips of a split: train (default), val or test."""
     top = folder.existing_folder(root)
     split = split or "train"
     if split not in SPLITS:

@@ -1,10 +1,10 @@
-"""The lines of a list of videos: path and label, in the dialects that other tools write.
+"""Reads lists of videos, one path and label a line, in the dialects that other tools write.
 
-Columns are separated by spaces, tabs, commas or semicolons; a column in double quotes may hold them
-all, and so may the path without quotes: the numbers are taken from the line's end. Two columns are
-path and label. Three are path, number of frames and label (TSN, mmaction2), or path, first frame
-and number of frames (VideoMAE v2), which name no label. With a heading its names say what is what.
-Lines that begin with # are comments.
+Columns are separated by spaces, tabs, commas or semicolons. A path may hold these characters too,
+with or without double quotes, because the numbers are read from the end of the line. Two columns
+are path and label. Three columns are path, number of frames and label (TSN, mmaction2), or path,
+first frame and number of frames (VideoMAE v2), which has no labels. If there is a heading, its
+names say what the columns hold. Lines that begin with # are comments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mme_core.errors import UsageError
 MOST_CLASSES = 1_000_000  # a larger label is a mistake, such as a number of frames
 
 _NUMBER = r'"?-?\d+"?'
-# A semicolon may end a path; it separates only where nothing else does.
+# A path may end with a semicolon, so it separates columns only if nothing else does.
 _ENDS = [
     re.compile(rf"(?P<rest>.+?)\s*{separator}\s*(?P<number>{_NUMBER})")
     for separator in (r"[,\s]", ";")
@@ -38,11 +38,12 @@ Row = tuple[int, str, int]  # line number, path, label
 
 @dataclass(frozen=True)
 class _Line:
-    """One line, both ways it can be read.
+    """One line, read in both ways.
 
     where   file and line, for messages
-    two     path and label
-    three   path and two numbers, where it ends in two; `sure` where it can be nothing else
+    two     read as path and label
+    three   read as path and two numbers; None if the line does not end in two numbers
+    sure    only `three` can be right
     """
 
     number: int
@@ -53,9 +54,9 @@ class _Line:
 
 
 def read_list(path: AnyPath) -> tuple[list[Row], tuple[str, ...]]:
-    """(line number, path, label) of every video, and notes on how the list was read.
+    """Returns (line number, path, label) of every video, and notes on how the list was read.
 
-    Raises UsageError that names the file, the line and the column of what cannot be meant.
+    Raises UsageError with the file, the line and the column of what cannot be read.
     """
     lines: list[tuple[int, str]] = []
     comments: list[tuple[int, str]] = []
@@ -65,7 +66,7 @@ def read_list(path: AnyPath) -> tuple[list[Row], tuple[str, ...]]:
     if not lines:
         return [], ()
     like_rows = [text for _, text in comments if _numbers(text)]
-    notes = count_note("lines begin with # and were left out", like_rows)
+    notes = count_note("lines that begin with # were left out", like_rows)
     heading = _heading(lines[0][1])
     if heading is not None:
         return list(_with_heading(path, lines, *heading)), notes
@@ -77,7 +78,7 @@ def read_list(path: AnyPath) -> tuple[list[Row], tuple[str, ...]]:
 
 
 def _parse(number: int, text: str, where: str) -> _Line:
-    """The path and the one or two numbers after it."""
+    """Reads the path and the one or two numbers after it."""
     if text.startswith('"'):
         return _quoted(number, text, where)
     text = text.rstrip(" \t,;")
@@ -97,7 +98,7 @@ def _parse(number: int, text: str, where: str) -> _Line:
 
 
 def _numbers(text: str) -> list[tuple[str, str]]:
-    """(text before it, number) of the last one or two numbers, the last first."""
+    """Returns (text before it, number) of the last one or two numbers, the last one first."""
     found: list[tuple[str, str]] = []
     while len(found) < 2:
         match = next((hit for end in _ENDS if (hit := end.fullmatch(text))), None)
@@ -113,7 +114,7 @@ def _numbers(text: str) -> list[tuple[str, str]]:
 def _quoted(number: int, text: str, where: str) -> _Line:
     for delimiter in (",", "\t", ";", " "):
         fields = _read_csv(text, delimiter)
-        while fields and not fields[-1]:  # the line ends in a comma
+        while fields and not fields[-1]:  # the line ends with a comma
             fields.pop()
         if not all(re.fullmatch(r"-?\d+", field) for field in fields[1:]):
             continue
@@ -139,7 +140,7 @@ def _read_csv(text: str, delimiter: str) -> list[str]:
 
 
 def _heading(text: str) -> tuple[str, list[str]] | None:
-    """(delimiter, names) where a line names a path's column and holds no number."""
+    """Returns (delimiter, names) if the line names a column of paths and holds no number."""
     for delimiter in (",", "\t", ";", " "):
         names = [name.lower() for name in _read_csv(text, delimiter) if name]
         if len(names) > 1 and _PATH_NAMES & set(names) and all(map(_is_name, names)):
@@ -173,14 +174,14 @@ def _with_heading(
         fields = _read_csv(text, delimiter)
         if len(fields) <= max(paths[0], labels[0]) or len(fields) > len(names) + 1:
             raise UsageError(
-                f"{where}: {len(fields)} columns, where the heading names {len(names)}; put quotes "
+                f"{where}: {len(fields)} columns, but the heading names {len(names)}; put quotes "
                 "around a path that holds the separator"
             )
         yield number, fields[paths[0]], _label(fields[labels[0]], where, labels[0] + 1)
 
 
 def _two_columns(path: AnyPath, lines: Sequence[tuple[int, str]]) -> Iterator[Row]:
-    """A heading of two names does not say which separator the lines have."""
+    """The lines below a heading of two names, which may have another separator."""
     for number, text in lines:
         yield _two(_parse(number, text, f"{path}:{number}"))
 
@@ -189,7 +190,7 @@ def _two_columns(path: AnyPath, lines: Sequence[tuple[int, str]]) -> Iterator[Ro
 
 
 def _by_position(lines: Sequence[_Line]) -> tuple[list[Row], tuple[str, ...]]:
-    """Three columns are meant where every line has them; where only some have is an error."""
+    """Reads three columns if every line has them. Raises UsageError if only some lines do."""
     threes = [(line, line.three) for line in lines if line.three is not None]
     if len(threes) < len(lines):
         odd = next((line for line in lines if line.sure), None)

@@ -16,7 +16,7 @@ from mme_core.io.remote import is_url
 
 
 class RemotePath:
-    """As much of `pathlib.Path` as the importers use, for a file or folder behind a URL."""
+    """A file or folder behind a URL, with the methods of `pathlib.Path` that importers use."""
 
     def __init__(self, url: str, name: str = "") -> None:
         self._url, self._place = url, open_place(url)
@@ -49,11 +49,11 @@ class RemotePath:
         return (self / name for name in self._place.names(self._name))
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Of names in this folder."""
+        """Yields the paths in this folder whose names match."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern))
 
     def files(self) -> list[str]:
-        """All files below, relative to this folder."""
+        """Returns the names of all files below this folder, relative to it."""
         return sorted(self._place.files(self._name))
 
     def read_bytes(self) -> bytes:
@@ -64,15 +64,15 @@ AnyPath = Path | RemotePath
 
 
 def read_text(path: AnyPath) -> str:
-    """A list's text, from UTF-8 or UTF-16 with or without a byte-order mark.
+    """Returns the text of a list in UTF-8 or UTF-16, with or without a byte-order mark.
 
-    Bytes that are not UTF-8 come as in a file's name.
+    Bytes that are not valid UTF-8 become surrogates, as in Python's names of files.
     """
     data = path.read_bytes()
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
-    elif b"\0" in data[:4]:  # no text holds it, but ASCII in two bytes
+    elif b"\0" in data[:4]:  # only UTF-16 has a zero byte in ASCII text
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     try:
         return data.decode(encoding, "surrogateescape")
@@ -81,14 +81,14 @@ def read_text(path: AnyPath) -> str:
 
 
 def read_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
-    """(line number, text) of every line of a list that is not blank, without space at its ends."""
+    """Yields (line number, stripped text) of each line of a list that is not blank."""
     for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
         if text := line.strip():
             yield number, text
 
 
 def read_table(path: AnyPath) -> csv.DictReader[str]:
-    """Rows of a list with a heading, separated by commas, semicolons or tabs."""
+    """Returns the rows of a list with a heading; commas, semicolons or tabs separate columns."""
     text = read_text(path)
     heading = text.partition("\n")[0]
     delimiter = max(",;\t", key=heading.count)
@@ -96,7 +96,7 @@ def read_table(path: AnyPath) -> csv.DictReader[str]:
 
 
 def any_path(text: str) -> AnyPath:
-    """A path as given: of a disk (also as file://…), or behind a URL."""
+    """Returns the path of a text: on a disk (also for file://…) or behind a URL."""
     text = expanded(text)
     if not is_url(text):
         return Path(text)
@@ -104,5 +104,5 @@ def any_path(text: str) -> AnyPath:
 
 
 def expanded(path: str) -> str:
-    """A path whose `~` is the user's home folder, as a shell would have it."""
+    """Replaces a leading `~` by the user's home folder, as a shell does."""
     return os.path.expanduser(path)  # noqa: PTH111 – text stays text

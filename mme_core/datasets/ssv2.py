@@ -1,7 +1,7 @@
 """`ssv2`: Something-Something V2.
 
-labels.json ({"Pushing something": "0", …}) and train.json, validation.json, test.json, in ROOT or
-ROOT/labels, also with the names of the later release (something-something-v2-train.json …); the
+ROOT or ROOT/labels holds labels.json ({"Pushing something": "0", …}), train.json, validation.json
+and test.json; the names of the later release (something-something-v2-train.json …) work too. The
 clips are ID.webm, with any suffix, anywhere below ROOT.
 """
 
@@ -20,7 +20,7 @@ SPLITS = {"train": "train", "val": "validation", "validation": "validation", "te
 
 
 def load(root: str, split: str | None) -> Manifest:
-    """The clips of a split (train, val or test; None: train). Those of `test` have no label."""
+    """Returns the clips of a split: train (default), val or test, which has no labels."""
     top = existing_folder(root)
     split = split or "train"
     if split not in SPLITS:
@@ -34,7 +34,7 @@ def load(root: str, split: str | None) -> Manifest:
             raise UsageError(f"{path}: entry {number} has no 'id'")
         template = row.get("template")
         if not isinstance(template, str | None):
-            raise UsageError(f"{path}: entry {number} has a 'template' that is no text")
+            raise UsageError(f"{path}: entry {number} has a 'template' that is not text")
         class_name = template.replace("[", "").replace("]", "") if template else None
         collector.add(str(row["id"]), files.find([str(row["id"])]), class_name)
     return collector.manifest("ssv2", split)
@@ -44,7 +44,7 @@ def _read_classes(path: AnyPath) -> list[str]:
     labels = _read(path, dict)
     for name, number in labels.items():
         if not str(number).isdecimal():
-            raise UsageError(f"{path}: '{name}' has '{number}' where a class has its number")
+            raise UsageError(f"{path}: '{name}' has '{number}' in place of a class number")
     return sorted(labels, key=lambda name: int(labels[name]))
 
 

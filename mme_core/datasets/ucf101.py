@@ -1,7 +1,7 @@
 """`ucf101`: UCF-101/CLASS/v_CLASS_g01_c01.avi with ucfTrainTestlist/.
 
-classInd.txt ("1 ApplyEyeMakeup") numbers the classes; trainlist01.txt … testlist03.txt name the
-clips. Lists and clips may lie in ROOT itself or in the folders of the official archives.
+classInd.txt ("1 ApplyEyeMakeup") numbers the classes, and trainlist01.txt … testlist03.txt list
+the clips. They may be in ROOT itself or in the folders of the official archives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FOLDERS = ("ucfTrainTestlist/", "annotations/", "")
 
 
 def load(root: str, split: str | None) -> Manifest:
-    """The clips of train01 (or `train`, None), test01 (or `test`, `val`), train02, …"""
+    """Returns the clips of train01 (also `train`, the default), test01 (also `test`, `val`), …"""
     top = existing_folder(root)
     match = _SPLIT.fullmatch(split or "train")
     if match is None:
@@ -37,7 +37,7 @@ def load(root: str, split: str | None) -> Manifest:
         name = PurePosixPath(line.split()[0])
         if len(name.parts) != 2:
             raise UsageError(f"{path}:{number}: '{line}' is not CLASS/NAME.avi")
-        # the archive spells HandstandPushups in two ways
+        # The archive spells HandstandPushups in two ways.
         found = files.find([name.stem], any_case=True)
         collector.add(str(name), found, name.parts[0])
     return collector.manifest("ucf101", split or "train")

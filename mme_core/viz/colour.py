@@ -1,4 +1,4 @@
-"""Colour of a motion: hue is the direction, saturation the length."""
+"""Colours of motion vectors: the hue shows the direction, the saturation the length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mme_core.errors import UsageError
 
 INVALID = np.array([128, 128, 128], np.uint8)  # grey: no trajectory
 
-# The hues of the Middlebury optical-flow benchmark (Baker et al., IJCV 2011) and the share of the
-# circle between one and the next; perceived hue changes faster between red and yellow than
-# between yellow and green, so the shares differ. Clockwise on the screen from "right".
+# The hues of the Middlebury optical-flow benchmark (Baker et al., IJCV 2011), clockwise on the
+# screen from "right", and the share of the circle between each and the next. The shares differ
+# because perceived hue changes faster between red and yellow than between yellow and green.
 _HUES = np.array(
     [[255, 0, 0], [255, 255, 0], [0, 255, 0], [0, 255, 255], [0, 0, 255], [255, 0, 255]], float
 )
@@ -18,9 +18,10 @@ _SHARES = np.array([15, 6, 4, 11, 13, 6], float)
 
 
 def speed_limit(vectors: np.ndarray, quantile: float = 0.95, least: float = 0.5) -> float:
-    """The length drawn in full colour: a high quantile, so that one outlier does not pale the rest.
+    """Returns the length to draw in full colour: a quantile, at least `least`.
 
-    vectors: float [..., 2]; NaN is left out. Never below `least`, so that noise stays pale.
+    A quantile keeps a single outlier from making all others pale; `least` keeps noise pale.
+    vectors  float [..., 2]; those with NaN are left out
     """
     lengths = np.linalg.norm(vectors, axis=-1)
     lengths = lengths[np.isfinite(lengths)]
@@ -30,9 +31,9 @@ def speed_limit(vectors: np.ndarray, quantile: float = 0.95, least: float = 0.5)
 
 
 def motion_colour(vectors: np.ndarray, limit: float) -> np.ndarray:
-    """Middlebury colours, RGB uint8 [..., 3], of vectors float [..., 2] (x right, y down).
+    """Returns the Middlebury colours, RGB uint8 [..., 3], of vectors float [..., 2] (x, y down).
 
-    No motion is white, `limit` and more is the full hue; a NaN vector is grey.
+    No motion is white. A length of `limit` or more has the full hue. A vector with NaN is grey.
     """
     if limit <= 0:
         raise UsageError(f"limit={limit}: the length of a full colour must be above 0")
@@ -48,7 +49,7 @@ def motion_colour(vectors: np.ndarray, limit: float) -> np.ndarray:
 
 
 def wheel(size: int, background: int = 255) -> np.ndarray:
-    """The legend: RGB uint8 [size, size, 3]; white in the middle, full hues at the rim."""
+    """Draws the legend, RGB uint8 [size, size, 3]: white in the middle, full hues at the rim."""
     axis = np.linspace(-1, 1, size)
     vectors = np.stack(np.meshgrid(axis, axis), axis=-1)
     inside = np.linalg.norm(vectors, axis=-1) <= 1

@@ -1,4 +1,4 @@
-"""Pictures to files: h264 mp4, looped gif, png."""
+"""Writes pictures to files: mp4 (h264), looped gif, png."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def write_png(path: Path, picture: np.ndarray) -> None:
 def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> int:
     """Writes RGB uint8 pictures of one size to .mp4 (h264) or .gif (looped); returns their number.
 
-    Raises UsageError for another ending, MMEError when there is not one picture.
+    Raises UsageError for another suffix, and MMEError if there is no picture.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     if path.suffix.lower() not in writers:
-        raise UsageError(f"{path}: a film is .mp4 or .gif, a still picture .png")
+        raise UsageError(f"{path}: the suffix of a film must be .mp4 or .gif, of a picture .png")
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:
-        raise MMEError(f"{path}: nothing to write, not one picture")
+        raise MMEError(f"{path}: there is no picture to write")
     rate = Fraction(fps).limit_denominator(1000)
     return writers[path.suffix.lower()](path, first.shape[:2], chain([first], pictures), rate)
 
@@ -58,7 +58,7 @@ def _write_mp4(
 def _write_gif(
     path: Path, size: tuple[int, int], pictures: Iterable[np.ndarray], rate: Fraction
 ) -> int:
-    """One palette for the whole film, so that still areas do not flicker."""
+    """Uses one palette for the whole film, so that still areas do not flicker."""
     source, sink, _graph = _palette_graph(*size, rate)
     count = 0
     for picture in pictures:

@@ -1,4 +1,4 @@
-"""Putting pictures together: enlarging, labels, captions, grids. RGB uint8 throughout."""
+"""Enlarges pictures, labels them, and joins them to rows, columns and grids. All are RGB uint8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    """[H, W, 3] to [scale·H, scale·W, 3]; cubic, pixel centres half-way as everywhere."""
+    """Enlarges [H, W, 3] to [scale·H, scale·W, 3] by cubic interpolation; borders stay aligned."""
     if scale < 1:
         raise UsageError(f"scale={scale} must be a whole number of at least 1")
     if scale == 1:
@@ -24,12 +24,12 @@ def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def readable_scale(height: int, width: int, target: int = 192) -> int:
-    """The least whole factor that makes the shorter side at least `target` pixels."""
+    """Returns the smallest whole factor that makes the shorter side at least `target` pixels."""
     return -(-target // min(height, width))
 
 
 def muted(image: np.ndarray, darkness: float = 0.35) -> np.ndarray:
-    """Darker and nearly grey, so that the only strong colours are those drawn over it."""
+    """Makes a picture darker and nearly grey, so that colours drawn over it stand out."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     return ((0.2 * image + 0.8 * grey) * (1 - darkness)).astype(np.uint8)
 
@@ -37,7 +37,7 @@ def muted(image: np.ndarray, darkness: float = 0.35) -> np.ndarray:
 def text_bar(
     text: str, width: int, size: float = 0.5, align: str = "left", background: int = PAPER
 ) -> np.ndarray:
-    """Text in as many lines as it takes: [bar height, width, 3]. Aligned "left" or "centre"."""
+    """Draws text in as many lines as needed: [height, width, 3]. align: "left" or "centre"."""
     lines, step = _wrap(text, width - 2 * GAP, size), round(36 * size)
     bar = np.full((step * len(lines) + 2 * GAP, width, 3), background, np.uint8)
     for number, line in enumerate(lines):
@@ -61,14 +61,14 @@ def _wrap(text: str, width: int, size: float) -> list[str]:
 
 
 def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The picture in the upper left of a white [height, width, 3] sheet."""
+    """Puts the picture in the upper left of a white sheet [height, width, 3]."""
     sheet = np.full((height, width, 3), PAPER, np.uint8)
     sheet[: image.shape[0], : image.shape[1]] = image
     return sheet
 
 
 def beside(images: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
-    """Pictures in a row; shorter ones are padded below."""
+    """Joins pictures to a row. Shorter ones are padded below."""
     height = max(image.shape[0] for image in images)
     widths = [image.shape[1] for image in images]
     sheet = np.full((height, sum(widths) + gap * (len(images) - 1), 3), PAPER, np.uint8)
@@ -80,12 +80,12 @@ def beside(images: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
 
 
 def below(images: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
-    """Pictures in a column; narrower ones are padded on the right."""
+    """Joins pictures to a column. Narrower ones are padded on the right."""
     columns = [image.transpose(1, 0, 2) for image in images]
     return np.ascontiguousarray(beside(columns, gap).transpose(1, 0, 2))
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures row by row, `columns` in a row."""
+    """Joins pictures to a grid with `columns` pictures in a row."""
     rows = [images[first : first + columns] for first in range(0, len(images), columns)]
     return below([beside(row) for row in rows])

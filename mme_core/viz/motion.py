@@ -1,7 +1,7 @@
-"""Trajectories drawn over pictures: fading tails, arrows, colour fields.
+"""Draws trajectories over pictures: fading tails, arrows and colour fields.
 
-Coordinates are canvas pixels with centres at whole numbers; `scale` enlarges the picture first, so
-that sub-pixel motion of a small canvas can be seen.
+Coordinates are canvas pixels, and a pixel's centre is a whole number. `scale` enlarges the picture
+first, so that sub-pixel motion of a small canvas is visible.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def draw_tracks(
     opacity: np.ndarray | None = None,
     heads: np.ndarray | bool = True,
 ) -> np.ndarray:
-    """Tails coloured by the direction of each step, with a dot where the point is now.
+    """Draws tails, coloured by the direction of each step, with a dot at the last position.
 
     image    uint8 [H, W, 3]
     paths    float [N, M + 1, 2] (x, y): M steps of each of N points, oldest first
     valid    bool [N]; an invalid point is left out
-    limit    step in full colour, pixels; None: the 95 % quantile of those drawn
-    opacity  float [M] or [N, M], 0 … 1 of each step; None: fades towards the oldest
-    heads    whether the last position gets a dot: for all, or bool [N]
+    limit    length of a step in full colour, pixels. Default: the 95 % quantile of the drawn steps
+    opacity  float [M] or [N, M], 0 … 1 for each step. Default: fades towards the oldest
+    heads    whether the last position gets a dot: one bool for all, or bool [N]
     Returns uint8 [scale·H, scale·W, 3].
     """
     valid = np.asarray(valid, bool)
@@ -52,7 +52,7 @@ def draw_tracks(
             start, end = paths[point, step], paths[point, step + 1]
             layer.line(start, end, colours[point, step], opacity[point, step])
     recent = colours[:, -1] if steps.shape[1] else np.full((len(paths), 3), 255, np.uint8)
-    # a resting point is faint, so that a dense grid does not hide what moves
+    # A resting point is faint, so that a dense grid does not hide moving points.
     strong = 0.35 + 0.65 * (255 - recent.min(-1, initial=255)) / 255
     for point in np.flatnonzero(heads):
         layer.dot(paths[point, -1], recent[point], max(scale * 0.45, 0.75), strong[point])
@@ -68,9 +68,10 @@ def draw_arrows(
     limit: float | None = None,
     scale: int = 1,
 ) -> np.ndarray:
-    """An arrow from each of `starts` [N, 2] along `vectors` [N, 2] (canvas pixels), by direction.
+    """Draws an arrow from each of `starts` [N, 2] along `vectors` [N, 2], both in canvas pixels.
 
-    Vectors shorter than a quarter of a pixel are dots: their direction is noise.
+    The colour shows the direction. Vectors shorter than a quarter of a pixel become dots, because
+    their direction is noise.
     Returns uint8 [scale·H, scale·W, 3].
     """
     valid = np.asarray(valid, bool)
@@ -88,9 +89,10 @@ def draw_arrows(
 def flow_picture(
     vectors: np.ndarray, valid: np.ndarray, spec: TargetSpec, limit: float, scale: int = 1
 ) -> np.ndarray:
-    """One vector a point as colour: [h, w, K, 2] to uint8 [16·h·scale, 16·w·scale, 3].
+    """Draws one vector of each point as a colour: [h, w, K, 2] to uint8 [P·h·scale, P·w·scale, 3].
 
-    Every point fills its own cell, nothing is interpolated; an invalid point is grey.
+    Each point fills its own cell of the patch (P pixels), without interpolation. Invalid points are
+    grey.
     """
     h, w, _, _ = vectors.shape
     m, side = spec.grid, spec.patch // spec.grid * scale
@@ -100,7 +102,7 @@ def flow_picture(
 
 
 class _Layer:
-    """Premultiplied colour and its opacity: what is drawn last covers, and edges stay smooth."""
+    """A layer of premultiplied colour with its opacity: later drawings cover earlier ones."""
 
     def __init__(self, image: np.ndarray, scale: int) -> None:
         self.image, self.scale = image, scale
@@ -120,7 +122,7 @@ class _Layer:
         cv2.line(self.alpha, *ends, alpha, 1, cv2.LINE_AA, _SHIFT)
 
     def arrow(self, start: np.ndarray, end: np.ndarray, colour: np.ndarray) -> None:
-        # OpenCV's tip grows with the length; a tip of constant size reads better in a dense field
+        # OpenCV's tip grows with the length. A tip of constant size is clearer in a dense field.
         length = np.hypot(*(end - start))
         tip = min(2.5 / length, 0.5)
         ends, (ink, alpha) = (self._place(start), self._place(end)), self._ink(colour, 1.0)

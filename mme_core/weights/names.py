@@ -1,12 +1,12 @@
-"""Names of the same weights in three families of files; pure functions on state dictionaries.
+"""Translates the names of weights between three families of files. Pure functions on state dicts.
 
-`mme`       mme_core.model: encoder.*, decoders.*, fc_norm.*, head.*, one bias for q, k and v
-`videomae`  the checkpoints of VideoMAE, of MME's authors and of mmaction2: q_bias and v_bias, no
-            bias on k
-`hf`        transformers' VideoMAE: q, k and v apart
+`mme`       mme_core.model: encoder.*, decoders.*, fc_norm.*, head.*; one bias for q, k and v
+`videomae`  checkpoints of VideoMAE, of MME's authors and of mmaction2: q_bias and v_bias, and no
+            bias of k
+`hf`        VideoMAE in transformers: separate q, k and v
 
-A bias on k adds the same number to all scores of a query and cancels in the softmax, so it is zero
-when read and dropped when written.
+A bias of k adds the same number to all scores of a query, so the softmax cancels it. It is zero
+when such a file is read, and left out when one is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 
-# parts of a block: name here, name in transformers
+# parts of a block: our name, and the name in transformers
 _HF_BLOCK = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -34,7 +34,7 @@ _HF_REST = {
     "head": "classifier",
 }
 _OURS = ("encoder.", "decoders.", "fc_norm.", "head.")
-# mmaction2's VideoMAE differs from VideoMAE's own files in these parts of names
+# parts of names in mmaction2's VideoMAE, and what they are in VideoMAE's own files
 _MMACTION2 = {
     "patch_embed.projection.": "patch_embed.proj.",
     ".mlp.layers.0.0.": ".mlp.fc1.",
@@ -49,9 +49,9 @@ def is_hf(names: Mapping[str, Tensor]) -> bool:
 
 
 def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Ours and the names that have no place here, such as a decoder's; also takes our own files.
+    """Returns the weights with our names, and the names that our model lacks, such as a decoder's.
 
-    Raises KeyError with the name of a tensor that is missing.
+    Also takes our own files. Raises KeyError with the name of a missing tensor.
     """
     renamed: State = {}
     ignored: list[str] = []
@@ -72,9 +72,10 @@ def from_videomae(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 
 
 def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Ours and the names that have no place here, from any of transformers' VideoMAE models.
+    """Returns the weights with our names, and the names that our model lacks.
 
-    Raises KeyError with the name of a tensor that is missing.
+    Takes the weights of any VideoMAE model of transformers. Raises KeyError with the name of a
+    missing tensor.
     """
     names = {theirs: ours for ours, theirs in _HF_REST.items()}
     parts = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
@@ -108,11 +109,11 @@ def from_hf(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
 
 
 def to_hf(state: Mapping[str, Tensor]) -> State:
-    """Names of VideoMAEForVideoClassification, or of VideoMAEModel where there is no head.
+    """Returns the weights of VideoMAEForVideoClassification, or of VideoMAEModel without a head.
 
-    The biases of attention stand under both of the names that transformers has had: q_bias and
-    v_bias (up to 5.5, and from 5.15 on), query.bias, key.bias and value.bias (5.6 to 5.14). A
-    version reads those it knows and ignores the others.
+    The biases of the attention have both of the names that transformers has used: q_bias and v_bias
+    (up to 5.5, and from 5.15 on), query.bias, key.bias and value.bias (5.6 to 5.14). Each version
+    reads the names that it knows and ignores the others.
     """
     classifier = "head.weight" in state
     renamed = {}
@@ -132,11 +133,11 @@ def to_hf(state: Mapping[str, Tensor]) -> State:
                 renamed[f"{prefix}.q_bias"], renamed[f"{prefix}.v_bias"] = q, v
     if not classifier:
         renamed = {name.removeprefix("videomae."): tensor for name, tensor in renamed.items()}
-    # safetensors writes no two names of one memory
+    # safetensors refuses two names for one memory
     return {name: tensor.clone().contiguous() for name, tensor in renamed.items()}
 
 
 def _attention_name(name: str) -> str:
-    """`query.weight`, …; the older q_bias and v_bias as query.bias and value.bias."""
+    """Returns `query.weight` and so on. Older q_bias and v_bias become query.bias, value.bias."""
     tail = name.split("attention.attention.")[1]
     return {"q_bias": "query.bias", "v_bias": "value.bias"}.get(tail, tail)

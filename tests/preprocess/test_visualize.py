@@ -185,7 +185,7 @@ def test_film_refuses_what_it_cannot_write(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="webm"):
         film.write_film(tmp_path / "a.webm", [picture], 5)
-    with pytest.raises(Exception, match="nothing to write"):
+    with pytest.raises(Exception, match="no picture to write"):
         film.write_film(tmp_path / "a.mp4", [], 5)
 
 

@@ -140,7 +140,7 @@ def test_ssv2(tmp_path, names):
     ):
         load_manifest("ssv2", tmp_path, "val")
     write(tmp_path, names.format("train"), json.dumps([{"id": "78", "template": ["Poking"]}]))
-    with pytest.raises(UsageError, match=r"train\.json: entry 0 has a 'template' that is no text"):
+    with pytest.raises(UsageError, match=r"train\.json: entry 0 has a 'template' that is not text"):
         load_manifest("ssv2", tmp_path, "train")
     write(tmp_path, names.format("train"), "{")
     with pytest.raises(UsageError, match="is not valid JSON"):
@@ -149,7 +149,7 @@ def test_ssv2(tmp_path, names):
     with pytest.raises(UsageError, match="does not hold a list"):
         load_manifest("ssv2", tmp_path, "train")
     write(tmp_path, names.format("labels"), json.dumps({"Poking": "two"}))
-    with pytest.raises(UsageError, match=r"labels\.json: 'Poking' has 'two' where a class has"):
+    with pytest.raises(UsageError, match=r"labels\.json: 'Poking' has 'two' in place of a class"):
         load_manifest("ssv2", tmp_path, "train")
 
 

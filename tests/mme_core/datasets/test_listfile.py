@@ -92,7 +92,7 @@ def test_a_path_that_ends_in_a_number_stays_whole(tmp_path):
 def test_comments_that_look_like_videos_are_counted(tmp_path):
     labels, notes = read(tmp_path, "#1.mp4 0\nv.mp4 1\n# made on Monday\n")
     assert labels == {"v.mp4": 1}
-    assert notes == ("1 lines begin with # and were left out (#1.mp4 0)",)
+    assert notes == ("1 lines that begin with # were left out (#1.mp4 0)",)
     assert read(tmp_path, '"#1.mp4" 0\n')[0] == {"#1.mp4": 0}
 
 
@@ -107,7 +107,7 @@ def test_comments_that_look_like_videos_are_counted(tmp_path):
         ('"v.mp4 0\n', r"list\.csv:1: a double quote in column 1 is not closed"),
         ('"v.mp4",x\n', r"list\.csv:1: column 2 is not a whole number"),
         ("path,start\nv.mp4,0\n", r"list\.csv:1: the heading path, start must name"),
-        ("id,label,path\n1,0\n", r"list\.csv:2: 2 columns, where the heading names 3"),
+        ("id,label,path\n1,0\n", r"list\.csv:2: 2 columns, but the heading names 3"),
         ("id,label,path\n1,x,v.mp4\n", r"list\.csv:2: label 'x' in column 2"),
     ],
 )

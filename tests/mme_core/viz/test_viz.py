@@ -7,7 +7,7 @@ from mme_core import viz
 from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
-from mme_core.viz import layout
+from mme_core.viz import grids
 
 SPEC = TargetSpec(length=3)
 
@@ -116,7 +116,7 @@ def test_no_valid_point_is_no_glyph():
 def test_figure_has_a_column_a_tubelet_and_four_rows():
     *_, two = make_figure(n=2)
     *_, four = make_figure(n=4)
-    cell = 4 * layout.readable_scale(48, 64) * 16 + layout.GAP
+    cell = 4 * grids.readable_scale(48, 64) * 16 + grids.GAP
     assert four.shape[1] - two.shape[1] == 2 * cell
     assert two.shape[0] > 4 * 192 and two.dtype == np.uint8
 
@@ -129,7 +129,7 @@ def test_predicted_row_hides_masked_patches():
     other[0][hidden] = 255 - other[0][hidden]
     changed = viz.figure4(other, mask, true, true * 0.5, SPEC, "words") != figure
     rows = np.flatnonzero(changed.any((1, 2)))
-    height = 48 * layout.readable_scale(48, 64) + layout.GAP
+    height = 48 * grids.readable_scale(48, 64) + grids.GAP
     assert set((rows // height).tolist()) == {1, 3}  # true and original only
 
 
@@ -137,7 +137,7 @@ def test_figure_leaves_out_invalid_trajectories():
     valid = np.zeros((2, 3, 4, 4), bool)
     frames, mask, true, figure = make_figure(valid=valid)
     nothing = viz.figure4(frames, np.zeros_like(mask), true, true, SPEC, "words")
-    height = 48 * layout.readable_scale(48, 64) + layout.GAP
+    height = 48 * grids.readable_scale(48, 64) + grids.GAP
     assert (figure[height : 2 * height] == nothing[height : 2 * height]).all()
 
 
@@ -150,13 +150,13 @@ def test_figure_names_the_array_with_the_wrong_shape():
 
 
 def test_captions_wrap_and_never_lose_words():
-    short = layout.text_bar("one line", 400)
-    long = layout.text_bar("many words " * 20, 400)
+    short = grids.text_bar("one line", 400)
+    long = grids.text_bar("many words " * 20, 400)
     assert short.shape[1] == long.shape[1] == 400 and long.shape[0] > 3 * short.shape[0]
 
 
 def test_grid_is_padded_white():
-    sheet = layout.grid([black(10, 10)] * 3, columns=2)
+    sheet = grids.grid([black(10, 10)] * 3, columns=2)
     assert sheet.shape == (24, 24, 3) and (sheet[14:, 14:] == 255).all()
 
 
