@@ -130,15 +130,20 @@ WALK = [
     "mme export runs/k400 --to encoder -o encoder.safetensors",
     "mme convert checkpoint.pth -o weights.safetensors [--frames 16 --image-size 224]",
     "mme export runs/ucf101 --to videomae-hf -o out/hf",
+    "mme finetune init=runs/mine data.dataset=csv data.root=train.csv data.val_root=val.csv "
+    "out=runs/tuned",
     "mme predict VIDEO.mp4 --weights runs/ucf101 -o prediction.png",
 ]
 TINY = ["model.size=tiny", "model.depth=1", "model.frames=4", "model.image_size=32"]
 TINY += ["decoder.width=48", "decoder.heads=3", "target.length=4"]
+TUNING = ["data.workers=0", "data.batch_size=4", "data.stride=1", "optim.epochs=1"]
+TUNING += ["eval.clips=1", "eval.crops=1"]
 SMALL = {
     "flows": ["spec.short_side=32", "spec.long_side=48", "spec.stride=1"],
     "estimate": ["spec.short_side=32", "spec.long_side=48", "spec.stride=1"],
     "pretrain": ["device=cpu", *TINY, "data.batch_size=2", "data.workers=0", "optim.steps=1"],
     "features": ["device=cpu", "data.workers=0"],
+    "finetune": ["device=cpu", *TINY[:4], *TUNING],
 }
 
 
@@ -155,6 +160,11 @@ def reader(labelled_set, tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(labelled_set / "val")
     first = next((labelled_set / "val").rglob("*.mp4"))
     shutil.copy(first, tmp_path / "VIDEO.mp4")
+    for split in ("train", "val"):
+        paths = sorted((labelled_set / split).rglob("*.mp4"))
+        classes = sorted({path.parent.name for path in paths})
+        lines = [f"{path} {classes.index(path.parent.name)}\n" for path in paths]
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "k400").symlink_to(tmp_path / "runs" / "mine")
     (tmp_path / "STORE").symlink_to(tmp_path / "data" / "stores" / "mine")
@@ -184,6 +194,18 @@ def test_commands_from_own_videos_to_features_run(reader, capfd):
         "out/hf/README.md",
     ):
         assert (reader / name).exists()
+
+
+def test_videos_packed_as_the_page_says_are_read(labelled_set, tmp_path, monkeypatch):
+    from mme_core.datasets import hdf5
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").symlink_to(labelled_set / "val")
+    page = (ROOT / "docs" / "datasets" / "hdf5.md").read_text()
+    exec(re.search(r"^```python\n(.*?)^```", page, re.M | re.S)[1], {})
+    packed = hdf5.load(str(tmp_path), "train")
+    assert len(packed.items) == len(list((labelled_set / "val").rglob("*.mp4")))
+    assert len(packed.class_names) == 2
 
 
 def test_every_command_of_mme_is_shown_in_a_page():
