@@ -18,6 +18,8 @@ Shape = tuple[int, int, int]  # tubelets, rows and columns of a clip's tokens
 CUBE_AREA = (0.08, 0.5)
 CUBE_ASPECT = (0.3, 1 / 0.3)
 
+FUTURE_SEEN = 0.05  # share of the patches of a later tubelet that a mask of the future leaves
+
 
 def hidden_per_tubelet(shape: Shape, ratio: float) -> int:
     """Returns the number of hidden patches of one tubelet: round(ratio · h · w).
@@ -73,6 +75,24 @@ def cube_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarra
     return mask
 
 
+def future_mask(shape: Shape, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Hides most of the later tubelets, and as few of the earlier ones as the ratio asks for.
+
+    The last tubelets are hidden but for FUTURE_SEEN of their patches, which say where things went.
+    One tubelet in between may be hidden in part. Each tubelet has its own visible patches.
+    Predicting the future from the past is RVM's task (CVPR 2026).
+    """
+    n, h, w = shape
+    most = max(min(round((1 - FUTURE_SEEN) * h * w), h * w - 1), hidden_per_tubelet(shape, ratio))
+    mask = np.zeros((n, h * w), bool)
+    missing = hidden_count(shape, ratio)
+    for tubelet in range(n - 1, -1, -1):
+        hidden = min(most, missing)
+        mask[tubelet, rng.permutation(h * w)[:hidden]] = True
+        missing -= hidden
+    return mask.reshape(shape)
+
+
 def motion_tube_mask(
     shape: Shape, ratio: float, rng: np.random.Generator, motion_hw: np.ndarray
 ) -> np.ndarray:
@@ -113,6 +133,7 @@ MASKS: dict[str, Callable[..., np.ndarray]] = {
     "tube": tube_mask,
     "cube": cube_mask,
     "random": random_mask,
+    "future": future_mask,
     "motion": motion_tube_mask,  # also takes the motion map
 }
 
