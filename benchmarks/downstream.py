@@ -1,4 +1,4 @@
-"""What is pre-training worth on a small labelled set? Fine-tuning and probes, with controls.
+"""Does pre-training help on a small labelled set? Fine-tuning and probes, with controls.
 
     python benchmarks/downstream.py --root DIR/tennis7 --work runs/tennis7-downstream --seeds 3
     python benchmarks/downstream.py --root DIR/weizmann4 --work runs/weizmann4-downstream \
@@ -39,7 +39,7 @@ KINDS = ("finetune", "linear", "attentive", "knn")
 
 
 def folds(root: Path, subjects: int | None) -> Iterator[tuple[str, list[Path], list[Path]]]:
-    """(name, training videos, test videos)."""
+    """Yields (name, training videos, test videos) of each fold."""
     if subjects is None:
         rows = list(csv.DictReader((root / "split.csv").open()))
         parts = {
@@ -60,7 +60,7 @@ def folds(root: Path, subjects: int | None) -> Iterator[tuple[str, list[Path], l
 def make_store(
     folder: Path, name: str, videos: list[Path], classes: list[str], spec: list[str]
 ) -> Path:
-    """The targets of these videos."""
+    """Extracts the targets of these videos into a store, unless it exists."""
     store, listing = folder / name, folder / f"{name}.csv"
     if not (store / "store.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def model_words(options: argparse.Namespace) -> list[str]:
 
 
 def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) -> Path:
-    """The folder of a run that has done this number of steps."""
+    """Pre-trains for this number of steps, unless it is done. Returns the run's folder."""
     if not (out / "done").exists():
         batch = options.batch
         recipe = ["decoder.width=96", "decoder.heads=3", "norm.floor=0.1", "optim.clip=1.0"]
@@ -95,7 +95,7 @@ def pretrained(out: Path, options: argparse.Namespace, steps: int, *words: str) 
 
 
 def learn_from_generated(options: argparse.Namespace, spec: list[str]) -> Path:
-    """A run pre-trained on generated videos only."""
+    """Pre-trains on generated videos only. Returns the run's folder."""
     folder = options.work / "generated"
     videos = []
     for number in range(options.generated):
@@ -110,7 +110,7 @@ def learn_from_generated(options: argparse.Namespace, spec: list[str]) -> Path:
 
 
 class Experiment:
-    """One fold and one seed: the commands and their results."""
+    """The commands of one fold and one seed, and their results."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Experiment:
         return json.loads((out / "evaluation.json").read_text())["top1"]
 
     def probes(self, init: Path) -> list[dict]:
-        """Rows of the report: (given weights, random) × (video, still)."""
+        """Returns the rows of the report: (given weights, random) × (video, still)."""
         out = self.folder / "probe"
         if not (out / "probe.json").exists():
             words = ["data.workers=0", "view.clips=2", "epochs=40", "batch_size=64"]
@@ -154,7 +154,7 @@ class Experiment:
         return json.loads((out / "probe.json").read_text())["rows"]
 
     def run(self) -> dict[tuple[str, str, str], float]:
-        """{(weights, clip, kind): accuracy}."""
+        """Returns {(weights, clip, kind): accuracy}."""
         init = self.pretrain()
         found = {}
         for row in self.probes(init):

@@ -1,10 +1,10 @@
-"""Does pre-training learn? From generated video files to the held-out loss, by the commands.
+"""Does pre-training learn? Runs all commands, from generated video files to the held-out loss.
 
     python benchmarks/learning.py [--work runs/learning] [--videos 300] [--steps 800]
 
-Each file shows one texture that glides, turns and grows at changing speeds, with a grain in a
-direction of its own. One file in five is held out. Prints the loss on the held-out files beside
-that of the best constant vector on the same patches. A model that ignores its input cannot beat
+Each file shows one texture that moves, turns and grows at changing speeds. Its grain has a random
+direction. One file in five is held out. Prints the loss on the held-out files, and the loss of the
+best constant vector on the same patches. A model that ignores its input cannot beat
 that constant. The results are in docs/measurements/learning.md.
 """
 
@@ -78,7 +78,7 @@ def mme(*words: str) -> None:
 
 
 def render(rng: np.random.Generator, glide: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """The frames of a video, uint8 [HEIGHT, WIDTH, 3] RGB. `glide`: pixels a frame, or random."""
+    """Yields the frames of a video, RGB uint8 [HEIGHT, WIDTH, 3]. glide: pixels a frame."""
     texture = draw_texture(rng)
     centre = np.array([texture.shape[1], texture.shape[0]]) / 2
     drawn, swing = rng.uniform(-1.2, 1.2, 2), rng.uniform(0, 6, 2)
@@ -96,7 +96,7 @@ def render(rng: np.random.Generator, glide: np.ndarray | None = None) -> Iterato
 
 
 def draw_texture(rng: np.random.Generator) -> np.ndarray:
-    """Noise with a grain three times as long as wide, in a random direction: uint8 [H, W, 3]."""
+    """Draws noise, uint8 [H, W, 3], whose grain is three times as long as wide."""
     height, width = HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN
     side = 2 * max(height, width)
     noise = rng.standard_normal((side, side, 3)).astype(np.float32)

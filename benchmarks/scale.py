@@ -1,11 +1,11 @@
-"""Costs of large data sets: stage 1, the store's size, reading while training, the driver.
+"""Cost of large data sets: time of stage 1, size of the store, reading, and the driver.
 
     python benchmarks/scale.py [VIDEO ...]               # tables from the costs of these files
     python benchmarks/scale.py --driver 1000000 [--ray]  # a run whose tasks do nothing
 
-The first command extracts the files into a store on one core, takes the means for a raw frame and
-for a tubelet, and multiplies. It measures processor time, which other work hardly disturbs.
-Without files it takes some of the demo set. The second runs the driver of `mme flows` on made-up
+The first command extracts the files on one core, and multiplies the mean costs of a raw frame and
+of a tubelet. It measures processor time, which other work on the machine hardly changes.
+Without files it takes some of the demo set. The second runs the driver of `mme flows` on invented
 videos. It measures the driver's own work and memory and, with --ray, how many tasks a second come
 back. The results are in docs/measurements/scale.md.
 """
@@ -47,7 +47,7 @@ CORES = 1000
 
 @dataclass(frozen=True)
 class DataSet:
-    """`videos` of `seconds` at `fps`, extracted with `stride`."""
+    """A data set: `videos` videos of `seconds` at `fps`, extracted with `stride`."""
 
     name: str
     videos: int
@@ -65,7 +65,7 @@ DATA_SETS = (
 
 @dataclass(frozen=True)
 class Units:
-    """Means: core-seconds a raw frame, stored bytes a tubelet."""
+    """Mean costs: core-seconds for a raw frame, stored bytes for a tubelet."""
 
     frame_s: float
     targets: float
@@ -154,13 +154,13 @@ def print_tables(units: Units) -> None:
 
 
 def count(data: DataSet) -> int:
-    """Tubelets of one video."""
+    """Returns the number of tubelets of one video."""
     frames, hop = int(data.seconds * data.fps), TUBELET * data.stride
     return (frames - data.stride - 1) // hop + 1
 
 
 def files_in_shard(data: DataSet, units: Units) -> int:
-    """The group's metadata, and for each array its own and its data files."""
+    """Counts the group's metadata file, and each array's metadata and data files."""
     tubelets = MOST_PER_SHARD * count(data)
     total = 1
     for name, layout in layouts(TargetSpec(stride=data.stride)).items():
@@ -170,13 +170,13 @@ def files_in_shard(data: DataSet, units: Units) -> int:
 
 
 def clip_bytes(units: Units) -> float:
-    """Bytes read for a random clip: whole chunks, of which a clip's ends need only a part."""
+    """Returns the bytes read for a random clip, with the unused parts of its end chunks."""
     targets = units.targets * (CLIP + CHUNK_TUBELETS - 1)
     return targets + units.frames * CLIP + FRAME_CHUNK
 
 
 def simulate(videos: int, through_ray: bool) -> None:
-    """`mme flows` on made-up videos, each stored at once by a task that does nothing."""
+    """Runs `mme flows` on invented videos, with tasks that do nothing."""
 
     def manifest(arguments: argparse.Namespace, generate: bool) -> Manifest:
         items = (
@@ -235,7 +235,7 @@ def simulate(videos: int, through_ray: bool) -> None:
 
 
 def _nothing(job: ShardJob, *_: Any) -> ShardResult:
-    """Writes a shard's table, as of videos of 10 s, and no targets."""
+    """Writes a shard's table for videos of 10 s, without targets."""
     rows = [_row(item.id, number) for number, item in enumerate(job.items)]
     attributes = {"format": FORMAT, "spec_hash": job.spec.hash, "videos": rows, "quarantined": []}
     open_place(job.store).write(

@@ -2,9 +2,9 @@
 
     python benchmarks/store_read.py [STORE] [--clips 400]
 
-Prints milliseconds on one thread, median and 90th percentile, and beside them zarr-python reading
-the same rows of the same arrays. Without a store it writes one of made-up targets, as large as
-real ones. The results are in docs/measurements/store.md.
+Prints the median and the 90th percentile in milliseconds on one thread, and the same for
+zarr-python with the same rows of the same arrays. Without STORE it writes one with invented targets, which are
+as large as real ones. The results are in docs/measurements/store.md.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def compare(store: TargetStore, clips: int) -> None:
 
 
 def make_store(url: str) -> str:
-    """Two shards of 12 videos of 40 tubelets, 16 × 20 patches; they pack like real ones."""
+    """Writes two shards of 12 videos of 40 tubelets, 16 × 20 patches, that pack like real ones."""
     spec = TargetSpec()
     open_or_create_store(url, spec, "made up", None, [])
     for shard in range(2):

@@ -1,9 +1,9 @@
-"""Size of a store, and of the codings that were tried for it.
+"""Size of a store, and of other codings that were tried.
 
     python benchmarks/store_size.py [VIDEO ...] [--tried] [spec.stride=4 ...]
 
-Prints megabytes for 8 tubelets, which is a 16-frame clip. --tried adds other codings of the large
-arrays, with the time to decode them. Without videos it generates some of the demo set. The
+Prints megabytes for 8 tubelets, which are a clip of 16 frames. --tried adds other codings of the
+large arrays, with the time to decode them. Without VIDEO it generates videos of the demo set. The
 results are in docs/measurements/store.md.
 """
 
@@ -62,7 +62,7 @@ def print_row(name: str, sizes: dict[str, float]) -> None:
 def measure(
     video: Path, spec: TargetSpec, folder: Path
 ) -> tuple[dict[str, float], list[TubeletTargets]]:
-    """Megabytes of each array per 8 tubelets, from a shard's file sizes; and the tubelets."""
+    """Returns MB of each array per 8 tubelets, from a shard's file sizes, and the tubelets."""
     store = Path(tempfile.mkdtemp(dir=folder))
     kept = []
     with ShardWriter(store, 0, spec) as writer:
@@ -94,7 +94,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Coding:
-    """A name, and functions to bytes and back."""
+    """A coding: its name, and functions to bytes and back."""
 
     name: str
     encode: Callable[[np.ndarray], bytes]
@@ -141,7 +141,7 @@ def _sums(data: bytes) -> np.ndarray:
 
 
 def print_tried(samples: list[list[TubeletTargets]], spec: TargetSpec) -> None:
-    """Each coding of the exact arrays: MB per 8 tubelets, ms to decode 8 tubelets."""
+    """Prints MB and decoding time in ms per 8 tubelets for each coding of the exact arrays."""
     for name in ("position", "shape", "moments"):
         layout = layouts(spec)[name]
         sets = {name: lambda tubelet, name=name: getattr(tubelet, name)}

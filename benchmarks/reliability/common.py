@@ -1,4 +1,4 @@
-"""What the storms share: marked processes, what they leave behind, and the verdict."""
+"""Shared by the scripts of this folder: marked processes, what they leave, and the verdict."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ SPEC = (
 
 
 class Marked:
-    """Processes with one mark in their environment, and what they leave behind.
+    """Processes with a mark in their environment, and what they leave behind.
 
-    scratch  folder for their temporary files; its path must be short, since Ray's sockets lie in it
+    scratch  folder for their temporary files. Its path must be short, for Ray's sockets
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -54,7 +54,7 @@ class Marked:
         self._used: set[str] = set()
 
     def start(self, *words: str | Path, log: Path) -> subprocess.Popen[bytes]:
-        """Python with these words, in a process group of its own; its output goes into `log`."""
+        """Starts Python with these words, in its own process group, with its output in `log`."""
         command = [sys.executable, *map(str, words)]
         with log.open("ab") as output:
             return subprocess.Popen(
@@ -68,7 +68,7 @@ class Marked:
             )
 
     def processes(self) -> list[psutil.Process]:
-        """Those that run now. Notes the shared memory that they use."""
+        """Returns the marked processes that run now. Notes the shared memory that they use."""
         needle = f"{MARK}={self.mark}".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -81,16 +81,16 @@ class Marked:
         return found
 
     def wait_gone(self, seconds: float) -> list[psutil.Process]:
-        """Waits until none is left, at most so long; returns those that are."""
+        """Waits until none is left, or for `seconds`. Returns those that are left."""
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left
 
     def kill_all(self) -> None:
-        """Ends all that runs, also what is started meanwhile.
+        """Kills all marked processes, also those that start in the meantime.
 
-        Python's resource trackers come last: they remove the semaphores of those that were killed.
+        Python's resource trackers are last: they remove the semaphores of the killed processes.
         """
         if left := self.processes():
             for process in left:
@@ -103,7 +103,7 @@ class Marked:
             time.sleep(0.1)
 
     def take_shared_memory(self) -> list[str]:
-        """Removes the files in /dev/shm that these processes used and left there; their names."""
+        """Removes the files that these processes left in /dev/shm. Returns their names."""
         left = sorted((set(_shared_memory()) - self._before) & self._used)
         for name in left:
             (SHARED_MEMORY / name).unlink(missing_ok=True)
@@ -112,12 +112,12 @@ class Marked:
 
 @dataclass
 class Verdict:
-    """The promises of a storm: prints each as it is judged."""
+    """Judges the promises of a script, and prints each result at once."""
 
     broken: list[str] = field(default_factory=list)
 
     def judge(self, promise: str, failures: Iterable[object]) -> None:
-        """Kept where there is no failure."""
+        """Prints a promise as kept if there is no failure."""
         found = [str(failure) for failure in failures]
         print(f"{'BROKEN' if found else 'kept  '}  {promise}")
         for text in found[:8]:
@@ -127,12 +127,12 @@ class Verdict:
         self.broken += [promise] if found else []
 
     def status(self) -> int:
-        """Exit status: 1 where a promise is broken."""
+        """Exit status: 1 if a promise is broken."""
         return 1 if self.broken else 0
 
 
 def kill(process: psutil.Process | subprocess.Popen[bytes]) -> None:
-    """SIGKILL; nothing where it has ended already."""
+    """Sends SIGKILL. Does nothing if the process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         process.kill()
 
@@ -144,7 +144,7 @@ def _tracks(process: psutil.Process) -> bool:
 
 
 def describe(processes: Iterable[psutil.Process]) -> list[str]:
-    """A line for each: number, resident memory, the start of its command."""
+    """Returns a line for each process: its id, resident memory and the start of its command."""
     lines = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -155,7 +155,7 @@ def describe(processes: Iterable[psutil.Process]) -> list[str]:
 
 
 def run_mme(marked: Marked, *words: str | Path, log: Path, limit: float) -> int | None:
-    """Exit status of `mme WORDS`; None where it took longer than `limit` seconds."""
+    """Returns the exit status of `mme WORDS`, or None if it took longer than `limit` seconds."""
     process = marked.start("-m", "mme_core", *words, log=log)
     return wait(process, marked, limit)
 

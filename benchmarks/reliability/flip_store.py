@@ -1,21 +1,20 @@
-"""Is a flipped byte in a store ever read as if nothing were wrong?
+"""Is a flipped byte in a store ever read without an error?
 
     python benchmarks/reliability/flip_store.py [--flips 5000] [--videos 3] [--seed 0]
 
-Makes a small store with every kind of file, and flips one byte after another in a copy of it; the
-file keeps its size and time, as on a failing disk. After each flip a reader opens the store and
-reads all of it, the ledger is loaded, and `mme verify` checks it. The result of a flip is one of
+Makes a small store with every kind of file, and flips single bytes in a copy of it. The file keeps
+its size and time, as on a failing disk. After each flip a reader reads the whole store, the ledger
+is loaded, and `mme verify` checks the store. The result of a flip is one of these:
 
     reported   a StoreError or a line of `mme verify` names the damaged shard or file
-    anew       the file is a cache or a log that the next run writes anew, with the right content
-    same       the content is what it was: white space of JSON, unused bytes of a zip file
-    silent     the content has changed and nothing says so
-    unnamed    something is reported, but not where
-    uncaught   another exception than StoreError, or MemoryError at 2 GB more than usual
+    anew       the file is a cache or a log, and the next run writes it again with the right content
+    same       the content did not change: white space in JSON, unused bytes of a zip file
+    silent     the content has changed without any message
+    unnamed    damage is reported, but not its place
+    uncaught   an exception other than StoreError, or a MemoryError at 2 GB more than usual
     died       the process crashed, or took longer than a minute
 
-Prints a table of these by kind of file and examples of the last four. Exit status 1 where there is
-one of the last four.
+Prints the results by kind of file, and examples of the last four, which make the exit status 1.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ REWRITTEN = ("index.npz", "ledger.jsonl")  # by a reader or the next run
 
 @dataclass(frozen=True)
 class Flip:
-    """The byte at `offset` of `file` (relative to the store) becomes itself XOR `mask`."""
+    """One flip: XOR of the byte at `offset` of `file` (relative to the store) with `mask`."""
 
     kind: str
     file: str
@@ -60,7 +59,7 @@ class Flip:
 
 
 def make_store(top: Path, videos: int) -> tuple[Path, str]:
-    """A store in `top` with every kind of file and one quarantined video; and its videos' root."""
+    """Makes a store with every kind of file and a quarantined video. Returns it and its root."""
     root = make_videos(top / "videos", videos)
     (root / "up").mkdir(exist_ok=True)
     (root / "up/broken.mp4").write_bytes(b"not a video")
@@ -73,7 +72,7 @@ def make_store(top: Path, videos: int) -> tuple[Path, str]:
 
 
 def draw_flips(store: Path, count: int, seed: int) -> list[Flip]:
-    """The same number of every kind of file."""
+    """Draws the same number of flips for each kind of file."""
     draw = random.Random(seed)
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in sorted(path for path in store.rglob("*") if path.is_file()):
@@ -95,7 +94,7 @@ def _kind(name: Path) -> str:
 
 
 def check(store: Path, root: str, truth: Content, flip: Flip) -> tuple[str, str]:
-    """(result, detail) of one flip in `store`, which is as it was afterwards."""
+    """Returns (result, detail) of one flip in `store`, and restores the store."""
     path = store / flip.file
     kept = {each: each.read_bytes() for each in {path, *(store / name for name in REWRITTEN)}}
     times = {each: each.stat() for each in kept}
@@ -144,7 +143,7 @@ def _judge(store: Path, root: str, truth: Content, flip: Flip) -> tuple[str, str
 
 
 def work(pipe: Connection, folder: str, root: str, flips: Sequence[Flip]) -> None:
-    """In a process of its own: sends (result, detail) for each flip."""
+    """Runs in its own process, and sends (result, detail) for each flip."""
     store = Path(folder)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     truth = Content.read(store, root)
@@ -157,7 +156,7 @@ def work(pipe: Connection, folder: str, root: str, flips: Sequence[Flip]) -> Non
 
 
 def run(store: Path, root: str, flips: list[Flip], top: Path) -> Iterator[tuple[Flip, str, str]]:
-    """Results of the flips; a process that dies costs one of them, and is replaced."""
+    """Yields the results of the flips. A process that dies is replaced, and counts as "died"."""
     context = multiprocessing.get_context("spawn")
     while flips:
         copy = top / "copy"

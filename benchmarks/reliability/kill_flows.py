@@ -1,18 +1,17 @@
-"""Does stage 1 lose or change anything when it is killed, also in the middle of a write?
+"""Does stage 1 lose or change anything when it is killed, also during a write?
 
     python benchmarks/reliability/kill_flows.py [--videos 40] [--kills 20] [--seed 0]
 
 Runs `mme flows` with Ray on generated videos and sends SIGKILL to its process group, its driver, a
-worker, the worker's decoding process, the raylet or the GCS, in turn. Two of three kills wait until
-something is being written in the store (a shard's partial folder, store.json, the ledger, the index
-or the lock aside); the others come at any time. The same command is run again after each kill that
-ends it, and at the end it runs undisturbed. A store that is finished too early is compared, and a
-new one begun. A decoding process is killed once a run at most: a video that takes it down twice is
-quarantined, as promised.
+worker, the worker's decoding process, the raylet or the GCS, in turn. Two of three kills wait for a
+write in the store (a shard's partial folder, store.json, the ledger, the index or the lock). The
+others come at any time. If a kill ends the command, it is run again, and at the end it runs without
+kills. If a store is finished before all kills are made, it is compared, and a new one is begun. A
+decoding process is killed at most once in a run, because a video that ends it twice is quarantined.
 
-Prints the kills by victim, how many found a write, how many left it half done, and the promises:
-the shards' bytes are those of an undisturbed run, each video is in the ledger once, no process, no
-shared memory and no partial file is left. Exit status 1 where one is broken.
+Prints the kills by victim, how many came during a write, how many left a partial file, and the
+promises: the shards have the bytes of a run without kills, each video is in the ledger once, and no
+process, shared memory or partial file is left. The exit status is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ START_S = 300.0  # until it writes something
 
 
 def being_written(store: Path) -> list[str]:
-    """Names of what exists only while something is being written."""
+    """Returns the names of files and folders that exist only during a write."""
     found = []
     with suppress(FileNotFoundError):
         found += [entry.name for entry in os.scandir(store) if entry.name.startswith(ASIDE)]
@@ -66,7 +65,7 @@ def being_written(store: Path) -> list[str]:
 
 
 class Storm:
-    """Runs of one command, and what the kills met."""
+    """The runs of one command, and what the kills interrupted."""
 
     def __init__(self, top: Path, videos: int, seed: int) -> None:
         self.top, self.store, self.log = top, top / "store", top / "log"
@@ -80,7 +79,7 @@ class Storm:
         self.problems: list[str] = []
 
     def undisturbed(self) -> dict[str, str]:
-        """The files of a run that nothing disturbs."""
+        """Returns the files of a run without kills."""
         calm = self.top / "calm"
         words = [*self.words, "--store", calm, "--serial"]
         if run_mme(self.marked, *words, log=self.log, limit=3600) != 0:
@@ -92,7 +91,7 @@ class Storm:
         return self.marked.start("-m", "mme_core", *words, log=self.log)
 
     def until(self, kills: int, expected: dict[str, str]) -> None:
-        """Runs again and again until so many kills have been made."""
+        """Runs the command until `kills` kills have been made."""
         while self.kills.total() < kills:
             driver = self.start()
             self._disturb(driver, kills)
@@ -101,7 +100,7 @@ class Storm:
                 shutil.rmtree(self.store)
 
     def _disturb(self, driver: subprocess.Popen[bytes], kills: int) -> None:
-        """Kills parts of one run until it ends, or enough kills are made."""
+        """Kills processes of one run until it ends, or until `kills` kills have been made."""
         spared: set[str] = set()
         while self.kills.total() < kills:
             number = self.kills.total()
@@ -128,7 +127,7 @@ class Storm:
     def _await_moment(
         self, driver: subprocess.Popen[bytes], victim: str, inside: bool
     ) -> list[psutil.Process]:
-        """The processes to kill now; none where the run has ended."""
+        """Waits for the moment. Returns the processes to kill, none if the run has ended."""
         table: list[psutil.Process] = []
         looked = 0.0
         seen: set[str] = set()
@@ -153,7 +152,7 @@ class Storm:
         return choose(victim, driver, table, being_written(self.store))
 
     def compare(self, expected: dict[str, str]) -> None:
-        """A finished store must be that of the undisturbed run."""
+        """Compares a finished store with that of the run without kills."""
         self.stores += 1
         changed = differences(contents(self.store / "shards"), expected)
         self.problems += [f"store {self.stores}: shards/{name} differs" for name in changed]
@@ -168,7 +167,7 @@ class Storm:
 def choose(
     victim: str, driver: subprocess.Popen[bytes], table: list[psutil.Process], writing: list[str]
 ) -> list[psutil.Process]:
-    """The processes that `victim` means; of workers the one that writes, where it is seen."""
+    """Returns the processes that `victim` names. Of the workers, prefers the one that writes."""
     if victim in ("group", "driver"):
         own = [psutil.Process(driver.pid)] if driver.poll() is None else []
         group = [each for each in table if victim == "group" and _group(each) == driver.pid]

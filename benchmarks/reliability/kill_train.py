@@ -1,18 +1,18 @@
-"""Does training end with other numbers when it is killed, also while a checkpoint is written?
+"""Does a kill change the result of training, also while a checkpoint is written?
 
     python benchmarks/reliability/kill_train.py [--steps 80] [--kills 10] [--loader-kills 5]
 
 Runs a tiny pre-training on two processes (torchrun, one loader worker each, a checkpoint every two
 steps) and sends SIGKILL to a rank, to torchrun, to the whole process group, to a loader worker or
-to the server that the workers are forked from. Every second kill waits until a half-written
-checkpoint exists; the others come at any time after the first step. The same command is run again
-after each kill that ends it, and at the end it runs undisturbed. A run that is finished too early
-is compared, and a new one begun.
+to the workers' fork server. Every second kill waits for a partly written checkpoint. The others
+come at any time after the first step. If a kill ends the command, it is run again, and at the end
+it runs without kills. If a run is finished before all kills are made, it is compared, and a new one
+is begun.
 
-Prints the kills by victim, how many met a half-written checkpoint, and the promises: weights and
-the losses in metrics.jsonl are bitwise those of an undisturbed run, every killed run ends without
-help, and no process, no shared memory and no partial file is left. What a kill leaves running is
-ended after --grace seconds and reported. Exit status 1 where a promise is broken.
+Prints the kills by victim, how many found a partly written checkpoint, and the promises: weights
+and the losses in metrics.jsonl are bitwise those of a run without kills, every killed run ends by
+itself, and no process, shared memory or partial file is left. Processes that still run after
+--grace seconds are ended and reported. The exit status is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SPARED_S = 5.0  # a run may go on without its fork server: how long to wait for 
 
 
 class Storm:
-    """Runs of one command, and what the kills met."""
+    """The runs of one command, and what the kills interrupted."""
 
     def __init__(self, top: Path, steps: int, grace: float, seed: int) -> None:
         self.top, self.steps, self.grace = top, steps, grace
@@ -78,11 +78,11 @@ class Storm:
         return self.marked.start(*words, log=self.log)
 
     def halves(self) -> list[Path]:
-        """Checkpoints that are being written, or were when their writer died."""
+        """Returns partly written checkpoints."""
         return list((self.out / "checkpoints").glob("*.tmp"))
 
     def strike(self, victims: list[str], expected: tuple[dict, dict]) -> None:
-        """Makes these kills, over as many runs as that takes."""
+        """Makes these kills, in as many runs as needed."""
         waiting = list(victims)
         while waiting:
             launcher = self.start(self.out)
@@ -95,7 +95,7 @@ class Storm:
                 shutil.rmtree(self.out)
 
     def _kill(self, launcher: subprocess.Popen[bytes], victim: str, inside: bool) -> bool:
-        """False where the run ended before the moment came."""
+        """Makes one kill. Returns False if the run ended before."""
         if launcher.poll() is not None or not wait_until(self._steps_since(), launcher, START_S):
             self._finish(launcher, "no kill")
             return False
@@ -128,7 +128,7 @@ class Storm:
         return True
 
     def _steps_since(self) -> Callable[[], bool]:
-        """Has this run logged a step yet?"""
+        """Returns a function that says whether this run has logged a step."""
         metrics = self.out / "metrics.jsonl"
         began = time.time()
         return lambda: metrics.exists() and metrics.stat().st_mtime > began
@@ -154,7 +154,7 @@ class Storm:
         return own + (ranks if victim == "group" else [])
 
     def _finish(self, launcher: subprocess.Popen[bytes], after: str) -> None:
-        """Waits for the end of a run and of all its processes."""
+        """Waits until a run and all its processes have ended."""
         if wait(launcher, self.marked, END_S) is None:
             self.endless.append(f"{after}: the run did not end in {END_S:.0f} s")
         if left := self.marked.wait_gone(self.grace):
@@ -163,7 +163,7 @@ class Storm:
             self.marked.kill_all()
 
     def read(self, out: Path) -> tuple[dict, dict]:
-        """(weights, losses by step) of a finished run. Notes a step that was logged twice."""
+        """Returns (weights, losses by step) of a finished run. Notes steps logged twice."""
         import torch
 
         last = max((out / "checkpoints").glob("step-*.pt"))
@@ -175,7 +175,7 @@ class Storm:
         return weights, {row["step"]: row["loss"] for row in rows if "loss" in row}
 
     def compare(self, expected: tuple[dict, dict]) -> None:
-        """A finished run must be the undisturbed one."""
+        """Compares a finished run with the run without kills."""
         import torch
 
         self.runs += 1

@@ -1,14 +1,14 @@
-"""Does a damaged video ever stop a run of stage 1?
+"""Does a damaged video ever end a run of stage 1?
 
     python benchmarks/reliability/mutate_videos.py FOLDER [--mutants 2000] [--timeout 20] [--seed 0]
 
-Takes the video files below FOLDER (ten or more real ones) and makes mutants of them: flipped bytes,
-cut ends, two files spliced, blocks of zeros, repeated blocks, damaged heads. `mme flows --serial`
-then stores or quarantines each, in batches, and `mme verify` checks every batch's store.
+Damages copies of the video files below FOLDER (ten or more real ones): flipped bytes, cut ends, two
+files spliced, blocks of zeros, repeated blocks, damaged heads. `mme flows --serial` then stores or
+quarantines each, in batches, and `mme verify` checks the store of every batch.
 
-Prints how many were stored, and counts by reason of those that were not. Exit status 1 where a
-batch ends with another status than 0 or does not end, a video took longer than its time limit
-allows, a video is not in the ledger exactly once, or a store does not verify.
+Prints how many were stored, and the reasons of the others with their counts. The exit status is 1
+if a batch fails or does not end, a video exceeds its time limit, a video is not in the ledger
+exactly once, or a store does not verify.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ START_S = 120.0  # for imports, on a busy machine
 
 
 def flip_bytes(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """1 to 1000 flipped bytes anywhere."""
+    """Flips 1 to 1000 bytes anywhere."""
     changed = bytearray(data)
     for _ in range(round(10 ** draw.uniform(0, 3))):
         changed[draw.randrange(len(changed))] ^= draw.randrange(1, 256)
@@ -43,32 +43,32 @@ def flip_bytes(data: bytes, other: bytes, draw: random.Random) -> bytes:
 
 
 def truncate(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """The start of a file, or its end."""
+    """Keeps only the start of a file, or only its end."""
     cut = draw.randrange(len(data))
     return data[:cut] if draw.random() < 0.7 else data[cut:]
 
 
 def splice(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """The start of one file and the end of another."""
+    """Joins the start of one file and the end of another."""
     return data[: draw.randrange(len(data))] + other[draw.randrange(len(other)) :]
 
 
 def zero_block(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """Up to 64 KiB of zeros, as a lost disk block leaves."""
+    """Replaces up to 64 KiB by zeros, as after the loss of a disk block."""
     start = draw.randrange(len(data))
     size = min(draw.randrange(1, 1 << 16), len(data) - start)
     return data[:start] + bytes(size) + data[start + size :]
 
 
 def repeat_block(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """A block of up to 64 KiB that comes twice."""
+    """Repeats a block of up to 64 KiB."""
     start = draw.randrange(len(data))
     block = data[start : start + draw.randrange(1, 1 << 16)]
     return data[: start + len(block)] + block + data[start + len(block) :]
 
 
 def damage_head(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """1 to 30 bytes of the head or the tail, where containers keep their tables."""
+    """Changes 1 to 30 bytes of the head or the tail, where containers keep their tables."""
     changed = bytearray(data)
     base = 0 if draw.random() < 0.6 else max(len(data) - HEAD, 0)
     for _ in range(draw.randrange(1, 31)):
@@ -88,7 +88,7 @@ MUTATIONS: tuple[Callable[[bytes, bytes, random.Random], bytes], ...] = (
 
 
 class Hunt:
-    """Batches of mutants through stage 1, and what became of them."""
+    """Runs stage 1 on batches of damaged videos, and collects the results."""
 
     def __init__(self, top: Path, sources: list[Path], timeout: float, seed: int) -> None:
         self.top, self.sources, self.timeout = top, sources, timeout
@@ -103,7 +103,7 @@ class Hunt:
         self.damaged_stores: list[str] = []
 
     def batch(self, first: int, count: int) -> None:
-        """Mutants number `first` … in a folder that is removed afterwards."""
+        """Runs one batch, from number `first` on, in a folder that is removed afterwards."""
         videos, store, log = self.top / "videos", self.top / "store", self.top / "log"
         names = [self._make(videos, number) for number in range(first, first + count)]
         words = ["flows", "--dataset", "folder", "--root", videos, "--store", store, "--serial"]
@@ -145,13 +145,13 @@ class Hunt:
                 self.hangs.append(f"{row['id']}: {seconds:.0f} s, {row['reason']}")
 
     def _all_quarantined(self, store: Path) -> bool:
-        """A store without a single video is not one that `mme verify` must accept."""
+        """Runs `mme verify`, unless the store has no video at all."""
         ledger = store / "ledger.jsonl"
         return ledger.exists() and '"status": "ok"' not in ledger.read_text()
 
 
 def _general(reason: str) -> str:
-    """A reason without its numbers and names, so that equal ones are counted together."""
+    """Removes numbers and names from a reason, so that equal reasons are counted together."""
     return re.sub(r"'[^']*'|\d+([.,]\d+)*", "#", reason)[:110]
 
 

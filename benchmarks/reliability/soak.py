@@ -1,14 +1,14 @@
-"""Do memory and open files stay flat over a long run?
+"""Do memory and the number of open files stay constant over a long run?
 
     python benchmarks/reliability/soak.py [--videos 1000] [--windows 50000]
 
-First so many small videos go through one worker of `mme flows`, then one loader process reads so
-many windows of their store. The resident memory and the open files of each process are sampled;
-a line is fitted to the second half. In the first the allocator's free memory still grows: that of
-the decoding process by 80 MB over 400 small videos.
+One worker of `mme flows` processes --videos small videos. Then one loader process reads --windows
+windows of their store. The resident memory and the open files of each process are sampled, and a
+line is fitted to the second half. In the first half the allocator's free memory still grows: in the
+decoding process by 80 MB over 400 small videos.
 
-Prints for each process where it began and ended, and the slopes: MB and files for 1000 videos or
-windows. Exit status 1 where a slope is above --mb-per-1000-videos, --mb-per-1000-windows or
+Prints the first and last values of each process, and the slopes: MB and files for 1000 videos or
+windows. The exit status is 1 if a slope is above --mb-per-1000-videos, --mb-per-1000-windows or
 --files-per-1000.
 """
 
@@ -36,7 +36,7 @@ SAMPLES = 200  # of a run of the loader
 
 @dataclass
 class Series:
-    """What one process used, by the number of videos or windows that were done."""
+    """Memory and open files of one process, by the number of videos or windows done."""
 
     name: str
     done: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Series:
     files: list[int] = field(default_factory=list)
 
     def sample(self, done: int, process: psutil.Process) -> None:
-        """One more sample; of several at the same number the largest counts."""
+        """Adds a sample. Of several samples at one number the largest counts."""
         with suppress(psutil.NoSuchProcess):
             memory, files = process.memory_info().rss / 1e6, process.num_fds()
             if not memory:
@@ -58,7 +58,7 @@ class Series:
             self.files.append(files)
 
     def slopes(self) -> tuple[float, float]:
-        """MB and files for 1000, from the second half."""
+        """Returns the slopes of the second half: MB and files for 1000 videos or windows."""
         start = len(self.done) // 2
         if len(self.done) - start < 3:
             sys.exit(f"{self.name}: {len(self.done)} samples are too few for a slope; take more")
@@ -78,7 +78,7 @@ class Series:
 
 
 def make_links(top: Path, count: int) -> Path:
-    """A folder of `count` videos, of which DISTINCT are different."""
+    """Makes a folder of `count` videos, of which DISTINCT are different."""
     made = sorted(make_videos(top / "made", min(count, DISTINCT)).glob("*/*.mp4"))
     for number in range(count):
         source = made[number % len(made)]
@@ -89,7 +89,7 @@ def make_links(top: Path, count: int) -> Path:
 
 
 def soak_worker(marked: Marked, root: Path, store: Path, log: Path) -> list[Series]:
-    """One worker: the process that decodes, and the Ray process that it belongs to."""
+    """Samples one worker: its decoding process and its Ray process."""
     words = ["flows", "--dataset", "folder", "--root", root, "--store", store, *SPEC]
     words += ["--workers", "1", "--videos-per-shard", str(PER_SHARD)]
     driver = marked.start("-m", "mme_core", *words, log=log)
@@ -119,7 +119,7 @@ def _decodes(process: psutil.Process) -> bool:
 
 
 def soak_loader(url: Path, windows: int) -> list[Series]:
-    """One loader process, and this one, which takes its batches."""
+    """Samples one loader process, and this process, which takes its batches."""
     from mme_core.clips.dataset import ClipDataset, collate
     from train.data.loader import make_loader
     from train.data.sampler import ClipSampler

@@ -1,4 +1,4 @@
-"""All that a reader gets from a store, for comparison with what it should get."""
+"""Reads everything from a store, to compare it with the right content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from preprocess.ledger import Ledger
 
 @dataclass
 class Content:
-    """All that a reader gets from a store."""
+    """Everything that a reader gets from a store."""
 
     about: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Content:
         )
 
     def same(self, other: Content) -> bool:
-        """Equal, but for the seconds of ledger rows that were made again from the shards."""
+        """Whether both are equal, except for times that the ledger lost and the shards lack."""
         mine, theirs = asdict(self), asdict(other)
         for own, their in zip(mine["ledger"], theirs["ledger"]):
             if own["seconds"] is None:
@@ -48,7 +48,7 @@ class Content:
 
 
 def _parsed(path: Path) -> Any:
-    """A JSON file's content, or the bytes of one that is damaged."""
+    """Returns the content of a JSON file, or its bytes if it is damaged."""
     data = path.read_bytes()
     try:
         return json.loads(data)
@@ -57,7 +57,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _window(store: TargetStore, video: int) -> bytes:
-    """Every stored byte of a video."""
+    """Returns every stored array of a video as bytes."""
     window = store.read_coded(video, 0, store.videos[video]["count"])
     arrays = [window.position, window.shape, window.moments, window.valid, window.pts]
     if window.homography is not None:

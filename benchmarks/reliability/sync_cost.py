@@ -1,10 +1,10 @@
-"""What share of stage 1's time do the syncs take that keep a power cut from losing a shard?
+"""How much of stage 1's time do the syncs take that protect shards from a power cut?
 
     python benchmarks/reliability/sync_cost.py VIDEOS [--limit 24]
 
-Runs `mme flows` on a folder of videos with shards of the default size, all of it in this process,
-and measures the time inside of `os.fsync`. The store lies in the current folder for a while.
-Prints both times and the share. Exit status 1 where it is above 2 %.
+Runs `mme flows` on a folder of videos in this process, with shards of the default size. Measures
+the time inside `os.fsync`. The store is in a temporary folder below the current one. Prints both
+times and the share of the syncs. The exit status is 1 if the share is above 2 %.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_PERCENT = 2.0
 
 
 class SameProcess(Isolated):
-    """Writes the shards in this process, where `os.fsync` is measured."""
+    """Writes the shards in this process, because `os.fsync` is measured here."""
 
     def write(self, job: ShardJob, report: Callable[[Outcome], None]) -> ShardResult:
         outcomes: list[Outcome] = []

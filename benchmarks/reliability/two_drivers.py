@@ -2,12 +2,12 @@
 
     python benchmarks/reliability/two_drivers.py [--rounds 30] [--locks 100] [--starters 6]
 
-In each round two `mme flows` with different --videos-per-shard start at once on one new store. One
-must do the work, and the other must end with one line that names it; where the first has ended
-before the second looks, the second finds nothing to do. Then so many dead locks are each taken by
-several processes at once, of which one must get it.
+In each round two `mme flows` with different --videos-per-shard start at the same time on a new
+store. One must do the work, and the other must end with one line that names the first, or find
+nothing to do if the first has already ended. Then several processes at once try to take each of
+--locks dead locks, and exactly one must get it.
 
-Prints how the rounds ended, and the promises. Exit status 1 where one is broken.
+Prints how the rounds ended, and the promises. The exit status is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VIDEOS = 4
 
 @dataclass
 class Rounds:
-    """How the pairs of drivers ended."""
+    """The results of the pairs of drivers."""
 
     ends: Counter[str] = field(default_factory=Counter)
     statuses: list[str] = field(default_factory=list)  # other pairs than one or two zeros
@@ -46,7 +46,7 @@ class Rounds:
     videos: list[str] = field(default_factory=list)  # stores without each video once
 
     def one(self, marked: Marked, root: Path, top: Path, number: int) -> None:
-        """A round in a folder of its own, which is removed."""
+        """Runs a round in its own folder, which is removed afterwards."""
         store = top / "store"
         logs = [top / f"log-{size}" for size in SIZES]
         words: list[str | Path] = ["-m", "mme_core", "flows", "--serial", "--store", store]
@@ -76,7 +76,7 @@ class Rounds:
 
 
 def take_locks(folder: Path, barrier: Barrier, rounds: int, found: list[str]) -> None:
-    """In a process of its own: tries to take the dead lock of each round, and notes success."""
+    """Runs in its own process: tries to take the dead lock of each round, and notes success."""
     for number in range(rounds):
         place = open_place(folder / str(number))
         barrier.wait()
@@ -89,7 +89,7 @@ def take_locks(folder: Path, barrier: Barrier, rounds: int, found: list[str]) ->
 
 
 def dead_locks(folder: Path, rounds: int, starters: int) -> list[str]:
-    """Locks that were taken by none or by several, or that left a file."""
+    """Returns the locks that no process or several processes got, or that left a file."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with StoreLock(open_place(folder / "mine")):
