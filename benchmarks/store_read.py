@@ -3,8 +3,8 @@
     python benchmarks/store_read.py [STORE] [--clips 400]
 
 Prints the median and the 90th percentile in milliseconds on one thread, and the same for
-zarr-python with the same rows of the same arrays. Without STORE it writes one with invented targets, which are
-as large as real ones. The results are in docs/measurements/store.md.
+zarr-python with the same rows of the same arrays. Without STORE it writes one with invented
+targets, which are as large as real ones. The results are in docs/measurements/store.md.
 """
 
 from __future__ import annotations

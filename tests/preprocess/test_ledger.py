@@ -103,7 +103,7 @@ def test_every_flipped_bit_of_a_row_is_found():
                 read_row(bytes(damaged))
 
 
-def test_a_row_of_an_older_store_has_no_checksum():
+def test_row_of_an_older_store_needs_no_checksum():
     line = b'{"path": "/v/a", "id": "a", "status": "ok", "reason": "", "seconds": 1.0}'
     assert read_row(line).id == "a"
 

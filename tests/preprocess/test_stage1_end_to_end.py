@@ -157,7 +157,7 @@ def test_killed_driver_and_killed_worker(slow, tmp_path):
     assert len((store / "ledger.jsonl").read_text().splitlines()) == 10
 
 
-def test_stage_1_imports_no_torch_and_serial_no_ray():
+def test_stage_1_imports_no_torch_serial_no_ray():
     code = (
         "import sys\n"
         "sys.modules['torch'] = sys.modules['ray'] = None\n"

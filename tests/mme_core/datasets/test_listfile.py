@@ -84,7 +84,7 @@ def test_lists_for_pretraining_have_no_labels(tmp_path, text):
     assert notes == ("three columns, read as path, first frame and number of frames: no labels",)
 
 
-def test_a_path_that_ends_in_a_number_stays_whole(tmp_path):
+def test_path_that_ends_in_a_number_stays_whole(tmp_path):
     assert read(tmp_path, "clip 1 0\nclip.mp4 1\n")[0] == {"clip 1": 0, "clip.mp4": 1}
     assert read(tmp_path, "a,  7,0\nclip.mp4 1\n")[0] == {"a,  7": 0, "clip.mp4": 1}
 

@@ -117,7 +117,7 @@ def test_only_plain_bytes_of_the_file_are_read(hostile, name, message):
         read_frames(f"{hostile}::{name}", [0])
 
 
-def test_a_list_of_other_files_in_a_container_is_refused(root):
+def test_playlist_in_a_container_is_refused(root):
     path = root.parent / "playlist.h5"
     text = f"#EXTM3U\n#EXTINF:9,\nfile:{root.parent}/outside/clip.mp4\n#EXT-X-ENDLIST\n"
     with h5py.File(path, "w") as file:

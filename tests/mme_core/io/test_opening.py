@@ -63,7 +63,7 @@ def test_an_animated_webp_has_a_reason(tmp_path):
         Video(tmp_path / "a.webp")
 
 
-def test_the_cover_of_a_sound_file_is_no_video(tmp_path):
+def test_cover_of_a_sound_file_is_no_video(tmp_path):
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
         sound = container.add_stream("aac", rate=8000)

@@ -18,7 +18,7 @@ REGULAR = np.arange(30) * 3000
 
 
 @pytest.mark.parametrize("offset", [-50_000, 8_590_330_592, 180_000])
-def test_a_jump_of_the_clock_does_not_change_the_rate(offset):
+def test_clock_jump_does_not_change_the_rate(offset):
     assert rate_of([*REGULAR, *(REGULAR + REGULAR[-1] + offset)]) == pytest.approx(30)
 
 

@@ -112,7 +112,7 @@ def test_the_display_matrix_is_applied(folder, matrix, expected):
 
 
 @pytest.mark.parametrize("number", [9, 17, 26])
-def test_a_broken_packet_is_counted_and_leaves_a_gap(reordered, folder, number):
+def test_broken_packet_is_counted_and_leaves_a_gap(reordered, folder, number):
     data = bytearray(reordered.read_bytes())
     place, size, pts = packets(reordered)[number]
     data[place : place + size] = bytes(size)
@@ -155,7 +155,7 @@ def test_unordered_timestamps_are_no_gaps():
     assert [timeline.step(pts) for pts in (8, 7, 10, 9)] == [False, True, True, True]
 
 
-def test_a_packet_lost_by_the_container_leaves_a_gap(reordered, folder):
+def test_packet_missing_from_the_container_leaves_a_gap(reordered, folder):
     path = folder / "lost.mkv"
     with av.open(str(reordered)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -174,7 +174,7 @@ def test_a_variable_rate_has_no_gaps(folder):
     assert all(joined) and opened.timeline.increasing and len(set(np.diff(stamps))) > 3
 
 
-def test_rounded_timestamps_of_a_constant_rate_have_no_gaps():
+def test_rounded_timestamps_of_constant_rate_have_no_gaps():
     timeline = Timeline(reliable=True)
     assert all(timeline.step(round(i * 1000 / 29.97)) for i in range(300))
 
@@ -190,7 +190,7 @@ def test_timestamps_that_go_backwards_are_no_gap(folder):
     assert not timeline.increasing
 
 
-def test_the_file_is_opened_by_its_stream_not_its_order(folder):
+def test_video_stream_need_not_be_the_first(folder):
     path = folder / "audio first.mkv"
     with av.open(str(path), "w") as container:
         sound = container.add_stream("pcm_s16le", rate=8000)
@@ -240,7 +240,7 @@ def test_odd_names(folder, reordered, name):
     assert len(decode(folder / name)[1]) == 40
 
 
-def test_a_frame_too_large_is_refused_before_it_is_decoded(reordered, monkeypatch):
+def test_too_large_frame_is_refused_before_decoding(reordered, monkeypatch):
     monkeypatch.setenv("MME_MAX_PIXELS", str(64 * 96 - 1))
     with pytest.raises(VideoError, match="96×64 is larger"):
         Video(reordered)
@@ -258,7 +258,7 @@ WINDOWS = [range(0, 9, 4), range(11, 30, 3), [39], [5, 6, 38]]
 
 
 @pytest.mark.parametrize("name", ["reordered.mp4", "backwards.avi", "vfr.mp4"])
-def test_read_frames_gives_the_frames_that_stage_1_saw(folder, name):
+def test_read_frames_returns_the_frames_of_stage_1(folder, name):
     path = folder / name
     with Video(path) as opened:
         seen = [(frame.pts, frame.rgb()) for frame in opened]
@@ -269,7 +269,7 @@ def test_read_frames_gives_the_frames_that_stage_1_saw(folder, name):
         assert (read_frames(path, list(window)) == expected).all()
 
 
-def test_read_frames_jumps_instead_of_decoding_from_the_start(reordered, monkeypatch):
+def test_read_frames_seeks_close_to_the_frames(reordered, monkeypatch):
     with Video(reordered) as opened:
         opened.seek(30 * 512)
         assert next(iter(opened)).pts == 24 * 512  # g=12
@@ -394,7 +394,7 @@ def shown(path):
     return expected, list(decode(path)[2])
 
 
-def test_frames_that_an_edit_list_cuts_away_are_not_counted(folder):
+def test_frames_cut_by_an_edit_list_are_not_counted(folder):
     path = write_edited(folder / "edited.mp4", FRAMES, 9)
     expected, seen = shown(path)
     assert expected == seen and len(seen) < 40 <= len(packets(path)) + 9

@@ -169,7 +169,7 @@ def test_a_copied_store_keeps_its_table(copied):
     assert list(TargetStore(copied).videos["id"]) == ["a.mp4", "b", "new", "c"]
 
 
-def test_the_index_is_a_cache_that_follows_the_shards(copied, monkeypatch):
+def test_index_follows_the_shards(copied, monkeypatch):
     def ids():
         return list(TargetStore(copied).videos["id"])
 
@@ -207,7 +207,7 @@ def test_a_read_only_store_is_read(copied, monkeypatch):
     assert not (copied / INDEX).exists()
 
 
-def test_an_unfinished_shard_on_an_object_store_is_not_seen(tmp_path):
+def test_unfinished_shard_on_an_object_store_is_invisible(tmp_path):
     url = make_store(f"memory://{tmp_path}/s", [{"a": 3}, {"b": 3}])
     assert len(TargetStore(url).videos) == 2
     fs, root = fsspec.core.url_to_fs(url)
@@ -282,7 +282,7 @@ def flip_bit(path, offset):
 
 
 @pytest.mark.parametrize("name", list(layout.layouts(SPEC)))
-def test_a_changed_byte_is_found_wherever_it_is_read(name, copied):
+def test_changed_byte_is_found_wherever_it_is_read(name, copied):
     flip_bit(chunk_file(copied, name), 9)
     store = TargetStore(copied)
     message = f"00001.zarr: array '{name}', rows 0–.*`mme repair` makes shards/00001.zarr"
@@ -311,7 +311,7 @@ def test_a_damaged_file_is_named(damage, copied):
         TargetStore(copied).read(2, 0, 6)
 
 
-def test_open_or_create_refuses_a_store_made_another_way(tmp_path):
+def test_open_or_create_refuses_other_arguments(tmp_path):
     def open_with(spec=SPEC, dataset="folder", split="train", names=("x", "y")):
         open_or_create_store(tmp_path, spec, dataset, split, names)
 

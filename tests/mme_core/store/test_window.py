@@ -82,7 +82,7 @@ def test_flip_mirrors_everything_about_one_axis(window):
 
 @settings(max_examples=30, deadline=None)
 @given(windows())
-def test_targets_of_the_flip_are_the_flip_of_the_targets(window):
+def test_flip_mirrors_shape_and_normalises_position(window):
     flipped, order = window.flip(), flip_points(window.spec.points)
     shape = window.shape[:, :, ::-1, order, :, ::-1]
     np.testing.assert_allclose(flipped.shape, shape, atol=1e-4)
@@ -127,7 +127,7 @@ def test_four_points_flip_as_documented():
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 5, 1), (-1, 0, 1, 1), (0, 3, 1, 3), (0, 0, 0, 1)])
-def test_a_crop_outside_of_the_window_is_an_error(crop):
+def test_crop_outside_of_the_window_is_refused(crop):
     with pytest.raises(UsageError, match="crop"):
         make_window(0, 1, 4, 5, TargetSpec()).crop(*crop)
 

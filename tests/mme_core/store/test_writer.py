@@ -137,7 +137,7 @@ def test_a_shard_without_videos_is_complete(tmp_path):
     assert json.loads(text)["attributes"]["quarantined"][0]["reason"] == "no frame"
 
 
-def test_the_first_of_two_writers_of_a_shard_counts(tmp_path):
+def test_first_of_two_writers_wins(tmp_path):
     url = make_store(tmp_path / "store", [])
     with ShardWriter(url, 0, SPEC) as slow:
         slow.begin_video()
@@ -151,7 +151,7 @@ def test_the_first_of_two_writers_of_a_shard_counts(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])
-def test_an_error_inside_the_block_leaves_nothing_to_read(scheme, tmp_path, small_files):
+def test_error_inside_the_block_leaves_no_shard(scheme, tmp_path, small_files):
     url = f"{scheme}{tmp_path}/store"
     make_store(url, [{"a": 2}])
     with pytest.raises(KeyError), ShardWriter(url, 1, SPEC) as writer:
@@ -247,7 +247,7 @@ def test_constant_patches_keep_their_moments_finite():
     np.testing.assert_allclose(rounded, moments, atol=1e-6)
 
 
-def test_files_that_a_killed_writer_left_aside_are_removed(tmp_path):
+def test_files_left_by_a_killed_writer_are_removed(tmp_path):
     url = make_store(tmp_path / "store", [{"a": 2}])
     kept = names(url)
     tail = 32 * "0"
@@ -268,7 +268,7 @@ def test_a_hollow_shard_is_no_shard(tmp_path):
     assert list(TargetStore(url).videos["id"]) == ["a"]
 
 
-def test_all_of_a_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
+def test_whole_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
     """So that a power cut leaves no hollow shard."""
     steps = []
     rename, sync = Path.rename, os.fsync

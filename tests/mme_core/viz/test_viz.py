@@ -71,7 +71,7 @@ def test_tracks_may_leave_the_picture():
     assert viz.draw_tracks(black(), path, [True]).shape == (32, 32, 3)
 
 
-def test_arrow_points_along_the_vector_and_rest_is_a_dot():
+def test_arrow_follows_the_vector_and_rest_is_a_dot():
     arrow = viz.draw_arrows(black(), [[4, 16]], [[20, 0]], [True])
     dot = viz.draw_arrows(black(), [[4, 16]], [[0.1, 0]], [True])
     tip, tail = (arrow[:, columns].any(-1).sum() for columns in (slice(16, 32), slice(4, 12)))
@@ -113,7 +113,7 @@ def test_no_valid_point_is_no_glyph():
     assert picture.shape == (32, 32, 3) and not picture.any()
 
 
-def test_figure_has_a_column_a_tubelet_and_four_rows():
+def test_figure_has_four_rows_and_a_column_per_tubelet():
     *_, two = make_figure(n=2)
     *_, four = make_figure(n=4)
     cell = 4 * grids.readable_scale(48, 64) * 16 + grids.GAP

@@ -299,7 +299,7 @@ def test_a_pretraining_model_gets_its_decoders_back(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"decoder": "separate"}, {"heads": {"pixel": 1536}}])
-def test_decoders_that_do_not_fit_are_left_out_whole(tmp_path, options):
+def test_decoders_that_do_not_fit_are_left_out(tmp_path, options):
     model, weights = pretraining_file(tmp_path)
     other = build_pretraining_model("tiny", depth=2, decoder_width=48, **CLIP, **options)
     before = {n: t.clone() for n, t in other.state_dict().items() if n.startswith("decoders.")}
@@ -310,7 +310,7 @@ def test_decoders_that_do_not_fit_are_left_out_whole(tmp_path, options):
     assert torch.equal(state["encoder.norm.weight"], model.state_dict()["encoder.norm.weight"])
 
 
-def test_another_clip_takes_the_decoders_of_a_pretraining_file(tmp_path):
+def test_other_image_size_keeps_the_decoders(tmp_path):
     _, weights = pretraining_file(tmp_path)
     larger = build_pretraining_model(
         "tiny", depth=2, decoder_width=48, frames=FRAMES, image_size=64
@@ -398,7 +398,7 @@ def test_a_name_of_the_hub_comes_with_advice():
         read_weights("runs/w.safetensors")
 
 
-def test_the_clip_of_weights_is_asked_for_in_the_commands_words(tmp_path):
+def test_missing_clip_shape_names_the_commands_option(tmp_path):
     state = official(depth=1).state_dict() | {"pos_embed": torch.zeros(1, TOKENS, 192)}
     path = save(tmp_path / "o.pth", state)
     with pytest.raises(UsageError, match="give --frames=… and --image-size=… of the clip"):
