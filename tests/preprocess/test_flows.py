@@ -1,4 +1,4 @@
-"""`mme flows` on good and bad input, without Ray: nothing lost, nothing done twice."""
+"""`mme flows` without Ray, on good and bad input: no video is lost or processed twice."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def ledger(store):
 
 
 def tree(folder):
-    """Every file with its bytes and time, except the table's cache."""
+    """Returns the bytes and time of every file, except the table's cache."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "index.npz"]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
@@ -39,7 +39,7 @@ def videos(tmp_path):
 
 
 def ruin(root):
-    """One file of each kind of bad input; name -> what its row in the ledger must say."""
+    """Makes a file of each kind of bad input. Returns {name: reason in the ledger}."""
     good = write_clip(root / "good/ü ñ – x y.mp4")
     shutil.copy(good, root / "good/-dash.mp4")
     shutil.copy(good, root / "good" / os.fsdecode(b"latin\xe9.mp4"))
@@ -127,7 +127,7 @@ def test_later_runs_add_the_new_videos(videos, tmp_path, capsys):
 
 
 def test_new_class_is_refused(videos, tmp_path, capsys):
-    """Labels are numbers: an added class would renumber the others."""
+    """Labels are numbers, so an added class would change those of the others."""
     assert flows(videos, tmp_path / "store", "--limit", 1) == 0
     write_clip(videos / "aa/new.mp4")
     assert flows(videos, tmp_path / "store") == 1
@@ -229,7 +229,7 @@ def test_wrong_time_limit_is_refused(videos, tmp_path, capsys, command, limit):
 
 
 def test_sigterm_during_a_ray_call_exits_143(videos, tmp_path, monkeypatch):
-    """Ray makes an exit with any status, raised by a signal's handler, one with status 1."""
+    """Ray changes the status of an exit inside a signal handler to 1."""
 
     def interrupted(arguments):
         try:
@@ -305,7 +305,7 @@ def flows_of_list(tmp_path, paths, *words):
 
 @pytest.mark.parametrize("size", ["1", "2", "9"])
 def test_dead_server_ends_the_run(tmp_path, capsys, size):
-    """No video is quarantined for it, also where most videos are elsewhere."""
+    """No video is quarantined, even if most videos are elsewhere."""
     write_tree(tmp_path / "videos", 3)
     paths = [*sorted((tmp_path / "videos").rglob("*.mp4")), DEAD.format(1), DEAD.format(2)]
     assert flows_of_list(tmp_path, paths, "--videos-per-shard", size) == 1

@@ -1,4 +1,4 @@
-"""A video that crashes or hangs its process is found and quarantined; the rest is stored."""
+"""A video that crashes or hangs its process is quarantined, and the others are stored."""
 
 import dataclasses
 import os
@@ -46,7 +46,7 @@ def job(tmp_path, flow, timeout=60.0):
 
 @pytest.fixture
 def poisoned(tmp_path):
-    """Three clips, of which the second is fatal."""
+    """Three clips. The second ends the process."""
     write_tree(tmp_path / "videos", 3, ("a",))
     write_clip(tmp_path / "videos/a/001.mp4", width=96)
     return tmp_path
@@ -97,7 +97,7 @@ def test_killed_child_is_replaced(tmp_path):
 
 
 def workers():
-    """The child processes that write shards; other tests may have left children of other kinds."""
+    """Returns the child processes that write shards, without those of other tests."""
     children = psutil.Process().children()
     running = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
     return [child for child in running if "preprocess.child" in child.cmdline()]
@@ -155,7 +155,7 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_child_ends_with_its_parent(poisoned, monkeypatch):
-    """Even inside a hang: a killed Ray worker must not leave a process that writes."""
+    """Also while it hangs: a killed Ray worker must not leave a process that writes."""
     mark = poisoned / "hanging"
     (poisoned / "fatal_plugin.py").write_text(
         PLUGIN.format(what=f"open({str(mark)!r}, 'w').close(); {HANG}")
@@ -191,7 +191,7 @@ def flow(first, second):
 
 
 def test_a_pause_does_not_use_the_time_limit(tmp_path):
-    """A run of about 4 s with a limit of 6 s a video is stopped for 8 s, with all its processes."""
+    """Stops all processes of a run for 8 s. The run takes 4 s and the limit is 6 s for a video."""
     (tmp_path / "slow_plugin.py").write_text(SLOW_PLUGIN)
     write_clip(tmp_path / "videos" / "a" / "1.mp4")
     words = ["--dataset", "folder", "--root", tmp_path / "videos", "--store", tmp_path / "store"]

@@ -1,4 +1,4 @@
-"""The ledger believes the shards, and keeps what only it knows."""
+"""The ledger follows the shards, and keeps what they do not hold."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from preprocess.ledger import Ledger, _encode, read_row
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Four videos in two shards; the last is quarantined."""
+    """Four videos in two shards. The last one is quarantined."""
     top = tmp_path_factory.mktemp("ledger")
     root = write_tree(top / "videos", 3, ("a",))
     (root / "a/003.mp4").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""One driver a store; a dead one's lock is no obstacle."""
+"""A store has one driver at a time, and the lock of a dead driver is taken over."""
 
 import json
 import subprocess
@@ -134,7 +134,7 @@ def test_driver_that_lost_its_lock_leaves_it(tmp_path):
 
 
 def test_driver_retries_when_the_lock_changes(tmp_path, monkeypatch):
-    """The dead lock that it saw was taken over and given back before it took it over itself."""
+    """Another driver took over the dead lock and released it before this one could take it."""
     place, create, late = open_place(tmp_path), LocalPlace.create, []
     place.write(LOCK, holder(started=1.0))
 

@@ -1,4 +1,4 @@
-"""Shards: a function of the manifest, whatever stopped the run before."""
+"""The shards depend only on the manifest, however an earlier run was stopped."""
 
 from hypothesis import given
 from hypothesis import strategies as st

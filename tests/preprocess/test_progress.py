@@ -1,4 +1,4 @@
-"""What a run says while it works."""
+"""The messages and the progress bar of a run."""
 
 import io
 

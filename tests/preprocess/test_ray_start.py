@@ -1,4 +1,4 @@
-"""Ray starts where it can, says in one line why not, and listens to this machine alone."""
+"""Ray starts, or one line says why not. It listens only to this machine."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`mme repair`: after any damage, the store has its old bytes again."""
+"""After any damage, `mme repair` restores the store's bytes."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def test_repair_rewrites_a_damaged_ledger_and_index(made, store):
 
 
 def test_videos_stored_twice_are_stored_once(made, store):
-    """As after two drivers with different --videos-per-shard."""
+    """Two drivers with different --videos-per-shard could once cause this."""
     shutil.copytree(store / shard_name(0), store / shard_name(7))
     assert cli.main(["verify", str(store)]) == 1
     assert cli.main(["repair", str(store)]) == 0

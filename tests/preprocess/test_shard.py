@@ -1,4 +1,4 @@
-"""One shard: a video whose frame size changes is stored as the part that is used."""
+"""Of a video whose frame size changes, the longest part of one size is stored."""
 
 import numpy as np
 from motion import render, translation

@@ -1,4 +1,4 @@
-"""`mme flows` as a process, with Ray: the same store by every way, and through every kill."""
+"""`mme flows` with Ray makes the same store with any number of workers and after any kill."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def run(videos, store, *more):
 
 
 def content(store):
-    """name -> bytes of all files of all shards."""
+    """Returns {name: bytes} of all files of all shards."""
     shards = store / "shards"
     return {str(p.relative_to(shards)): p.read_bytes() for p in shards.rglob("*") if p.is_file()}
 
@@ -53,7 +53,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(videos, tmp_path_factory):
-    """The store of the serial path, which imports no Ray."""
+    """The store of `--serial`, which does not import Ray."""
     store = tmp_path_factory.mktemp("reference") / "store"
     assert "10 videos" in run(videos, store, "--serial", "--videos-per-shard", "3")
     return content(store)
@@ -75,7 +75,7 @@ def test_any_number_of_workers_gives_the_same_bytes(videos, reference, tmp_path,
 
 
 class Slow:
-    """Runs that take a few seconds, to be disturbed."""
+    """Runs that take a few seconds, so that tests can kill them."""
 
     def __init__(self, videos, folder, monkeypatch):
         (folder / "slow_plugin.py").write_text(SLOW)
@@ -128,7 +128,7 @@ def test_signals(slow, tmp_path, how, number, status):
 
 
 def test_killed_driver_and_killed_worker(slow, tmp_path):
-    """SIGKILL of the driver, then of a worker in the run that goes on."""
+    """Sends SIGKILL to the driver, and then to a worker of the resumed run."""
     store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
     driver = slow.start(store, "--workers=2")
     wait_for(lambda: finished_shards(store))

@@ -137,7 +137,7 @@ def test_an_array_that_other_readers_would_misread(store):
     ],
 )
 def test_values_that_cannot_be(name, value, message, store):
-    """Written with sound checksums."""
+    """The damaged values have valid checksums."""
     tubelet = tubelets(0, 1)[0]
     if name == "frames":
         object.__setattr__(tubelet, name, (tubelet.frames[0], value))
@@ -152,7 +152,7 @@ def test_values_that_cannot_be(name, value, message, store):
 
 
 def test_values_outside_of_the_canvas(store):
-    """As a wrong table would have it: the arrays hold 4 × 5 patches, the table says 4 × 4."""
+    """The arrays hold 4 × 5 patches, but the table says 4 × 4."""
     change_table(store, lambda a: [v.update(wp=4, width=64) for v in a["videos"]])
     found = problems(store)
     for name in ("position", "shape", "moments", "valid"):

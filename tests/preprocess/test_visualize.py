@@ -1,4 +1,4 @@
-"""`mme visualize`: every output format, layer and source; errors name the way out."""
+"""`mme visualize` with every output format, layer and source. Errors name the mend."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -174,7 +174,7 @@ def test_future_positions_are_not_drawn():
 
 
 def test_overlapping_tubelets_are_drawn_together():
-    """With stride 2 a trajectory of 6 steps reaches into the next tubelet."""
+    """With stride 2, a trajectory of 6 steps ends in the next tubelet."""
     spec = replace(still_tracks().spec, stride=2, hop=4)
     tracks = replace(still_tracks(), spec=spec)
     picture = tracks_picture(tracks, np.zeros((32, 32, 3), np.uint8), 5, 1.0, 1).max(-1)

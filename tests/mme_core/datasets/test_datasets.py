@@ -1,4 +1,4 @@
-"""Manifests of `folder` and `csv`: nothing lost, labels the same in every split, clear errors."""
+"""`folder` and `csv` list every video, with the same labels in every split, and clear errors."""
 
 import os
 

@@ -217,7 +217,7 @@ def test_usual_strides():
 
 @pytest.mark.parametrize("made_by_windows", [True, False])
 def test_windows_lists_and_non_utf8_names(tmp_path, made_by_windows):
-    """A byte-order mark, CRLF and blank lines change nothing; nor does a byte that is no UTF-8."""
+    """A byte-order mark, CRLF, blank lines and bytes that are not UTF-8 change nothing."""
     odd = os.fsdecode(b"caf\xe9")
     head = "label,youtube_id,time_start,time_end"
     lists = {

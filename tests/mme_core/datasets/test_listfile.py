@@ -1,4 +1,4 @@
-"""Lists in the dialects that users have: every path comes back, no number is taken for another."""
+"""Lists in the dialects that users have: all paths and labels are read correctly."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Encoded videos inside HDF5 files: listed, opened, and told apart from what is none."""
+"""Videos inside HDF5 files are listed and opened; anything else is refused."""
 
 import contextlib
 
@@ -75,7 +75,7 @@ def test_reasons(root, path, message):
 
 @pytest.fixture(scope="module")
 def hostile(root):
-    """An HDF5 file whose datasets lead to other files, or claim more than is stored."""
+    """An HDF5 file whose datasets point to other files, or claim to be larger than they are."""
     clip = np.fromfile(root.parent / "outside/clip.mp4", np.uint8)
     path = root.parent / "hostile.h5"
     layout = h5py.VirtualLayout((len(clip),), np.uint8)

@@ -1,4 +1,4 @@
-"""What may be opened as a video, and the reason that everything else gets."""
+"""Only media containers are opened as videos. Everything else is refused with a reason."""
 
 import os
 

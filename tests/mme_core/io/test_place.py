@@ -1,4 +1,4 @@
-"""Every kind of place does the same: a local directory, fsspec's memory, S3."""
+"""All places behave alike: a local directory, fsspec's memory, S3."""
 
 import os
 import pickle
@@ -130,7 +130,7 @@ def test_create_by_many_at_once_has_one_winner(place):
 
 @pytest.mark.parametrize("known", [(), ("memory",)], ids=["unknown", "ignores the condition"])
 def test_create_without_conditional_writes(monkeypatch, known):
-    """The last writer counts, whoever else saw no file."""
+    """If several callers see no file, the last writer wins."""
     place = open_place(f"memory://place-{uuid.uuid4()}")
     monkeypatch.setattr(remote_place, "_CONDITIONAL_WRITES", known)
     fs, write = place._find("")[0], type(place._find("")[0]).pipe_file

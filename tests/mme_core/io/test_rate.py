@@ -1,4 +1,4 @@
-"""Frames a second from timestamps that pause, jump or start anew."""
+"""The frame rate is right although timestamps pause, jump or start again."""
 
 import numpy as np
 import pytest

@@ -78,7 +78,7 @@ def test_frames_are_the_stored_ones_in_rgb(tmp_path):
 
 
 def test_overlapping_tubelets_are_read_with_a_step(tmp_path):
-    """hop = stride: tubelets of a clip are clip_step = 2 rows apart."""
+    """With hop = stride, the tubelets of a clip are clip_step = 2 rows apart."""
     store = TargetStore(make_store(tmp_path / "s", [{"a": 12}], HOP_2))
     made = tubelets(0, 12, spec=HOP_2)
     window = store.read_coded(0, 3, 4)

@@ -48,7 +48,7 @@ def crops(draw):
 
 
 def move(homography, points):
-    """(x, y) [..., 2] moved by homographies [n, L, 3, 3] -> [n, L, ..., 2], float64."""
+    """Moves (x, y) [..., 2] by homographies [n, L, 3, 3]. Returns float64 [n, L, ..., 2]."""
     ones = np.concatenate([points, np.ones_like(points[..., :1])], -1)
     moved = np.einsum("nlij,pj->nlpi", homography.astype(np.float64), ones.reshape(-1, 3))
     return moved[..., :2] / moved[..., 2:]

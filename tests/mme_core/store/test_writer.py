@@ -27,7 +27,7 @@ HELPERS = Path(made_up_targets.__file__).parent
 
 
 def digest(folder):
-    """Names and contents of all files of a shard."""
+    """Digests the names and contents of all files of a shard."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -38,7 +38,7 @@ def names(folder):
 
 @pytest.fixture
 def small_files(monkeypatch):
-    """Files of 8 tubelets, so that a few videos fill several."""
+    """Makes files of 8 tubelets, so that a few videos fill several files."""
     monkeypatch.setattr(layout, "FILE_TUBELETS", 8)
     monkeypatch.setattr(layout, "SMALL_FILE_TUBELETS", 64)
     monkeypatch.setattr(layout, "FRAME_CHUNK", 1 << 10)
@@ -91,7 +91,7 @@ def test_the_bytes_are_the_same_every_time(tmp_path, small_files):
 
 
 def test_a_still_video_is_stored_like_any_other(tmp_path):
-    """Zarr leaves chunks of zeros out by default; here an absent chunk is damage."""
+    """By default Zarr omits chunks of zeros. Here a missing chunk is damage."""
     still = tubelets(0, 1)[0]
     for name in ("position", "shape", "moments", "valid", "homography"):
         getattr(still, name)[...] = 0
@@ -107,7 +107,7 @@ def test_a_still_video_is_stored_like_any_other(tmp_path):
 @pytest.mark.parametrize("before", [0, 1, 7, 8, 17])
 @pytest.mark.parametrize("length", [1, 9, 30])
 def test_an_abandoned_video_leaves_no_trace(scheme, before, length, tmp_path, small_files):
-    """Whether it failed in the first file or after several were written."""
+    """The video fails in the first file, or after several files were written."""
 
     def write(url, abandon):
         open_or_create_store(url, SPEC, "folder", None, [])
@@ -192,7 +192,7 @@ def test_leftovers_of_a_killed_writer_can_be_removed(tmp_path):
 
 
 def test_files_are_written_as_they_fill(tmp_path, small_files):
-    """So memory is flat: no more than a file of an array waits, whatever the video's length."""
+    """Memory does not depend on a video's length: at most one file of each array waits."""
     with pytest.raises(InterruptedError), ShardWriter(tmp_path, 0, SPEC) as writer:
         writer.begin_video()
         for number, tubelet in enumerate(tubelets(0, 30)):
@@ -222,7 +222,7 @@ def test_calls_out_of_order_are_errors(calls, message, tmp_path):
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 99), st.floats(-6, 3), st.floats(-6, 3))
 def test_rounded_moments_change_values_little(seed, spread, shift):
-    """… of what the exact moments give, at every code that occurs."""
+    """Checked at every code that occurs, against the exact moments."""
     rng = np.random.default_rng(seed)
     displacement, hog = raw(rng, 1, 2, 2)
     displacement = displacement * np.float32(10**spread) + np.float32(10**shift)
@@ -259,7 +259,7 @@ def test_files_left_by_a_killed_writer_are_removed(tmp_path):
 
 
 def test_a_hollow_shard_is_no_shard(tmp_path):
-    """After a power cut files may have their names and no content."""
+    """After a power cut, files may exist without content."""
     url = make_store(tmp_path / "store", [{"a": 2}, {"b": 2}])
     hollow = next((url / shard_name(1) / "shape").glob("c.*"))
     hollow.write_bytes(b"")
@@ -269,7 +269,7 @@ def test_a_hollow_shard_is_no_shard(tmp_path):
 
 
 def test_whole_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
-    """So that a power cut leaves no hollow shard."""
+    """Otherwise a power cut leaves a shard with empty files."""
     steps = []
     rename, sync = Path.rename, os.fsync
 

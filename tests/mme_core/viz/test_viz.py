@@ -1,4 +1,4 @@
-"""Pictures: colours say the direction, tracks lie where they should, shapes are checked."""
+"""Pictures show directions as colours and tracks at the right place; wrong shapes are refused."""
 
 import numpy as np
 import pytest
@@ -122,7 +122,7 @@ def test_figure_has_four_rows_and_a_column_per_tubelet():
 
 
 def test_predicted_row_hides_masked_patches():
-    """Nothing of a hidden patch's picture may be behind its prediction."""
+    """The picture of a hidden patch must not be visible behind its prediction."""
     frames, mask, true, figure = make_figure()
     other = frames.copy()
     hidden = mask[0].repeat(16, 0).repeat(16, 1)

@@ -89,7 +89,7 @@ def test_official_pretraining_checkpoint_gives_the_same_tokens(tmp_path, capsys)
 
 @torch.inference_mode()
 def test_a_bias_on_the_keys_changes_nothing(tmp_path):
-    """So q and v biases are enough in VideoMAE's files, and export drops nothing."""
+    """The softmax cancels it, so VideoMAE's files need only the biases of q and v."""
     model = build_classifier("tiny", 5, depth=2, **CLIP).eval()
     torch.nn.init.normal_(model.head.weight)
     before = model(clips())
@@ -128,7 +128,7 @@ def test_transformers_classifier_gives_the_same_logits(tmp_path, size, depth):
 
 
 def test_a_transformers_model_of_other_heads_is_refused(tmp_path):
-    """The weights would fit, the logits would not."""
+    """The weights would fit, but the logits would be wrong."""
     state = {
         "videomae.embeddings.patch_embeddings.projection.weight": torch.zeros(192, 3, 2, 16, 16)
     }
@@ -148,7 +148,7 @@ def test_the_configuration_of_another_program_is_no_recipe(tmp_path):
 
 
 def test_the_recipe_of_a_run_is_kept(tmp_path):
-    """How its clips were sampled decides what it says."""
+    """The message depends on how the clips of the weights were sampled."""
     recipe = {"data": {"sampling": "segment"}, "model": CLIP}
     state = build_classifier("tiny", 5, depth=1, **CLIP).state_dict()
     save_weights(tmp_path / "a.safetensors", state, **CLIP, recipe=recipe)
@@ -207,7 +207,7 @@ def test_positions_of_the_same_clip_stay():
 
 
 class Trap:
-    """Unpickling it would call a function."""
+    """Unpickling the file would call a function."""
 
     def __reduce__(self):
         return print, ("code ran",)
