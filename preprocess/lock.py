@@ -54,7 +54,7 @@ class StoreLock:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._released.set()
         self._thread.join()
         chain = _chain(self._place)
