@@ -11,7 +11,6 @@ from motion import render, translation, write_video
 from odd_videos import write_aspect, write_edited, write_parts
 
 from mme_core.errors import VideoError
-from mme_core.io.timeline import NO_PTS, Timeline
 from mme_core.io.video import Part, Video, longest_part, read_frames
 
 FRAMES = render(translation(1.3, 0.4), 40, 64, 96, finest=4)
@@ -148,13 +147,6 @@ def test_a_lost_key_frame_leaves_gaps(reordered, folder):
     assert not any(whole for whole, step in zip(joined[1:], steps) if step != 512)
 
 
-def test_unordered_timestamps_are_no_gaps():
-    timeline = Timeline(reliable=True)
-    assert all(timeline.step(pts) for pts in (0, 3, 2, 5, 4))
-    timeline.lose(7, reorders=False)
-    assert [timeline.step(pts) for pts in (8, 7, 10, 9)] == [False, True, True, True]
-
-
 def test_packet_missing_from_the_container_leaves_a_gap(reordered, folder):
     path = folder / "lost.mkv"
     with av.open(str(reordered)) as source, av.open(str(path), "w") as target:
@@ -174,20 +166,12 @@ def test_a_variable_rate_has_no_gaps(folder):
     assert all(joined) and opened.timeline.increasing and len(set(np.diff(stamps))) > 3
 
 
-def test_rounded_timestamps_of_constant_rate_have_no_gaps():
-    timeline = Timeline(reliable=True)
-    assert all(timeline.step(round(i * 1000 / 29.97)) for i in range(300))
-
-
 def test_timestamps_that_go_backwards_are_no_gap(folder):
     path = folder / "backwards.avi"
     write_video(path, FRAMES, codec="mpeg4", options={"bf": "2", "g": "12", "qscale": "2"})
     opened, _, stamps, joined, luma = decode(path)
     assert len(stamps) == 40 and all(joined) and not opened.timeline.increasing
     assert np.abs(np.array(luma, int) - FRAMES).mean() < 6
-    timeline = Timeline(reliable=True)
-    assert all(timeline.step(pts) for pts in (0, 1, 3, 2, 5, 4, 4, NO_PTS, 9))
-    assert not timeline.increasing
 
 
 def test_video_stream_need_not_be_the_first(folder):
@@ -295,29 +279,6 @@ def test_memory_does_not_grow_with_opens(reordered):
         if count == 200:
             before = resident()
     assert resident() - before < 8e6
-
-
-def test_a_timestamp_given_twice_does_not_increase():
-    timeline = Timeline(reliable=True)
-    assert all(timeline.step(pts) for pts in (0, 1, 1, 2)) and not timeline.increasing
-
-
-def test_a_gap_needs_ten_equal_steps_before():
-    timeline = Timeline(reliable=True)
-    assert all(timeline.step(pts) for pts in (0, 2, 4, 6, 10))
-    timeline = Timeline(reliable=True)
-    assert all(timeline.step(pts) for pts in range(0, 22, 2)) and not timeline.step(24)
-    timeline = Timeline(reliable=True)
-    steps = [2, 3] * 10 + [6]  # a rate that varies by half
-    assert all(timeline.step(int(pts)) for pts in np.cumsum(steps))
-
-
-@pytest.mark.parametrize(("reorders", "doubtful"), [(False, 1), (True, 5)])
-def test_broken_packet_without_timestamp_leaves_doubt(reorders, doubtful):
-    timeline = Timeline(reliable=True)
-    assert timeline.step(0)
-    timeline.lose(None, reorders)
-    assert [timeline.step(pts) for pts in range(1, 9)].count(False) == doubtful
 
 
 def test_bottom_up_rows_are_turned_upright(folder):
