@@ -44,7 +44,7 @@ FOUND = commands()
 
 def words_of(command):
     """The words of `mme` in a command; those of make and torchrun are looked through."""
-    command = command.replace(" ...", "").replace("$layer", "tracks")
+    command = command.replace(" ...", "").replace(" …", "").replace("$layer", "tracks")
     words = shlex.split(re.sub(r"[\[\]](?=--|$| )", "", command))
     if words[0] == "make":
         done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)

@@ -195,7 +195,8 @@ def test_recipes_page_repeats_what_the_recipes_say():
             said = " ".join(line.lstrip("# ") for line in head.splitlines())
             for cell in rest.split(" | "):
                 assert cell in said, f"{name}: {cell}"
-    assert sorted(named) == sorted(str(p.relative_to(configs)) for p in configs.rglob("*.yaml"))
+    recipes = [str(path.relative_to(configs)) for path in configs.rglob("*.yaml")]
+    assert sorted(named) == sorted(name for name in recipes if not name.startswith("ablate/"))
 
 
 def test_readme_explains_a_term_before_using_it():
