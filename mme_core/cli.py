@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "verify": ("preprocess.verify", "preprocess", "read all of a store, report every damage"),
     "repair": ("preprocess.repair", "preprocess", "make damaged and missing shards anew"),
     "visualize": ("preprocess.visualize", "preprocess", "draw the targets of a stored video"),
+    "report": ("preprocess.report", "preprocess", "one page on a store, a run or features"),
     "pretrain": ("train.pretrain", "train", "pre-train an encoder on a store (stage 2)"),
     "finetune": ("train.finetune", "train", "train a classifier from a pre-trained encoder"),
     "evaluate": ("train.evaluate", "train", "multi-view accuracy of a classifier"),

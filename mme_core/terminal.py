@@ -1,8 +1,11 @@
-"""Makes foreign text, such as names of files, classes and videos, safe for the terminal."""
+"""What every command prints: foreign text made safe for the terminal, and how much of it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.text import Text
 
@@ -29,3 +32,21 @@ def styled(text: object, style: str = "") -> Text:
     Newlines are kept.
     """
     return Text(plain_lines(text), style)
+
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quieted(quiet: bool) -> Iterator[None]:
+    """With quiet=True, `is_quiet()` is true inside: only results and errors are printed."""
+    token = _quiet.set(quiet)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether the command runs with --quiet."""
+    return _quiet.get()

@@ -1,0 +1,77 @@
+"""Shows how far a command is: a bar on a terminal, a line every LINE_S seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from mme_core.terminal import is_quiet
+
+LINE_S = 10.0  # between two printed lines
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Counts what is done, of `total` things called `what`, such as "videos"; writes to stderr.
+
+    Silent under `mme --quiet`.
+    """
+
+    def __init__(self, total: int, what: str) -> None:
+        self._total, self._what = total, what
+        self._done = self._failed = 0
+        self._began = self._printed = time.monotonic()
+        self._console = Console(file=sys.stderr, quiet=is_quiet())
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():  # rich's own test obeys FORCE_COLOR, which notebooks set
+            columns = BarColumn(), TextColumn("{task.description}")
+            self._bar = Bar(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, done: int = 1, failed: int = 0) -> None:
+        """Counts `done` more things, of which `failed` could not be used."""
+        self._done += done
+        self._failed += failed
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, description=self.line())
+        elif time.monotonic() - self._printed > LINE_S:
+            self._printed = time.monotonic()
+            self._console.print(self.line(), highlight=False, soft_wrap=True)
+
+    def line(self) -> str:
+        """A line such as `12/36 videos · 2.1/s · 1 failed · 0:42 left`."""
+        spent = max(time.monotonic() - self._began, 1e-3)
+        left = clock(spent * (self._total - self._done) / self._done) if self._done else "?"
+        rate = f"{self._done / spent:.3g}/s"
+        failed = f" · {self._failed} failed" if self._failed else ""
+        return f"{self._done}/{self._total} {self._what} · {rate}{failed} · {left} left"
+
+
+def follow(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """The items, while their progress is shown."""
+    with Progress(total, what) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 1:02:03 or 0:42."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

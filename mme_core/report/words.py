@@ -1,0 +1,57 @@
+"""A store's specification and a video's texts in words."""
+
+from __future__ import annotations
+
+import re
+
+from mme_core.progress import clock
+from mme_core.spec import TargetSpec
+
+
+def describe_spec(spec: TargetSpec) -> list[str]:
+    """The specification as sentences."""
+    side = spec.patch // spec.grid
+    sentences = [
+        f"Every {_ordinal(spec.stride)} raw frame of a video is sampled. Two sampled frames are a "
+        f"tubelet, and a tubelet starts every {spec.hop} raw frames.",
+        f"Frames are resized to a shorter side of {spec.short_side} pixels and cropped in the "
+        f"middle to whole patches of {spec.patch} × {spec.patch} pixels, at most "
+        f"{spec.long_side} pixels on a side.",
+        f"In each patch, {spec.points} points ({side} pixels apart) are followed over "
+        f"{spec.length} raw frames with the optical flow “{spec.flow}”."
+        + (" A forward–backward check makes unreliable trajectories invalid." if spec.check else ""),
+        f"Around each point, gradient directions are counted in {spec.hog_bins} bins over "
+        f"{spec.hog_cell} × {spec.hog_cell} pixels (HOG), at each step of its way.",
+        "The camera's motion is stored beside the trajectories, as a homography for each step."
+        if spec.camera == "homography"
+        else "The camera's motion is not estimated: it is part of the trajectories.",
+        f"The sampled frames are stored as JPEG files of quality {spec.jpeg_quality}."
+        if spec.frames == "jpeg"
+        else "No frames are stored: training reads the video files.",
+    ]
+    if not spec.square_pixels:
+        sentences.append("Pixels are taken as square, whatever the file says.")
+    return sentences
+
+
+def _ordinal(number: int) -> str:
+    return {1: "", 2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def kind_of(text: str) -> str:
+    """A warning or reason without its numbers, so that equal ones are counted together."""
+    short = re.sub(r"'[^']*'|\"[^\"]*\"|/\S+", "…", text)
+    return re.sub(r"\d+(?:[.,:]\d+)*", "N", short)
+
+
+def duration(seconds: float) -> str:
+    """Such as 1:02:03, 0:42, or 2.4 s."""
+    return clock(seconds) if seconds >= 60 else f"{seconds:.3g} s"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that fits, such as 12.3 MB."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count:.0f} B"

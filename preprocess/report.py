@@ -1,0 +1,90 @@
+"""`mme report`: writes one HTML page that shows a store, training runs, or features.
+
+    mme report STORE -o report.html
+    mme report RUN [RUN ...] -o report.html      runs of mme pretrain, finetune, probe or evaluate
+    mme report FEATURES -o neighbours.html       what mme features wrote
+
+The page needs no other file and no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mme_core.errors import UsageError
+from mme_core.io.place import open_place
+from mme_core.progress import follow
+from mme_core.report.gallery import choose_films, draw_film
+from mme_core.report.store_page import Timing, store_page
+from mme_core.report.survey import choose, survey
+from mme_core.report.words import size
+from mme_core.store import TargetStore
+from mme_core.store.layout import STORE
+from mme_core.store.table import read_attributes, shard_numbers
+from mme_core.terminal import plain
+from preprocess.arguments import positive
+from preprocess.info import describe
+from preprocess.jobs import OK
+from preprocess.ledger import read_rows
+
+SAMPLE = 300  # videos
+
+
+def parser() -> argparse.ArgumentParser:
+    description, _, epilog = (__doc__ or "").partition("\n\n")
+    made = argparse.ArgumentParser(
+        "mme report",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("what", nargs="+", metavar="WHAT", help="a store, one or more runs, or a file of features")
+    output_help = "page to write (required)"
+    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    sample_help = f"number of a store's videos that are measured (default: {SAMPLE})"
+    add("--sample", type=positive, default=SAMPLE, metavar="N", help=sample_help)
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Writes the page; returns 0. Raises UsageError or StoreError."""
+    arguments = parser().parse_args(argv)
+    output: Path = arguments.output
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"-o {output}: the name must end in .html")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    page = _store(arguments.what[0], arguments.sample)
+    output.write_text(page, encoding="utf-8")
+    print(plain(f"{output}: {size(len(page.encode()))}"))
+    return 0
+
+
+def _store(url: str, sample: int) -> str:
+    store, about = TargetStore(url), describe(url)
+    rows = choose(len(store.videos), sample)
+    measured = list(follow(survey(store, rows), len(rows), "videos measured"))
+    chosen = choose_films(measured)
+    films = [draw_film(store, one) for one in follow(chosen, len(chosen), "films drawn")]
+    return store_page(store, about, measured, films, quarantined(url), timing(store))
+
+
+def quarantined(url: str) -> list[tuple[str, str]]:
+    """(id, reason) of all videos that stage 1 left out, by shard."""
+    place = open_place(url)
+    shards = (read_attributes(place, number) for number in shard_numbers(place))
+    return [(row["id"], row["reason"]) for one in shards if one for row in one["quarantined"]]
+
+
+def timing(store: TargetStore) -> Timing:
+    """The times in the ledger, of the videos that the store's table knows."""
+    known, times = set(store.videos["id"]), Timing()
+    for row in read_rows(open_place(store.url)):
+        if row.seconds is None:
+            continue
+        if row.status != OK:
+            times.quarantined[row.id] = row.seconds
+        elif row.id in known:
+            times.stored[row.id] = row.seconds
+    return times
