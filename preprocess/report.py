@@ -14,8 +14,12 @@ from pathlib import Path
 
 from mme_core.errors import UsageError
 from mme_core.io.place import open_place
+from mme_core.io.remote import is_url
 from mme_core.progress import follow
+from mme_core.report.features_page import features_page, is_features, read_features
 from mme_core.report.gallery import choose_films, draw_film
+from mme_core.report.run_files import is_run, names_of, read_run
+from mme_core.report.run_page import run_page
 from mme_core.report.store_page import Timing, store_page
 from mme_core.report.survey import choose, survey
 from mme_core.report.words import size
@@ -27,6 +31,7 @@ from preprocess.arguments import positive
 from preprocess.info import describe
 from preprocess.jobs import OK
 from preprocess.ledger import read_rows
+from preprocess.thumbnails import pictures_of
 
 SAMPLE = 300  # videos
 
@@ -45,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
     sample_help = f"number of a store's videos that are measured (default: {SAMPLE})"
     add("--sample", type=positive, default=SAMPLE, metavar="N", help=sample_help)
+    root_help = "for features: folder of the videos (default: where mme features read them)"
+    add("--root", metavar="DIR", help=root_help)
     return made
 
 
@@ -55,10 +62,28 @@ def main(argv: list[str]) -> int:
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"-o {output}: the name must end in .html")
     output.parent.mkdir(parents=True, exist_ok=True)
-    page = _store(arguments.what[0], arguments.sample)
+    page = _page(arguments.what, arguments.sample, arguments.root)
     output.write_text(page, encoding="utf-8")
     print(plain(f"{output}: {size(len(page.encode()))}"))
     return 0
+
+
+def _page(what: list[str], sample: int, root: str | None) -> str:
+    """The page on these folders and files. Raises UsageError where they are nothing known."""
+    paths = list(map(Path, what))
+    if all(not is_url(name) and is_run(path) for name, path in zip(what, paths)):
+        return run_page([read_run(path, name) for path, name in zip(paths, names_of(paths))])
+    if len(what) == 1 and is_features(paths[0]):
+        features = read_features(paths[0])
+        return features_page(features, paths[0].name, pictures_of(features.config, root))
+    if len(what) > 1:
+        raise UsageError(f"{', '.join(what)}: several are compared only where all are runs")
+    if open_place(what[0]).exists(STORE):
+        return _store(what[0], sample)
+    raise UsageError(
+        f"{what[0]}: is not a store (no {STORE}), not a run (no config.yaml) and not a file of "
+        "features (.zarr or .npz)"
+    )
 
 
 def _store(url: str, sample: int) -> str:

@@ -10,6 +10,7 @@ from mme_core.report.html import Html, figure
 from mme_core.report.pictures import film
 from mme_core.report.plots import number
 from mme_core.report.survey import Measured
+from mme_core.report.words import shorten
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.viz.playback import Tracks, tracks_picture
@@ -48,6 +49,6 @@ def draw_film(store: TargetStore, one: Measured) -> Html:
     for time in range(0, length * tracks.every, max(store.spec.stride // 2, 1)):
         frame = frames[min(time // store.spec.stride, len(frames) - 1)]
         pictures.append(tracks_picture(tracks, frame, time, tracks.limit, scale))
-    caption = f"{row['id']} · {number(one.speed)} px a frame, {one.valid:.0%} valid"
+    caption = f"{shorten(row['id'], 44)} · {number(one.speed)} px a frame, {one.valid:.0%} valid"
     name = f"tracked points of {row['id']}"
     return figure(film(pictures, name, fps=10, width=_WIDTH, quality=40), caption)

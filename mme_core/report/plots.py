@@ -13,7 +13,7 @@ from mme_core.report.html import Html, join, tag
 from mme_core.report.style import SERIES
 
 _WIDTH, _HEIGHT = 340, 190  # of a plot, SVG units; about CSS pixels on a phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 24  # around the axes
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 14, 8, 24  # around the axes
 _MOST_POINTS = 300  # of a curve; more would not be seen
 
 
@@ -45,23 +45,26 @@ def number(value: float) -> str:
         return f"{value:g}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.{2 - math.floor(math.log10(abs(value)))}f}" if abs(value) > 1e-4 else f"{value:.2e}"
+    return (
+        f"{value:.{2 - math.floor(math.log10(abs(value)))}f}"
+        if abs(value) > 1e-4
+        else f"{value:.2e}"
+    )
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers in low … high."""
+def ticks(low: float, high: float, count: int = 4, whole: bool = False) -> list[float]:
+    """About `count` round numbers in low … high; whole=True: whole numbers alone."""
     if not high > low:
         return [low]
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda size: abs(size - rough))
+    step = max(round(step), 1) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def histogram(
-    values: np.ndarray, title: str, unit: str, *, bins: int = 24, note: str = ""
-) -> Html:
+def histogram(values: np.ndarray, title: str, unit: str, *, bins: int = 24, note: str = "") -> Html:
     """How many values lie where; the highest percent, if far out, is counted in the last bar.
 
     values  numbers [N]; those that are not finite are left out
@@ -77,7 +80,7 @@ def histogram(
     if top <= low:
         low, top, bins = low - 0.5, low + 0.5, 1
     counts, edges = np.histogram(np.minimum(values, top), bins, (low, top))
-    axes = _Axes((low, top), (0, float(counts.max())))
+    axes = _Axes((low, top), (0, float(counts.max())), counts=True)
     bars = [
         tag(
             "rect",
@@ -120,9 +123,17 @@ def curves(
         kind = "curve dashed" if line.dashed else "curve"
         if len(x) == 1:
             marks.append(
-                tag("circle", cx=_round(axes.x(x[0])), cy=_round(axes.y(y[0])), r=3, fill=line.colour)
+                tag(
+                    "circle",
+                    cx=_round(axes.x(x[0])),
+                    cy=_round(axes.y(y[0])),
+                    r=3,
+                    fill=line.colour,
+                )
             )
-        marks.append(tag("path", tag("title", line.name), d=f"M{way}", class_=kind, stroke=line.colour))
+        marks.append(
+            tag("path", tag("title", line.name), d=f"M{way}", class_=kind, stroke=line.colour)
+        )
     legend = tag(
         "ul",
         *(
@@ -156,10 +167,12 @@ def _finite(line: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Axes:
-    """The scales of a plot."""
+    """The scales of a plot; `counts`: the vertical one counts things."""
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
-        self._x, self._y = x, y
+    def __init__(
+        self, x: tuple[float, float], y: tuple[float, float], counts: bool = False
+    ) -> None:
+        self._x, self._y, self._counts = x, y, counts
 
     def x(self, value: Any) -> Any:
         """The place of a number or of an array of numbers."""
@@ -172,16 +185,20 @@ class _Axes:
 
     def svg(self, marks: Sequence[Html], x_name: str = "") -> Html:
         parts = []
-        for value in ticks(*self._y):
+        for value in ticks(*self._y, whole=self._counts):
             y = _round(self.y(value))
             parts.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="axis"))
             parts.append(_label(_LEFT - 5, float(y) + 4, _tick(value), "end"))
         for value in ticks(*self._x):
             parts.append(_label(float(_round(self.x(value))), _HEIGHT - 8, _tick(value), "middle"))
         if x_name:
-            parts.append(_label(_WIDTH - _RIGHT, _HEIGHT - _BOTTOM - 4, x_name, "end"))
+            parts.append(_label(_LEFT - 5, _HEIGHT - 8, x_name, "end"))
         return tag(
-            "svg", *parts, *marks, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img",
+            "svg",
+            *parts,
+            *marks,
+            viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+            role="img",
             xmlns="http://www.w3.org/2000/svg",
         )
 
@@ -194,6 +211,9 @@ def _tick(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
+    if 0 < abs(value) < 1e-3:
+        digits, _, power = f"{value:.1e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value:g}"
 
 
@@ -237,6 +257,34 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Html:
         "svg", frame, *parts, viewBox=f"0 0 {_round(width)} {_round(height)}", role="img",
         xmlns="http://www.w3.org/2000/svg",
     )  # fmt: skip
+
+
+def scatter(points: np.ndarray, groups: Sequence[int], titles: Sequence[str]) -> Html:
+    """Points in a plane without axes: [N, 2], the number of each point's group, and its title."""
+    low, high = points.min(0), points.max(0)
+    places = (points - low) / np.maximum(high - low, 1e-12)
+    parts = [
+        tag(
+            "circle",
+            tag("title", title),
+            cx=_round(8 + 384 * x),
+            cy=_round(8 + 284 * (1 - y)),
+            r=4,
+            fill=colour(group),
+            fill_opacity="0.75",
+        )
+        for (x, y), group, title in zip(places.tolist(), groups, titles)
+    ]
+    return tag("svg", *parts, viewBox="0 0 400 300", role="img", xmlns="http://www.w3.org/2000/svg")
+
+
+def legend(names: Sequence[str]) -> Html:
+    """The names of groups with their colours."""
+    items = (
+        tag("li", tag("i", style=f"border-color:{colour(place)}"), name)
+        for place, name in enumerate(names)
+    )
+    return tag("ul", *items, class_="legend")
 
 
 def share_bar(share: float) -> Html:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mme_core.report.survey import Measured, alike
-from mme_core.report.words import kind_of
+from mme_core.report.words import counted, kind_of
 from mme_core.store import VideoTable
 
 CLIP = 8  # tubelets of a clip of 16 frames
@@ -37,43 +37,43 @@ def remarks(table: VideoTable, measured: Sequence[Measured], clip_step: int) -> 
 
 
 def _from_sample(table: VideoTable, measured: Sequence[Measured]) -> Iterator[Remark]:
-    ids, of = table["id"], f" of {len(measured)}"
-    if len(measured) < len(table):
-        of += " sampled"
+    ids = table["id"]
+    sampled = " sampled" if len(measured) < len(table) else ""
+    of = f" of {counted(len(measured), f'{sampled} video'.strip())}"
 
     def named(test: Sequence[bool]) -> list[str]:
         return [ids[one.row] for one, hit in zip(measured, test) if hit]
 
     still = named([one.moving < _MOVING for one in measured])
     yield Remark(
-        f"{len(still)}{of} videos are static",
+        f"Static: {len(still)}{of}",
         "Less than 1 % of their patches move by 0.1 px a frame. Their targets are decoder noise "
         "that normalisation amplifies: leave them out, or set norm.floor in training.",
         still,
     )
     pairs = [f"{ids[a]} = {ids[b]}" for a, b in alike(list(measured), table["frames"])]
     yield Remark(
-        f"{len(pairs)} pairs{of} videos look and move alike",
+        f"Look and move alike: {counted(len(pairs), 'pair')}{of}",
         "Probably the same video, stored twice. Pairs across training and held-out sets make "
         "results too good.",
         pairs,
     )
     bars = named([one.letterbox for one in measured])
     yield Remark(
-        f"{len(bars)}{of} videos have black bars",
+        f"Black bars: {len(bars)}{of}",
         "Patches in the bars have no motion and no gradients. Crop the videos before stage 1.",
         bars,
     )
     shaking = named([one.shake > _SHAKE for one in measured])
     yield Remark(
-        f"{len(shaking)}{of} videos were filmed with a shaking camera",
+        f"Shaking camera: {len(shaking)}{of}",
         f"The whole picture's motion changes by more than {_SHAKE:g} px from frame to frame. With "
         "spec.camera=homography the camera's motion can be subtracted (norm.camera=true).",
         shaking,
     )
     invalid = named([one.valid < _VALID for one in measured])
     yield Remark(
-        f"{len(invalid)}{of} videos have more invalid than valid trajectories",
+        f"More invalid than valid trajectories: {len(invalid)}{of}",
         "Points leave the frame, or frames are missing. Look at these videos.",
         invalid,
     )
@@ -83,7 +83,7 @@ def _from_table(table: VideoTable, clip_step: int) -> Iterator[Remark]:
     yield from _frame_rates(table)
     short = table["id"][table["count"] < (CLIP - 1) * clip_step + 1].tolist()
     yield Remark(
-        f"{len(short)} videos are shorter than a clip of {2 * CLIP} frames",
+        f"Shorter than a clip of {2 * CLIP} frames: {counted(len(short), 'video')}",
         "Their last frame is repeated, without targets. A smaller spec.stride gives more tubelets.",
         short,
     )
@@ -93,7 +93,11 @@ def _from_table(table: VideoTable, clip_step: int) -> Iterator[Remark]:
         for text in table["warnings"][row]:
             kinds[kind_of(text)].append(f"{table['id'][row]}: {text}")
     for kind, videos in sorted(kinds.items(), key=lambda pair: -len(pair[1])):
-        yield Remark(f"{len(videos)} videos: {kind}", "Stage 1 noted this while it read.", videos)
+        yield Remark(
+            f"{kind[:1].upper()}{kind[1:]}: {counted(len(videos), 'video')}",
+            "Stage 1 noted this while it read.",
+            videos,
+        )
 
 
 def _frame_rates(table: VideoTable) -> Iterator[Remark]:
@@ -101,7 +105,7 @@ def _frame_rates(table: VideoTable) -> Iterator[Remark]:
     rates = table["fps"][known]
     unknown = table["id"][~known].tolist()
     yield Remark(
-        f"{len(unknown)} videos have no known frame rate",
+        f"No known frame rate: {counted(len(unknown), 'video')}",
         "Their speed in pixels a second is unknown; targets count raw frames and are not affected.",
         unknown,
     )

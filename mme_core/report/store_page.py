@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from mme_core.report.html import Html, details, grid, join, message, page, section, table, tag, tiles
+from mme_core.report.html import (
+    Html,
+    details,
+    grid,
+    join,
+    message,
+    page,
+    section,
+    table,
+    tag,
+    tiles,
+)
 from mme_core.report.plots import counts_table_rows, histogram, number
 from mme_core.report.remarks import Remark, remarks
 from mme_core.report.survey import Measured
@@ -53,7 +64,7 @@ def store_page(
         _histograms(store, measured),
         section(
             "Tracked points",
-            grid(films, 240),
+            grid(films, 165),
             note="Hue: direction; saturation: speed. The films run at a slow, constant rate, from "
             "the slowest sampled videos to the fastest.",
         ),
@@ -80,13 +91,14 @@ def _summary(store: TargetStore, about: Mapping[str, Any], found: Sequence[Remar
         "shards": f"{about['shards']:,}",
     }
     split = f", split {about['split']}" if about["split"] else ""
+    canvases = [f"{name} ({count})" for name, count in about["canvases"].items()]
     rows = [
         ("data set", f"{about['dataset']}{split}"),
-        ("canvases, in patches", ", ".join(f"{k} ({v})" for k, v in list(about["canvases"].items())[:6])),
+        ("canvases, in patches", ", ".join(canvases[:6])),
         ("arrays", ", ".join(f"{name} {size(count)}" for name, count in about["bytes"].items())),
         ("made by", ", ".join(f"{name} {version}" for name, version in about["made_by"].items())),
         ("specification hash", about["spec_hash"]),
-    ]  # fmt: skip
+    ]
     if about["unfinished"]:
         rows.append(("unfinished shards", str(len(about["unfinished"]))))
     if found:
@@ -100,7 +112,9 @@ def _summary(store: TargetStore, about: Mapping[str, Any], found: Sequence[Remar
 def _specification(store: TargetStore) -> Html:
     sentences = [tag("p", sentence) for sentence in describe_spec(store.spec)]
     fields = [(f"spec.{name}", str(value)) for name, value in store.spec.to_dict().items()]
-    return section("Specification", *sentences, details("All fields", table(("field", "value"), fields)))
+    return section(
+        "Specification", *sentences, details("All fields", table(("field", "value"), fields))
+    )
 
 
 def _histograms(store: TargetStore, measured: Sequence[Measured]) -> Html:
@@ -138,14 +152,18 @@ def _warnings(found: Sequence[Remark]) -> Html:
         )
         for remark in found
     ]
-    return section("Warnings", *boxes, note="Found by simple rules: look before you remove videos.")
+    return section(
+        "Warnings", grid(boxes, 340), note="Found by simple rules: look before you remove videos."
+    )
 
 
 def id_list(names: Sequence[str]) -> Html:
     """The first names as a list, and how many more there are."""
     items = [tag("li", name, class_="id") for name in names[:_LISTED]]
     more = len(names) - len(items)
-    return join([tag("ul", *items, class_="ids"), tag("p", f"and {more:,} more") if more > 0 else ""])
+    return join(
+        [tag("ul", *items, class_="ids"), tag("p", f"and {more:,} more") if more > 0 else ""]
+    )
 
 
 def _quarantine(quarantined: Sequence[tuple[str, str]], stored: int) -> Html:
@@ -177,8 +195,8 @@ def _timing(store: TargetStore, timing: Timing) -> Html:
     frames = np.maximum(store.videos["frames"][rows], 1)
     cost = 1000 * seconds / frames
     numbers = {
-        "core-hours, stored videos": f"{stored / 3600:.3g}",
-        "core-hours, quarantined": f"{lost / 3600:.3g}",
+        "core time, stored videos": duration(stored),
+        "core time, quarantined": duration(lost),
         "ms a raw frame (median)": number(float(np.median(cost))),
         "a video (median)": duration(float(np.median(seconds))),
     }
@@ -195,7 +213,7 @@ def _timing(store: TargetStore, timing: Timing) -> Html:
         tiles(numbers),
         grid(figures),
         tag("h3", "By size of the frame"),
-        table(("frame", "videos", "core-hours", "ms a frame"), _by_size(store, rows, seconds), 3),
+        table(("frame", "videos", "core time", "ms a frame"), _by_size(store, rows, seconds), 3),
         tag("h3", "Slowest videos"),
         table(("video", "time", "frames", "ms a frame"), slowest, 3),
     )
@@ -212,6 +230,6 @@ def _by_size(store: TargetStore, rows: np.ndarray, seconds: np.ndarray) -> list[
         total[2] += int(videos["frames"][row])
     ordered = sorted(totals.items(), key=lambda pair: -pair[1][1])[:8]
     return [
-        (f"{w} × {h}", f"{count:,.0f}", f"{spent / 3600:.3g}", number(1000 * spent / max(frames, 1)))
+        (f"{w} × {h}", f"{count:,.0f}", duration(spent), number(1000 * spent / max(frames, 1)))
         for (w, h), (count, spent, frames) in ordered
     ]

@@ -5,7 +5,8 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f
 
 STYLE = """
 :root { --paper:#fff; --ink:#1c2330; --soft:#5c6675; --line:#dde2ea; --box:#f5f7fa; --bar:#0072b2;
-  --warn:#fff4e0; --warn-line:#e69f00; --good:#e8f6ef; --good-line:#009e73; color-scheme:light dark }
+  --warn:#fff4e0; --warn-line:#e69f00;
+  --good:#e8f6ef; --good-line:#009e73; color-scheme:light dark }
 @media (prefers-color-scheme:dark) { :root { --paper:#14181f; --ink:#e6e9ef; --soft:#9aa5b5;
   --line:#333c49; --box:#1d232d; --bar:#56b4e9; --warn:#33290f; --good:#10301f } }
 * { box-sizing:border-box }
@@ -62,7 +63,13 @@ ul.ids { margin:6px 0; padding-left:18px; font-size:12px }
 .share { display:inline-block; width:90px; height:8px; background:var(--line); border-radius:4px;
   vertical-align:middle; margin-right:8px; overflow:hidden }
 .share i { display:block; height:100%; background:var(--bar) }
-.row { display:grid; grid-template-columns:repeat(auto-fill,minmax(88px,1fr)); gap:8px }
+.wide img { max-width:none; width:max(100%,500px) }
+.row { display:grid; grid-template-columns:repeat(auto-fill,minmax(max(76px,11%),1fr)); gap:8px }
+.row { margin:0 0 14px; padding-bottom:10px; border-bottom:1px solid var(--line) }
+.row img, .blank { width:100%; aspect-ratio:4/3; object-fit:cover; border-radius:4px }
+.blank { background:var(--box) }
+.map { max-width:640px }
+pre { overflow-x:auto; font-size:12px }
 .row figcaption { font-size:11px; line-height:1.3 }
 .mine { outline:3px solid var(--bar); outline-offset:1px }
 .right { color:#009e73; font-weight:600 }

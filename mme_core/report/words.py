@@ -19,7 +19,9 @@ def describe_spec(spec: TargetSpec) -> list[str]:
         f"{spec.long_side} pixels on a side.",
         f"In each patch, {spec.points} points ({side} pixels apart) are followed over "
         f"{spec.length} raw frames with the optical flow “{spec.flow}”."
-        + (" A forward–backward check makes unreliable trajectories invalid." if spec.check else ""),
+        + (
+            " A forward–backward check makes unreliable trajectories invalid." if spec.check else ""
+        ),
         f"Around each point, gradient directions are counted in {spec.hog_bins} bins over "
         f"{spec.hog_cell} × {spec.hog_cell} pixels (HOG), at each step of its way.",
         "The camera's motion is stored beside the trajectories, as a homography for each step."
@@ -40,12 +42,26 @@ def _ordinal(number: int) -> str:
 
 def kind_of(text: str) -> str:
     """A warning or reason without its numbers, so that equal ones are counted together."""
-    short = re.sub(r"'[^']*'|\"[^\"]*\"|/\S+", "…", text)
-    return re.sub(r"\d+(?:[.,:]\d+)*", "N", short)
+    named = re.sub(r"'[^']*'|\"[^\"]*\"|/\S+", "…", text)
+    return re.sub(r"\d+(?:[.,:]\d+)*", "N", re.sub(r": \d+( of \d+ \w+)?$", "", named))
+
+
+def counted(count: int, name: str) -> str:
+    """Such as "1 video" or "1,200 videos"."""
+    return f"{count:,} {name}{'s' * (count != 1)}"
+
+
+def shorten(text: str, most: int) -> str:
+    """At most `most` letters, from both ends."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 3]}…{text[-(most - most // 3 - 1) :]}"
 
 
 def duration(seconds: float) -> str:
-    """Such as 1:02:03, 0:42, or 2.4 s."""
+    """Such as 31.2 h, 1:02:03, 2:42, or 2.4 s."""
+    if seconds >= 36000:
+        return f"{seconds / 3600:,.3g} h"
     return clock(seconds) if seconds >= 60 else f"{seconds:.3g} s"
 
 

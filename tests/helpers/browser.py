@@ -79,9 +79,9 @@ class Browser:
         self._events.clear()
         self.call("Page.navigate", url=path.absolute().as_uri())
         self._wait_for("Page.loadEventFired")
-        wide = self.call(
-            "Runtime.evaluate", expression="document.documentElement.scrollWidth"
-        )["result"]["value"]
+        wide = self.call("Runtime.evaluate", expression="document.documentElement.scrollWidth")[
+            "result"
+        ]["value"]
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return Look(wide, self._problems(path), base64.b64decode(shot["data"]))
 

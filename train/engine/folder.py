@@ -126,12 +126,13 @@ def _holder(out: Path) -> str:
 
 
 def write_config(config: Any) -> None:
-    """The resolved recipe beside the run's output."""
+    """The resolved recipe beside the run's output; comments say which defaults it changes."""
     folder = Path(config.out)
     aside = folder / f".{CONFIG}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(loading.to_yaml(config))
+        head = "".join(f"# {line}\n" for line in loading.changed_keys(config))
+        aside.write_text(head + loading.to_yaml(config))
         aside.replace(folder / CONFIG)
     except OSError as error:
         raise UsageError(_not_writable(config.out, error)) from error

@@ -140,16 +140,16 @@ def describe(schema: type) -> str:
     """One line a key: its default, its help, its choices or limits."""
     lines = []
     for key, value, limits in walk(schema()):
-        start = f"{key}={_text(value)}" if value != MISSING else f"{key}=… (must be given)"
+        start = f"{key}={as_text(value)}" if value != MISSING else f"{key}=… (must be given)"
         parts = [part for part in (limits.help, str(limits)) if part]
         lines.append(f"  {start:<{_WIDTH}} {'; '.join(parts)}".rstrip())
     return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A default as a user would write it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
+        return f"[{', '.join(map(as_text, value))}]"
     return str(value)

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mme_core.errors import UsageError
-from train.recipes.fields import check_limits, describe
+from train.recipes.fields import MISSING, as_text, check_limits, describe, walk
 
 RECIPES = Path(__file__).parent.parent / "configs"
 Config = TypeVar("Config")
@@ -117,6 +117,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 def to_yaml(config: Any) -> str:
     """The resolved configuration as it goes into a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+
+
+def changed_keys(config: Any) -> Iterator[str]:
+    """A line `key: value (default: value)` for each key that does not have its default."""
+    defaults = {key: value for key, value, _ in walk(type(config)())}
+    for key, value, _ in walk(config):
+        if value != defaults[key] and defaults[key] != MISSING:
+            yield " ".join(f"{key}: {as_text(value)} (default: {as_text(defaults[key])})".split())
 
 
 def differing_keys(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
