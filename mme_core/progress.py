@@ -20,14 +20,14 @@ Item = TypeVar("Item")
 class Progress:
     """Counts what is done, of `total` things called `what`, such as "videos"; writes to stderr.
 
-    Silent under `mme --quiet`.
+    silent  shows nothing, as in all but one of several processes, and under `mme --quiet`
     """
 
-    def __init__(self, total: int, what: str) -> None:
+    def __init__(self, total: int, what: str, silent: bool = False) -> None:
         self._total, self._what = total, what
         self._done = self._failed = 0
         self._began = self._printed = time.monotonic()
-        self._console = Console(file=sys.stderr, quiet=is_quiet())
+        self._console = Console(file=sys.stderr, quiet=silent or is_quiet())
         self._bar: Bar | None = None
         if sys.stderr.isatty():  # rich's own test obeys FORCE_COLOR, which notebooks set
             columns = BarColumn(), TextColumn("{task.description}")

@@ -10,22 +10,13 @@ from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
 from mme_core.extract.flow import flow_function
+from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 
 
-def command_parser(name: str, text: str) -> argparse.ArgumentParser:
-    """A parser with the options that `mme flows` and `mme estimate` share.
-
-    text  docstring of the command's module: the first paragraph is the description, the rest
-          stands below the options
-    """
-    description, _, epilog = text.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        f"mme {name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def command_parser(name: str, text: str) -> CommandParser:
+    """A parser with the options that `mme flows` and `mme estimate` share; arguments as its own."""
+    parser = CommandParser(name, text)
     add = parser.add_argument
     add(
         "spec",

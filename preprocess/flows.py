@@ -29,12 +29,13 @@ from mme_core.datasets import Manifest, VideoItem
 from mme_core.errors import UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url
+from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER, STORE
 from mme_core.store.table import load_table
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
-from mme_core.terminal import plain
+from mme_core.terminal import is_quiet, plain
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
@@ -48,7 +49,7 @@ from preprocess.summary import describe_spec, estimate, run_line, summarise
 TOO_MANY_FAILURES = 3
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     arguments = command_parser("flows", __doc__)
     add = arguments.add_argument
     add("--store", required=True, metavar="DIR", help="folder or URL where the targets go")
@@ -97,7 +98,8 @@ def _flows(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments, generate=not arguments.dry_run)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
     place = open_place(_absolute(arguments.store))
-    work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), Console())
+    console = Console(quiet=is_quiet())
+    work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), console)
     if arguments.dry_run:
         if not work.is_new:
             work.open_store()

@@ -1,8 +1,10 @@
-"""`mme info`: prints what a store holds."""
+"""Prints what a store holds.
+
+mme info STORE [--json] [--videos 10]
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -15,6 +17,7 @@ from rich.table import Table
 
 from mme_core.errors import UsageError
 from mme_core.io.place import Place, open_place
+from mme_core.parser import CommandParser
 from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
 from mme_core.store.table import read_attributes, shard_numbers
@@ -153,10 +156,10 @@ def _print_videos(url: str, count: int, console: Console) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit status."""
-    parser = argparse.ArgumentParser("mme info", description="Prints what a store holds.")
+    parser = CommandParser("info", __doc__)
     parser.add_argument("store", metavar="STORE", help="folder or URL of the store")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    videos_help = "also list the first N videos (default: 0)"
+    videos_help = "also list the first N videos"
     parser.add_argument("--videos", type=int, default=0, metavar="N", help=videos_help)
     args = parser.parse_args(argv)
     if args.videos < 0:

@@ -10,7 +10,6 @@ that is left. The index and the ledger are written anew from the shards.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import join, relative
+from mme_core.parser import CommandParser
 from mme_core.processes import plugin_path
+from mme_core.progress import follow
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import INDEX, shard_name
 from mme_core.store.table import load_table, read_attributes, read_cache, shard_numbers
@@ -74,7 +75,7 @@ class Repair:
         present, known = shard_numbers(self.place), self._remembered()
         classes = len(self.about["class_names"])
         damaged = known.keys() - set(present)
-        for number in present:
+        for number in follow(present, len(present), "shards checked"):
             if check_shard(self.place.url, number, self.spec, classes, True).problems:
                 damaged.add(number)
         plan, owner = Plan(), dict[str, int]()
@@ -195,17 +196,12 @@ def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outc
     return next(failed, None)
 
 
-def parser() -> argparse.ArgumentParser:
-    description, _, epilog = (__doc__ or "").partition("\n\n")
-    made = argparse.ArgumentParser(
-        "mme repair",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("store", help="path or fsspec URL")
-    made.add_argument("--root", metavar="DIR", help="where the videos are now")
-    limit_help = f"wall clock a video may take, seconds (default: {TIMEOUT_S})"
+def parser() -> CommandParser:
+    made = CommandParser("repair", __doc__)
+    made.add_argument("store", metavar="STORE", help="folder or URL of the store")
+    root_help = "folder or URL of the videos (default: where the ledger says)"
+    made.add_argument("--root", metavar="DIR", help=root_help)
+    limit_help = "time limit for one video, in seconds"
     made.add_argument("--timeout", type=seconds, default=TIMEOUT_S, metavar="S", help=limit_help)
     made.add_argument("--dry-run", action="store_true", help="say what would be done")
     return made
@@ -243,5 +239,8 @@ def _carry_out(repair: Repair, plan: Plan) -> list[str]:
     for number in plan.remove:
         repair.place.remove(shard_name(number))
     with Isolated(plugin_path()) as isolated:
-        tried = [repair.remake(number, made, isolated) for number, made in plan.remake.items()]
+        tried = [
+            repair.remake(number, made, isolated)
+            for number, made in follow(plan.remake.items(), len(plan.remake), "shards made anew")
+        ]
     return [reason for reason in tried if reason]

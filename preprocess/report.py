@@ -9,12 +9,12 @@ The page needs no other file and no network.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from mme_core.errors import UsageError
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url
+from mme_core.parser import CommandParser
 from mme_core.progress import follow
 from mme_core.report.features_page import features_page, is_features, read_features
 from mme_core.report.gallery import choose_films, draw_film
@@ -36,19 +36,13 @@ from preprocess.thumbnails import pictures_of
 SAMPLE = 300  # videos
 
 
-def parser() -> argparse.ArgumentParser:
-    description, _, epilog = (__doc__ or "").partition("\n\n")
-    made = argparse.ArgumentParser(
-        "mme report",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    made = CommandParser("report", __doc__)
     add = made.add_argument
     add("what", nargs="+", metavar="WHAT", help="a store, one or more runs, or a file of features")
-    output_help = "page to write (required)"
+    output_help = "page to write"
     add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
-    sample_help = f"number of a store's videos that are measured (default: {SAMPLE})"
+    sample_help = "number of a store's videos that are measured"
     add("--sample", type=positive, default=SAMPLE, metavar="N", help=sample_help)
     root_help = "for features: folder of the videos (default: where mme features read them)"
     add("--root", metavar="DIR", help=root_help)

@@ -1,26 +1,28 @@
-"""`mme verify`: reads every chunk of a store and says what is wrong, and where.
+"""Reads every chunk of a store and says what is wrong, and where.
+
+    mme verify STORE [--deep] [--workers 8] [--json]
 
 Checked: checksums, shapes and codings of the arrays, the tables against the arrays and against the
 specification, the specification's hash, value ranges, JPEG files, duplicate ids, the index and the
-ledger against the shards, and what killed writers left behind.
+ledger against the shards, and what killed writers left behind. Exit status 1 if there is a problem.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.progress import track
-
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
+from mme_core.parser import CommandParser
 from mme_core.processes import ChildEnvironment, die_with_parent
+from mme_core.progress import follow
 from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import COLUMNS, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
@@ -57,7 +59,7 @@ def verify_store(
     jobs = [(url, number, spec, classes, deep) for number in numbers]
     reports: Iterable[ShardReport] = _map(jobs, workers)
     if progress:
-        reports = track(reports, "verifying", total=len(jobs))
+        reports = follow(reports, len(jobs), "shards verified")
     report = Report(shards=len(numbers))
     checked: list[ShardReport] = []
     for one in reports:
@@ -146,20 +148,20 @@ def _check_ledger(place: Place, reports: Iterable[ShardReport]) -> Iterator[str]
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "mme verify", description="Reads all of a store and reports every damage with its place."
-    )
-    parser.add_argument("store", help="path or fsspec URL")
-    parser.add_argument(
-        "--deep", action="store_true", help="decode every stored frame (default: one of each video)"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    parser = CommandParser("verify", __doc__)
+    add = parser.add_argument
+    add("store", metavar="STORE", help="folder or URL of the store")
+    deep_help = "decode every stored frame (default: one of each video)"
+    add("--deep", action="store_true", help=deep_help)
+    add("--workers", type=int, default=1, metavar="N", help="number of processes")
+    add("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     if args.workers < 1:
         raise UsageError(f"--workers {args.workers} must be at least 1")
-    report = verify_store(
-        args.store, deep=args.deep, workers=args.workers, progress=sys.stderr.isatty()
-    )
+    report = verify_store(args.store, deep=args.deep, workers=args.workers, progress=True)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+        return 1 if report.problems else 0
     for note in report.notes:
         print(plain(f"note: {note}"))
     for problem in report.problems:

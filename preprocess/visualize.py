@@ -1,4 +1,10 @@
-"""`mme visualize STORE --video ID -o out.mp4|gif|png`: draws the targets of a stored video."""
+"""Draws the trajectories, the flow and the HOG of a stored video.
+
+    mme visualize STORE --video ID -o out.mp4
+
+Colours show directions, as in the legend. Grey cells and points without a dot have no valid
+trajectory.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +23,8 @@ from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url, join
 from mme_core.io.video import read_frames
+from mme_core.parser import CommandParser
+from mme_core.progress import follow
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.layout import LEDGER
@@ -49,26 +57,21 @@ class Clip:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="mme visualize",
-        description="Draws the trajectories, the flow and the HOG of a stored video.",
-        epilog="Colours show directions, as in the legend. Grey cells and points without a dot "
-        "have no valid trajectory.",
-    )
+    parser = CommandParser("visualize", __doc__)
     add = parser.add_argument
     add("store", metavar="STORE", help="folder or URL of the store")
     add("--video", metavar="ID", help="id of the video (default: the first video)")
     output_help = "file to write: .mp4 or .gif for a film, .png for a sheet of pictures"
     add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
-    add("--start", metavar="N", type=int, default=0, help="first tubelet (default: 0)")
-    add("--tubelets", metavar="N", type=int, default=8, help="number of tubelets (default: 8)")
-    layer_help = "what to draw (default: all)"
+    add("--start", metavar="N", type=int, default=0, help="first tubelet")
+    add("--tubelets", metavar="N", type=int, default=8, help="number of tubelets")
+    layer_help = "what to draw"
     add("--layer", choices=[*LAYERS, "all"], default="all", help=layer_help)
     scale_help = "enlargement factor (default: large enough to be readable)"
     add("--scale", metavar="N", type=int, help=scale_help)
     source_help = (
-        "video: draw on all frames of the video file; store: on the two frames that the store "
-        "keeps for each tubelet (default: auto, the video file if it exists)"
+        "frames to draw on: of the video file, or those that the store keeps (default: auto, the "
+        "file if it exists)"
     )
     add("--source", choices=["auto", "video", "store"], default="auto", help=source_help)
     root_help = "folder or URL of the video files (default: where stage 1 read them)"
@@ -109,7 +112,8 @@ def main(argv: list[str]) -> int:
         write_png(args.output, contact_sheet(clip, layers, scale))
         count = 1
     else:
-        count = write_film(args.output, film(clip, layers, scale), args.fps or clip.fps)
+        pictures = follow(film(clip, layers, scale), len(clip.times), "pictures")
+        count = write_film(args.output, pictures, args.fps or clip.fps)
     print(plain(f"{args.output}: {count} picture{'s' * (count > 1)} of {clip.name}"))
     return 0
 

@@ -9,11 +9,11 @@ command takes the result as `init=` or `--weights`.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from mme_core.errors import named
 from mme_core.model import build_classifier
+from mme_core.parser import CommandParser
 from mme_core.terminal import plain_lines
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
@@ -46,15 +46,16 @@ def convert(source: Path, target: Path, frames: int = 16, image_size: int = 224)
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="mme convert", description=__doc__.split("\n\n")[0])
-    parser.add_argument("source", type=Path, help="checkpoint file, or a transformers folder")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument(
-        "--frames", type=int, default=16, help="frames of a clip, if the file does not say (16)"
-    )
-    parser.add_argument(
-        "--image-size", type=int, default=224, help="pixels, if the file does not say (224)"
-    )
+    parser = CommandParser("convert", __doc__)
+    add = parser.add_argument
+    source_help = "checkpoint file, or a transformers folder"
+    add("source", metavar="SOURCE", type=Path, help=source_help)
+    output_help = "NAME.safetensors"
+    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    frames_help = "frames of a clip, if the file does not say"
+    add("--frames", type=int, default=16, metavar="N", help=frames_help)
+    size_help = "side of the image in pixels, if the file does not say"
+    add("--image-size", type=int, default=224, metavar="N", help=size_help)
     arguments = parser.parse_args(argv)
     check_suffix(arguments.output, ".safetensors")
     with named(frames="--frames", image_size="--image-size"):

@@ -9,6 +9,7 @@ size, sampling and classes are those of the classifier's training.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from mme_core.errors import UsageError
@@ -23,7 +24,13 @@ from train.scoring.evaluation import evaluate, view_plan, write_evaluation
 
 
 def main(argv: list[str]) -> int:
-    config = loading.load(EvaluateConfig, argv, "mme evaluate", __doc__)
+    config, flags = loading.load_with_flags(
+        EvaluateConfig,
+        argv,
+        "mme evaluate",
+        __doc__,
+        {"json": "print evaluation.json, and no text"},
+    )
     folder.check_command(config)
     with connected(config.device) as ranks:
         model, weights = read_classifier(config.init)
@@ -56,5 +63,5 @@ def main(argv: list[str]) -> int:
         )
         if ranks.main:
             write_evaluation(Path(config.out), result, source)
-            print(result)
+            print(json.dumps(result.to_dict(), indent=2) if "json" in flags else result)
         return 0

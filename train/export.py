@@ -8,7 +8,6 @@ mme export runs/finetune --to onnx -o classifier.onnx
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from mme_core.encoder import encoder_from
 from mme_core.errors import MMEError, UsageError, named
 from mme_core.model import SIZES, sinusoid_table
+from mme_core.parser import CommandParser
 from mme_core.spec import TUBELET
 from mme_core.terminal import plain
 from mme_core.weights.card import model_card
@@ -184,22 +184,17 @@ def _measured(run: Path) -> dict[str, float]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="mme export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("weights", type=Path, help="a run's folder, or a file of weights")
-    parser.add_argument("--to", choices=TARGETS, required=True, help="format")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder, or file of encoder and onnx"
-    )
-    parser.add_argument(
-        "--frames", type=int, default=16, help="frames of a clip, if the file does not say (16)"
-    )
-    parser.add_argument(
-        "--image-size", type=int, default=224, help="pixels, if the file does not say (224)"
-    )
+    parser = CommandParser("export", __doc__)
+    add = parser.add_argument
+    add("weights", metavar="WEIGHTS", type=Path, help="a run's folder, or a file of weights")
+    format_help = f"format: {', '.join(TARGETS)}"
+    add("--to", choices=TARGETS, metavar="FORMAT", required=True, help=format_help)
+    output_help = "folder, or file of encoder and onnx"
+    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    frames_help = "frames of a clip, if the file does not say"
+    add("--frames", type=int, default=16, metavar="N", help=frames_help)
+    size_help = "side of the image in pixels, if the file does not say"
+    add("--image-size", type=int, default=224, metavar="N", help=size_help)
     arguments = parser.parse_args(argv)
     with named(frames="--frames", image_size="--image-size"):
         weights = read_weights(arguments.weights, arguments.frames, arguments.image_size)

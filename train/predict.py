@@ -5,7 +5,6 @@ mme predict VIDEO.mp4 --weights runs/finetune -o prediction.png
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mme_core.clips.views import test_views, to_model_input
 from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.model import Classifier
+from mme_core.parser import CommandParser
 from mme_core.terminal import plain
 from mme_core.weights.load import Weights
 from mme_core.weights.save import writing
@@ -102,17 +102,16 @@ def pictures(videos: Sequence[str | Path], output: Path | None) -> list[Path | N
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="mme predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file or a URL")
-    parser.add_argument("--weights", required=True, help="a fine-tuned run's folder, or a file")
-    parser.add_argument("-o", "--output", type=Path, help="picture.png, or a folder for several")
-    parser.add_argument("--clips", type=int, default=5, help="clips of each video (5)")
-    parser.add_argument("--crops", type=int, default=3, help="crops of each clip (3)")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
+    parser = CommandParser("predict", __doc__)
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="a file or a URL")
+    weights_help = "a fine-tuned run's folder, or a file"
+    add("--weights", metavar="WEIGHTS", required=True, help=weights_help)
+    output_help = "picture.png, or a folder for several videos (default: no picture)"
+    add("-o", "--output", metavar="FILE", type=Path, help=output_help)
+    add("--clips", type=int, default=5, metavar="N", help="clips of each video")
+    add("--crops", type=int, default=3, metavar="N", help="crops of each clip")
+    add("--device", default="auto", choices=DEVICES, help="where to compute")
     # The name of a file may begin with a dash, as in -id.mp4; it is not an option.
     argv = [f"./{word}" if word[:1] == "-" and Path(word).is_file() else word for word in argv]
     arguments = parser.parse_args(argv)

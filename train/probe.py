@@ -36,7 +36,9 @@ PATIENCE = timedelta(days=1)  # how long the others wait while the main process 
 
 
 def main(argv: list[str]) -> int:
-    config = loading.load(ProbeConfig, argv, "mme probe", __doc__)
+    config, flags = loading.load_with_flags(
+        ProbeConfig, argv, "mme probe", __doc__, {"json": "print probe.json, and no table"}
+    )
     folder.check_command(config)
     with connected(config.device, PATIENCE) as ranks:
         sources = open_sources(config.data, config.store, config.val_store)
@@ -44,8 +46,11 @@ def main(argv: list[str]) -> int:
         if ranks.main:
             path = Path(config.out) / "probe.json"
             path.write_text(json.dumps(report, indent=2))
-            show(report)
-            print(plain(f"written to {path}"))
+            if "json" in flags:
+                print(json.dumps(report, indent=2))
+            else:
+                show(report)
+                print(plain(f"written to {path}"))
         return 0
 
 
@@ -117,9 +122,16 @@ def _frozen_pair(
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the accuracies as a table."""
+    """Prints the accuracies as a table; where stdout is no terminal, as lines with tabs."""
     rows = report["rows"]
     columns = [name for name in rows[0] if name not in ("weights", "clip")]
+    console = Console()
+    if not console.file.isatty():
+        print("weights", "clip", *columns, sep="\t")
+        for row in rows:
+            cells = [_cell(row[name]) for name in columns]
+            print(plain(row["weights"]), row["clip"], *cells, sep="\t")
+        return
     table = Table(
         title=f"{report['test_videos']} test videos, {report['training_videos']} training videos, "
         f"{report['classes']} classes"
@@ -130,7 +142,7 @@ def show(report: dict[str, Any]) -> None:
     for row in rows:
         cells = [_cell(row[name]) for name in columns]
         table.add_row(styled(row["weights"]), row["clip"], *cells)
-    Console().print(table)
+    console.print(table)
 
 
 def _cell(value: dict[str, Any] | list[float]) -> str:

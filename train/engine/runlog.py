@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mme_core.errors import MMEError
-from mme_core.terminal import styled
+from mme_core.terminal import is_quiet, styled
 from train.engine.writers import Writer
 
 METRICS = "metrics.jsonl"
@@ -33,7 +33,7 @@ class RunLog:
     def __init__(
         self, run: Path, main: bool, writers: Sequence[Writer] = (), *, after: int = 0
     ) -> None:
-        self.console = Console(quiet=not main, highlight=False, soft_wrap=True)
+        self.console = Console(quiet=not main or is_quiet(), highlight=False, soft_wrap=True)
         self.path = run / METRICS if main else None
         self.writers = writers
         if self.path:

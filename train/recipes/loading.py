@@ -10,7 +10,6 @@ their text, not their value.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mme_core.errors import UsageError
+from mme_core.parser import CommandParser
 from train.recipes.fields import MISSING, as_text, check_limits, describe, walk
 
 RECIPES = Path(__file__).parent.parent / "configs"
@@ -34,19 +34,35 @@ def load(schema: type[Config], argv: Sequence[str], prog: str, description: str)
     A FILE that is not found as such is looked for among the recipes that come with the package.
     Raises UsageError for unknown keys, wrong types, values outside limits and missing values.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"keys and their defaults:\n\n{describe(schema)}",
-    )
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="a recipe; repeatable"
-    )
+    return load_with_flags(schema, argv, prog, description, {})[0]
+
+
+def load_with_flags(
+    schema: type[Config],
+    argv: Sequence[str],
+    prog: str,
+    description: str,
+    flags: Mapping[str, str],
+) -> tuple[Config, set[str]]:
+    """Like `load`, for a command that also takes flags: {"json": help} for --json.
+
+    Returns the configuration and the names of the flags that were given.
+    """
+    epilog = f"keys and their defaults:\n\n{describe(schema)}"
+    parser = CommandParser(prog.removeprefix("mme "), description, epilog)
+    config_help = "a recipe; repeatable, later ones override (default: none)"
+    parser.add_argument("--config", action="append", metavar="FILE", help=config_help)
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument("words", nargs="*", metavar="key=value", help="overrides the recipes")
     arguments = parser.parse_intermixed_args(argv)
-    layers = [(f"{path}: ", read_yaml(path)) for path in arguments.config]
-    layers += [("", _read_words(arguments.words))]
+    given = {name for name in flags if getattr(arguments, name)}
+    return _from_files(schema, arguments.config or [], arguments.words), given
+
+
+def _from_files(schema: type[Config], files: Sequence[str], words: Sequence[str]) -> Config:
+    layers = [(f"{path}: ", read_yaml(path)) for path in files]
+    layers += [("", _read_words(words))]
     return merge(schema, layers, interpolate=True)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mme_core.clips.views import to_model_input
 from mme_core.errors import MMEError
+from mme_core.progress import Progress
 from train.data.labelled import TestViews, ViewPlan, collate_views
 from train.data.loader import make_loader
 from train.data.sources import Source, frame_stride
@@ -56,6 +57,16 @@ class Evaluation:
         if self.failures:
             text += f"; {len(self.failures)} of {m.asked} not read (coverage {m.coverage:.2%})"
         return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        return {
+            **self.metrics.to_dict(),
+            "clips": self.plan.clips,
+            "crops": self.plan.crops,
+            "still": self.plan.still,
+            "not_read": [{"id": video, "reason": reason} for video, reason in self.failures],
+        }
 
 
 @torch.inference_mode()
@@ -138,9 +149,12 @@ def read_views(
     batches = [list(range(s, min(s + together, len(source.ids)))) for s in starts]
     mine = batches[ranks.rank :: ranks.world]
     loader = make_loader(TestViews(source, plan), mine, collate_views, workers)
-    for views in on_device(loader, ranks.device):
-        clip = to_model_input(views["views"]) if "views" in views else None
-        yield ViewBatch(views["videos"], clip, views["failures"])
+    with Progress(sum(map(len, mine)), "videos", silent=not ranks.main) as progress:
+        for views in on_device(loader, ranks.device):
+            clip = to_model_input(views["views"]) if "views" in views else None
+            yield ViewBatch(views["videos"], clip, views["failures"])
+            failed = len(views["failures"])
+            progress.advance(len(views["videos"]) + failed, failed)
 
 
 def evaluate(
@@ -156,15 +170,8 @@ def evaluate(
 def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
     """Writes evaluation.json, predictions.csv, per_class.csv and confusion.png into `out`."""
     names = list(source.class_names)
-    summary = {
-        **result.metrics.to_dict(),
-        "clips": result.plan.clips,
-        "crops": result.plan.crops,
-        "still": result.plan.still,
-        "not_read": [{"id": video, "reason": reason} for video, reason in result.failures],
-    }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(summary, indent=2))
+    (out / "evaluation.json").write_text(json.dumps(result.to_dict(), indent=2))
     ids = [source.ids[video] for video in result.video]
     labels = source.labels[result.video]
     write_predictions(out / "predictions.csv", ids, labels, result.scores, names)
