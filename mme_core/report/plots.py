@@ -98,9 +98,7 @@ def histogram(values: np.ndarray, title: str, unit: str, *, bins: int = 24, note
     return _figure(title, axes.svg(bars), note=f"{median}{tail}{f'; {note}' if note else ''}")
 
 
-def curves(
-    title: str, lines: Sequence[Curve], *, x_name: str = "step", zero: bool = False, note: str = ""
-) -> Html:
+def curves(title: str, lines: Sequence[Curve], *, zero: bool = False, note: str = "") -> Html:
     """Lines over a common axis, with a legend that has the last value of each.
 
     zero  whether the vertical axis starts at 0
@@ -150,7 +148,7 @@ def curves(
         ),
         class_="legend",
     )
-    return _figure(title, axes.svg(marks, x_name), legend, note=note)
+    return _figure(title, axes.svg(marks), legend, note=note)
 
 
 def _finite(line: Curve) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +181,7 @@ class _Axes:
         low, high = self._y
         return _HEIGHT - _BOTTOM - (value - low) / ((high - low) or 1) * (_HEIGHT - _TOP - _BOTTOM)
 
-    def svg(self, marks: Sequence[Html], x_name: str = "") -> Html:
+    def svg(self, marks: Sequence[Html]) -> Html:
         parts = []
         for value in ticks(*self._y, whole=self._counts):
             y = _round(self.y(value))
@@ -191,8 +189,6 @@ class _Axes:
             parts.append(_label(_LEFT - 5, float(y) + 4, _tick(value), "end"))
         for value in ticks(*self._x):
             parts.append(_label(float(_round(self.x(value))), _HEIGHT - 8, _tick(value), "middle"))
-        if x_name:
-            parts.append(_label(_LEFT - 5, _HEIGHT - 8, x_name, "end"))
         return tag(
             "svg",
             *parts,

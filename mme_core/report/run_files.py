@@ -31,6 +31,7 @@ class Run:
     probe        probe.json, or None
     evaluation   evaluation.json, or None
     predictions  (true class, best class) of the labelled test videos
+    parent       config of the run whose folder `init` names, {} where it names none
     """
 
     name: str
@@ -42,6 +43,7 @@ class Run:
     probe: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     predictions: list[tuple[str, str]] = field(default_factory=list)
+    parent: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -72,6 +74,7 @@ def is_run(path: Path) -> bool:
 def read_run(path: Path, name: str) -> Run:
     """Raises UsageError where a file of the run is damaged."""
     config, changed = _read_config(path / CONFIG)
+    init = config.get("init")
     return Run(
         name=name,
         path=path,
@@ -82,6 +85,7 @@ def read_run(path: Path, name: str) -> Run:
         probe=_read_json(path / "probe.json"),
         evaluation=_read_json(path / "evaluation.json"),
         predictions=_read_predictions(path / "predictions.csv"),
+        parent=_read_config(Path(str(init)) / CONFIG)[0] if init else {},
     )
 
 

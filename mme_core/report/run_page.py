@@ -52,7 +52,10 @@ def _summary(runs: Sequence[Run]) -> Html:
     for run in runs:
         say("kind", run, run.kind)
         for key, name in (("init", "started from"), ("model.size", "model"), ("seed", "seed")):
-            if run.config.get(key) is not None:
+            borrowed = (
+                key == "model.size" and run.kind == "probe" and run.config.get("init") != "none"
+            )
+            if run.config.get(key) is not None and not borrowed:
                 say(name, run, run.config[key])
         if run.rows:
             say("steps", run, f"{run.rows[-1]['step']:,}")
@@ -123,12 +126,12 @@ def _curves(runs: Sequence[Run]) -> Html | None:
             plots.append(curves(title, lines, zero=key == "lr"))
     if not plots:
         return None
-    note = (
-        "The dashed line is the loss of the best constant: a model that ignores its input cannot "
-        "be below it."
-        if any(map(_contents, runs))
-        else ""
-    )
+    note = "Over the optimiser's steps."
+    if any(map(_contents, runs)):
+        note += (
+            " The dashed line is the loss of the best constant: a model that ignores its input "
+            "cannot be below it."
+        )
     return section("Curves", grid(plots), note=note)
 
 
@@ -239,7 +242,9 @@ def _confusion(run: Run, runs: Sequence[Run]) -> Html:
         if counts[i].sum()
     ]
     matrix = figure(confusion(counts, names), "rows: true class; columns: predicted class")
-    confused = join([tag("h3", "Most confused"), table(("true", "predicted", "videos"), pairs, 1)])
+    confused = tag(
+        "div", tag("h3", "Most confused"), table(("true", "predicted", "videos"), pairs, 1)
+    )
     return section(
         _titled("Confusion", run, runs),
         grid([matrix, confused if pairs else ""], 420),
@@ -267,6 +272,16 @@ def _recipes(runs: Sequence[Run]) -> Html:
         if run.changed:
             title = f"{run.name}: what the recipe sets"
             parts += [tag("h3", title), table(("key", "value", "default"), run.changed)]
+        if run.parent:
+            differing = [
+                (key, str(value), str(run.parent[key]))
+                for key, value in run.config.items()
+                if key in run.parent and key not in ("out", "init") and value != run.parent[key]
+            ]
+            title = f"{run.name}: what differs from the run it started from"
+            head = ("key", "here", "there")
+            parts += [tag("h3", title), tag("p", run.config["init"], class_="note")]
+            parts.append(table(head, differing))
         every = table(("key", "value"), [(k, str(v)) for k, v in run.config.items()])
         parts.append(details(f"All keys of {run.name}", every))
     return section("Recipe" if len(runs) == 1 else "Recipes", *parts)
