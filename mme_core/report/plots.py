@@ -13,7 +13,7 @@ from mme_core.report.html import Html, join, tag
 from mme_core.report.style import SERIES
 
 _WIDTH, _HEIGHT = 340, 190  # of a plot, SVG units; about CSS pixels on a phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 14, 8, 24  # around the axes
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 8, 24  # around the axes
 _MOST_POINTS = 300  # of a curve; more would not be seen
 
 
@@ -189,14 +189,7 @@ class _Axes:
             parts.append(_label(_LEFT - 5, float(y) + 4, _tick(value), "end"))
         for value in ticks(*self._x):
             parts.append(_label(float(_round(self.x(value))), _HEIGHT - 8, _tick(value), "middle"))
-        return tag(
-            "svg",
-            *parts,
-            *marks,
-            viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-            role="img",
-            xmlns="http://www.w3.org/2000/svg",
-        )
+        return tag("svg", *parts, *marks, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
 
 
 def _label(x: float, y: float, words: str, anchor: str, **more: str) -> Html:
@@ -250,8 +243,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Html:
             parts.append(_label(float(x), 406, short, "end", transform=turned))
     frame = tag("rect", x=_round(left), y=0, width=400, height=400, fill="none", class_="axis")
     return tag(
-        "svg", frame, *parts, viewBox=f"0 0 {_round(width)} {_round(height)}", role="img",
-        xmlns="http://www.w3.org/2000/svg",
+        "svg", frame, *parts, viewBox=f"0 0 {_round(width)} {_round(height)}", role="img"
     )  # fmt: skip
 
 
@@ -271,7 +263,7 @@ def scatter(points: np.ndarray, groups: Sequence[int], titles: Sequence[str]) ->
         )
         for (x, y), group, title in zip(places.tolist(), groups, titles)
     ]
-    return tag("svg", *parts, viewBox="0 0 400 300", role="img", xmlns="http://www.w3.org/2000/svg")
+    return tag("svg", *parts, viewBox="0 0 400 300", role="img")
 
 
 def legend(names: Sequence[str]) -> Html:

@@ -112,7 +112,7 @@ def _frame_rates(table: VideoTable) -> Iterator[Remark]:
     if not rates.size:
         return
     low, high = np.quantile(rates, [0.02, 0.98])
-    if high > 1.2 * low:
+    if high > 1.1 * low:
         counts = Counter(np.round(rates, 1).tolist()).most_common(8)
         listed = [f"{rate:g} fps: {count:,} videos" for rate, count in counts]
         yield Remark(

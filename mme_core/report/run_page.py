@@ -51,11 +51,11 @@ def _summary(runs: Sequence[Run]) -> Html:
 
     for run in runs:
         say("kind", run, run.kind)
-        for key, name in (("init", "started from"), ("model.size", "model"), ("seed", "seed")):
-            borrowed = (
-                key == "model.size" and run.kind == "probe" and run.config.get("init") != "none"
-            )
-            if run.config.get(key) is not None and not borrowed:
+        shown = {"init": "started from", "model.size": "model", "seed": "seed"}
+        if run.kind == "probe":
+            del shown["model.size"]  # it is that of the weights, whatever the recipe says
+        for key, name in shown.items():
+            if run.config.get(key) is not None:
                 say(name, run, run.config[key])
         if run.rows:
             say("steps", run, f"{run.rows[-1]['step']:,}")
@@ -85,9 +85,8 @@ def _results(run: Run) -> dict[str, str]:
     if run.evaluation:
         for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
             found[f"test accuracy, {name}"] = f"{run.evaluation[key]:.1%}"
-        lost = run.evaluation.get("not_read", [])
         read = f"{run.evaluation['videos']:,} of {run.evaluation['asked']:,}"
-        found["test videos read"] = read if lost or "asked" in run.evaluation else ""
+        found["test videos read"] = read
     return found
 
 
