@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from mme_core.errors import UsageError
 
-WIDTH = 110  # columns of the help at least; a narrow terminal breaks lines by itself
+WIDTH = 116  # columns of the help at least; a narrow terminal breaks lines by itself
 
 
 class CommandParser(argparse.ArgumentParser):

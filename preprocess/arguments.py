@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from typing import Any
 
 from mme_core.datasets import DATASETS, Manifest, load_manifest
@@ -12,6 +13,7 @@ from mme_core.errors import UsageError, named
 from mme_core.extract.flow import flow_function
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
+from mme_core.terminal import is_quiet
 
 
 def command_parser(name: str, text: str) -> CommandParser:
@@ -24,7 +26,7 @@ def command_parser(name: str, text: str) -> CommandParser:
         metavar="spec.FIELD=VALUE",
         help="field of the specification, such as spec.stride=2; see docs/store.md",
     )
-    kinds = f"kind of the data set: {', '.join(DATASETS)}"
+    kinds = f"data set: {', '.join(DATASETS)}"
     add("--dataset", required=True, choices=DATASETS, metavar="KIND", help=kinds)
     add("--root", metavar="DIR", help="folder or URL of the videos (default: folder of --list)")
     split_help = "split, such as train (default: the official training split, or all videos)"
@@ -64,8 +66,8 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
 
 
 def _report_making(made: int, total: int) -> None:
-    if made == 1:
-        print(f"making {total} demo videos", flush=True)
+    if made == 1 and not is_quiet():
+        print(f"making {total} demo videos", file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:

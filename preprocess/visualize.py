@@ -65,15 +65,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
     add("--start", metavar="N", type=int, default=0, help="first tubelet")
     add("--tubelets", metavar="N", type=int, default=8, help="number of tubelets")
-    layer_help = "what to draw"
-    add("--layer", choices=[*LAYERS, "all"], default="all", help=layer_help)
+    layer_help = f"what to draw: {', '.join(LAYERS)} or all"
+    add("--layer", choices=[*LAYERS, "all"], default="all", metavar="NAME", help=layer_help)
     scale_help = "enlargement factor (default: large enough to be readable)"
     add("--scale", metavar="N", type=int, help=scale_help)
-    source_help = (
-        "frames to draw on: of the video file, or those that the store keeps (default: auto, the "
-        "file if it exists)"
-    )
-    add("--source", choices=["auto", "video", "store"], default="auto", help=source_help)
+    source_help = "frames to draw on: auto (the video file if it exists), video or store"
+    sources = ["auto", "video", "store"]
+    add("--source", choices=sources, metavar="NAME", default="auto", help=source_help)
     root_help = "folder or URL of the video files (default: where stage 1 read them)"
     add("--root", metavar="DIR", help=root_help)
     fps_help = "frames a second of the film (default: the speed of the video)"

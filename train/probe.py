@@ -125,18 +125,20 @@ def show(report: dict[str, Any]) -> None:
     """Prints the accuracies as a table; where stdout is no terminal, as lines with tabs."""
     rows = report["rows"]
     columns = [name for name in rows[0] if name not in ("weights", "clip")]
+    title = (
+        f"{report['test_videos']} test videos, {report['training_videos']} training videos, "
+        f"{report['classes']} classes"
+        + (f"; {len(report['not_read'])} videos not read" if report["not_read"] else "")
+    )
     console = Console()
     if not console.file.isatty():
+        print(title)
         print("weights", "clip", *columns, sep="\t")
         for row in rows:
             cells = [_cell(row[name]) for name in columns]
             print(plain(row["weights"]), row["clip"], *cells, sep="\t")
         return
-    table = Table(
-        title=f"{report['test_videos']} test videos, {report['training_videos']} training videos, "
-        f"{report['classes']} classes"
-        + (f"; {len(report['not_read'])} videos not read" if report["not_read"] else "")
-    )
+    table = Table(title=title)
     for name in ("weights", "clip", *columns):
         table.add_column(name)
     for row in rows:

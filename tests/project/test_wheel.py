@@ -47,11 +47,14 @@ STAGES = {
         ["info", "store"],
         ["verify", "store"],
         ["visualize", "store", "-o", "look.png"],
+        ["report", "store", "-o", "store.html"],
     ],
     "train": [
         ["pretrain", "--config", "tiny.yaml", "store=store", "out=run", "optim.steps=1"],
         ["finetune", "out=tuned", *TUNED, *LABELLED],
         ["features", "out=features.npz", *LABELLED],
+        ["report", "run", "-o", "run.html"],
+        ["report", "features.npz", "-o", "neighbours.html"],
     ],
 }
 

@@ -63,9 +63,10 @@ def evaluation(out):
 
 
 @torch.inference_mode()
-def test_multi_view_scores_equal_a_direct_computation(labelled_set, classifier, tmp_path):
+def test_multi_view_scores_equal_a_direct_computation(labelled_set, classifier, tmp_path, capsys):
     folder, model = classifier
-    assert evaluate.main(words(labelled_set, folder, tmp_path)) == 0
+    assert evaluate.main(words(labelled_set, folder, tmp_path, "--json")) == 0
+    assert json.loads(capsys.readouterr().out) == evaluation(tmp_path)
     source = source_of(labelled_set)
     right = 0
     for video, item in enumerate(source.items):

@@ -175,12 +175,22 @@ def test_the_tokens_do_not_stay_on_the_disk(report):
     assert {path.name for path in (report[0] / "run").iterdir()} == {"config.yaml", "probe.json"}
 
 
-def test_probes_of_still_frames_do_not_see_motion(tmp_path):
+def test_a_pipe_gets_a_line_for_each_row(report, capsys):
+    probe.show(report[1])
+    title, head, *lines = capsys.readouterr().out.splitlines()
+    assert title.startswith("8 test videos, 24 training videos, 2 classes")
+    assert head.split("\t")[:3] == ["weights", "clip", "linear"]
+    assert lines[0].split("\t")[1:3] == ["video", "100.0%"] and len(lines) == 4
+
+
+def test_probes_of_still_frames_do_not_see_motion(tmp_path, capsys):
     """Left or right: nothing in one frame says it, so a still frame's features are alike."""
     root = write_set(tmp_path / "set", train=4, val=2)
-    extra = ["init=none", *MODEL, "probes=[knn]", "neighbours=[1]"]
+    extra = ["init=none", *MODEL, "probes=[knn]", "neighbours=[1]", "--json"]
     assert probe.main(words(root, tmp_path / "run", *extra)) == 0
-    rows = json.loads((tmp_path / "run" / "probe.json").read_text())["rows"]
+    report = json.loads((tmp_path / "run" / "probe.json").read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    rows = report["rows"]
     assert [row["clip"] for row in rows] == ["video", "still frame"]
 
 

@@ -53,7 +53,7 @@ class Limits:
     def __str__(self) -> str:
         """As in "must be at least 1", or "one of tube, cube"; empty without limits."""
         if self.names:
-            return f"one of {', '.join(map(_text, self.names))}"
+            return f"one of {', '.join(map(as_text, self.names))}"
         if self.at_least is not None and self.at_most is not None:
             return f"between {self.at_least} and {self.at_most}"
         bounds = {

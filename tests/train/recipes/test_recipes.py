@@ -13,7 +13,15 @@ from mme_core.masking import MASKS, hidden_count
 from mme_core.model import DECODERS, SIZES
 from train.recipes.classification import FinetuneConfig
 from train.recipes.fields import MISSING, walk
-from train.recipes.loading import RECIPES, differing_keys, load, merge, to_dict, to_yaml
+from train.recipes.loading import (
+    RECIPES,
+    changed_keys,
+    differing_keys,
+    load,
+    merge,
+    to_dict,
+    to_yaml,
+)
 from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import EvaluateConfig, FeaturesConfig, ProbeConfig
 
@@ -106,6 +114,13 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
     assert read("--config", str(path)) == config
+
+
+def test_changed_keys_stand_beside_their_defaults():
+    lines = list(changed_keys(read(*WORDS, "optim.clip=0.5", "data.zoom=[10,16]")))
+    assert "optim.clip: 0.5 (default: null)" in lines
+    assert "data.zoom: [10, 16] (default: [])" in lines
+    assert not any(line.startswith(("out:", "optim.lr:")) for line in lines)
 
 
 def test_differences_name_nested_keys():
