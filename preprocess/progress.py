@@ -9,9 +9,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from mme_core.progress import clock
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome
-from preprocess.summary import clock
 
 LINE_S = 10.0  # between two printed lines
 

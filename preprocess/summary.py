@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from mme_core.io.place import Place
+from mme_core.progress import clock
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import shard_name
 from preprocess.jobs import OK, QUARANTINED, Outcome
@@ -30,13 +31,6 @@ def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
     whole = each * videos
     left = clock(whole / workers)
     return f"{each:.2f} s a video so far: {whole / 3600:.3g} core-hours, {left} to go"
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, such as 1:02:03 or 0:42."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:

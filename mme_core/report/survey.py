@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mme_core.errors import StoreError
 from mme_core.store import TargetStore
 from mme_core.store.layout import CHUNK_TUBELETS
 from mme_core.store.window import CodedWindow
@@ -63,7 +64,7 @@ def measure(store: TargetStore, row: int) -> Measured:
     for window in windows:
         known = unpack_valid(window.valid, store.spec.points)
         valids.append(known.mean())
-        some = known.any(-1)
+        some = np.any(known, axis=-1)
         speeds.append(np.sqrt(np.square(window.moments[..., :4]).sum(-1))[some])
         shakes += _changes(window, some)
     speed = np.concatenate(speeds)
@@ -75,14 +76,10 @@ def measure(store: TargetStore, row: int) -> Measured:
         moving=float((speed > STILL).mean()) if speed.size else 0.0,
         valid=float(np.mean(valids)),
         shake=float(np.median(shakes)) if shakes else 0.0,
-        letterbox=bool(frames) and has_bars(np.stack([*frames]) if _alike(frames) else frames[0]),
+        letterbox=bool(frames) and has_bars(np.stack(frames)),
         looks=np.concatenate([_thumbnail(image) for image in frames]) if frames else None,
         motion=cv2.resize(middle, (4, 4), interpolation=cv2.INTER_AREA).ravel(),
     )
-
-
-def _alike(images: list[np.ndarray]) -> bool:
-    return len({image.shape for image in images}) == 1
 
 
 def _parts(store: TargetStore, row: int) -> list[tuple[int, int]]:
@@ -110,17 +107,20 @@ def _changes(window: CodedWindow, some: np.ndarray) -> list[float]:
 
 
 def _grey(jpeg: bytes) -> np.ndarray:
-    data = np.frombuffer(jpeg, np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_2)
+    """Luma at half the size. Raises StoreError for bytes that are no JPEG file."""
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2)
+    if image is None:
+        raise StoreError("a stored frame is not a JPEG file; `mme verify --deep` says which")
+    return np.asarray(image)
 
 
 def has_bars(frames: np.ndarray) -> bool:
-    """Whether the frames, luma uint8 [N, H, W] or [H, W], have black bars on opposite sides.
+    """Whether the frames, luma uint8 [N, H, W], have black bars on opposite sides.
 
     Each bar covers at least 4 % of the side in every frame, both are about as wide, and together
     they cover less than half.
     """
-    brightest = frames.max(0) if frames.ndim == 3 else frames
+    brightest = frames.max(0)
     for image in (brightest, brightest.T):
         lines = np.quantile(image, 0.98, axis=1) < _BLACK
         if lines.all():

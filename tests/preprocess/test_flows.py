@@ -13,7 +13,6 @@ from mme_core.cli import main as mme
 from mme_core.store import TargetStore
 from preprocess.estimate import describe, estimate
 from preprocess.jobs import Outcome
-from preprocess.summary import clock
 
 
 def flows(root, store, *more, dataset="folder", spec=SPEC):
@@ -274,10 +273,6 @@ def test_estimate_scales_with_the_data_set():
         "wall time    15:00 on 8 cores",
         "store        3.6 GB",
     ]
-
-
-def test_clock():
-    assert [clock(s) for s in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]
 
 
 def test_names_that_look_like_markup(tmp_path, capsys):
