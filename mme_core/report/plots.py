@@ -78,7 +78,7 @@ def histogram(values: np.ndarray, title: str, unit: str, *, bins: int = 24, note
     clipped = high > low and high - low > 2 * (cut - low) > 0
     top = cut if clipped else high
     if top <= low:
-        low, top, bins = low - 0.5, low + 0.5, 1
+        low, top, bins = low - 0.5, low + 0.5, 9
     counts, edges = np.histogram(np.minimum(values, top), bins, (low, top))
     axes = _Axes((low, top), (0, float(counts.max())), counts=True)
     bars = [
@@ -92,6 +92,7 @@ def histogram(values: np.ndarray, title: str, unit: str, *, bins: int = 24, note
             height=_round(axes.y(0) - axes.y(count)),
         )
         for count, a, b in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist())
+        if count
     ]
     median = f"median {number(float(np.median(values)))} {unit}"
     tail = f"; the last bar holds all up to {number(high)}" if clipped else ""
