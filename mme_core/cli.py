@@ -111,7 +111,7 @@ PARTS: dict[str, dict[str, Command]] = {
             "train.ablate",
             "train",
             "grids of pre-training and measures, one table",
-            "ablate GRID_EXAMPLE",
+            "ablate ablate/generated.yaml ablate/table7b.yaml out=runs/7b",
         ),
     },
     "use weights": {

@@ -40,12 +40,11 @@ from train.recipes.ablation import AblateConfig, check_grid
 def main(argv: list[str], program: Sequence[str] = ("-m", "mme_core")) -> int:
     """Runs the command; `program`: arguments of Python, the program that runs each cell."""
     words = [f"--config={word}" if word.endswith((".yaml", ".yml")) else word for word in argv]
-    dry = "--dry-run" in words
-    words = [word for word in words if word != "--dry-run"]
-    config = loading.load(AblateConfig, words, "mme ablate", __doc__)
+    flags_help = {"dry-run": "print the plan, and run nothing"}
+    config, flags = loading.load_with_flags(AblateConfig, words, "mme ablate", __doc__, flags_help)
     check_grid(config)
     folder.check_command(config)
-    if dry:
+    if "dry-run" in flags:
         _show_plan(config)
         return 0
     folder.write_config(config)

@@ -22,6 +22,7 @@ _TITLES = {
     "device_idle": ("Time the device was idle, %", 100.0),
     "data_wait": ("Time spent waiting for data, %", 100.0),
     "mfu": ("Use of the device's peak (MFU), %", 100.0),
+    "ready": ("Batches ready when the step asks", 1.0),
     "memory": ("Peak memory, GB", 1.0),
 }
 _PLAIN = ("step", "epoch", "eta", "skipped", "bad", "unreadable")

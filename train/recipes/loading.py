@@ -56,7 +56,7 @@ def load_with_flags(
         parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument("words", nargs="*", metavar="key=value", help="overrides the recipes")
     arguments = parser.parse_intermixed_args(argv)
-    given = {name for name in flags if getattr(arguments, name)}
+    given = {name for name in flags if getattr(arguments, name.replace("-", "_"))}
     return _from_files(schema, arguments.config or [], arguments.words), given
 
 
