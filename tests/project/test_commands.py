@@ -44,6 +44,7 @@ FOUND = commands()
 
 def words_of(command):
     """The words of `mme` in a command; those of make and torchrun are looked through."""
+    command = re.sub(r" > \S+$", "", command)
     command = command.replace(" ...", "").replace(" …", "").replace("$layer", "tracks")
     words = shlex.split(re.sub(r"[\[\]](?=--|$| )", "", command))
     if words[0] == "make":
@@ -94,8 +95,7 @@ def test_arguments_are_understood(command, only_arguments):
 
 
 def test_wrong_arguments_are_noticed(only_arguments):
-    with pytest.raises(SystemExit):
-        main(["flows", "--dataset", "folder", "--rooot", "x"])
+    assert main(["flows", "--dataset", "folder", "--rooot", "x"]) == 2
     assert main(["pretrain", "store=a", "out=b", "optim.lrr=1"]) == 2
 
 
