@@ -120,11 +120,13 @@ WALK = [
     "make flows DATASET=folder ROOT=path/to/videos STORE=data/stores/mine",
     "mme flows --dataset folder --root ROOT --store data/stores/mine --workers 8",
     ".venv/bin/mme info data/stores/mine",
+    ".venv/bin/mme report data/stores/mine -o report.html",
     ".venv/bin/mme visualize data/stores/mine --layer tracks -o look.mp4",
     "mme verify STORE",
     "mme repair STORE [--root DIR]",
     ".venv/bin/mme pretrain --config pretrain/small.yaml store=data/stores/mine out=runs/mine",
     ".venv/bin/mme features init=runs/mine store=data/stores/mine out=features.npz",
+    ".venv/bin/mme report features.npz -o neighbours.html",
     "mme features init=runs/k400 data.dataset=folder data.root=DIR out=features.zarr view.clips=5",
     "mme export runs/k400 --to encoder -o out/encoder",
     "mme export runs/k400 --to encoder -o encoder.safetensors",
@@ -188,7 +190,9 @@ def test_commands_from_own_videos_to_features_run(reader, capfd):
         assert status == 0, (command, capfd.readouterr().err)
     for name in (
         "look.mp4",
+        "report.html",
         "features.npz",
+        "neighbours.html",
         "features.zarr",
         "out/encoder/README.md",
         "out/hf/README.md",
