@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import statistics
 import subprocess
@@ -52,8 +53,10 @@ FED = {  # words of the recipe
     "store-16-no-zoom": ["data.workers=16", "data.zoom=[]"],
     "store-16-two-crops": ["data.workers=16", "data.crops=2"],
     "store-8-two-crops": ["data.workers=8", "data.crops=2"],
+    "resident": ["data.workers=2", "data.resident=true"],
 }
-CASES = ("plain", *VARIANTS, *FED, "zoom", "pretrain", "forward", "features")
+PRETRAIN = {"pretrain": "", "pretrain-fp32": "fp32", "pretrain-bf16": "bf16"}  # model.residual
+CASES = ("plain", *VARIANTS, "zoom", *FED, *PRETRAIN, "forward", "features")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Bench:
         self.gpu = self.device.type == "cuda"
         self.dtype = torch.bfloat16 if self.gpu else torch.float32
         self.store: Path | None = None
+        self.runs = 0
+        self.fed_step: PretrainStep | None = None
         if args.store:
             self.store = self.folder / "store"
             videos = len(multiply(args.store, self.store, args.videos).videos)
@@ -93,7 +98,8 @@ class Bench:
         sized = [f"model.size={args.size}", f"model.image_size={args.image_size}"]
         sized += [f"model.frames={args.frames}", f"data.batch_size={args.batch}"]
         sized += [f"data.zoom={args.zoom}"] if args.zoom else []
-        out = f"out={self.folder / 'run'}"
+        self.runs += 1
+        out = f"out={self.folder / f'run-{self.runs}'}"
         return [
             "--config",
             "pretrain/k400.yaml",
@@ -126,19 +132,33 @@ class Bench:
 
     def fed(self, case: str) -> Result:
         self.need_store()
-        config = self.config(*FED[case], "seed=1")
-        batches = Pretraining(config, self.ranks).task.batches
-        step = self.step_of(Variant("fp32"))
+        batches = Pretraining(self.config(*FED[case]), self.ranks).task.batches
         with contextlib.closing(batches):
-            return self.measure(case, step, on_device(batches, self.device))
+            return self.measure(case, self.recipes_step(), on_device(batches, self.device))
 
     def zoom(self, case: str) -> Result:
-        """A batch of the store with zoom that stays on the device: what zooming there costs."""
         self.need_store()
         batches = Pretraining(self.config("data.workers=4"), self.ranks).task.batches
         with contextlib.closing(batches):
             batch = to_device(next(batches), self.device)
-        return self.measure(case, self.step_of(Variant()), repeat(batch))
+        return self.measure(case, self.recipes_step(), repeat(batch))
+
+    def recipes_step(self) -> PretrainStep:
+        """The step of the recipe, the same for all cases that are fed: compiled once for a form of
+        the batches."""
+        if self.fed_step is None:
+            residual = self.config().model.residual
+            self.fed_step = self.step_of(Variant(residual if self.gpu else "fp32"))
+        return self.fed_step
+
+    def forget(self, case: str) -> None:
+        """Gives memory and compiled code back, where the next case cannot use them."""
+        if case not in (*FED, "zoom"):
+            self.fed_step = None
+            torch.compiler.reset()
+        gc.collect()
+        if self.gpu:
+            torch.cuda.empty_cache()
 
     def measure(self, case: str, step: PretrainStep, batches: Iterator[Batch]) -> Result:
         """Steps as the loop takes them: the host reads a step when the device does the next."""
@@ -244,27 +264,20 @@ class Bench:
     def pretrain(self, case: str) -> Result:
         """The command in a process of its own; the median of its rows but the first two."""
         self.need_store()
-        steps, every = (60, 5) if self.gpu else (6, 1)
+        steps, every = (100, 5) if self.gpu else (6, 1)
         words = [f"optim.steps={steps}", f"log.every={every}", "checkpoint.every=100000"]
         words += [f"profile={3 if self.gpu else 1}", f"data.workers={self.args.workers}"]
+        words += [f"model.residual={PRETRAIN[case]}"] if PRETRAIN[case] and self.gpu else []
         command = [sys.executable, "-m", "mme_core", "pretrain", *self.words(*words)]
-        began = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                said, _ = process.communicate()
-            finally:
-                process.terminate()
-        if process.returncode:
-            raise RuntimeError(f"mme pretrain ended with {process.returncode}: {said[-500:]}")
-        print(said, flush=True)
-        out = self.folder / "run"
+        start = follow(command)
+        out = self.folder / f"run-{self.runs}"
         lines = (out / "metrics.jsonl").read_text().splitlines()
         rows = [row for row in map(json.loads, lines) if "clips_per_s" in row][2:]
         # The profiler slows down the steps that it watches, which come first.
         rows = rows[len(rows) // 3 :]
         kernels = (out / "profile" / "kernels.txt").read_text()
         if self.args.profile:
-            Path(self.args.profile, "kernels-pretrain.txt").write_text(kernels)
+            Path(self.args.profile, f"kernels-{case}.txt").write_text(kernels)
         print("\n".join(kernels.splitlines()[: self.args.rows]), flush=True)
 
         def median(name: str) -> float | None:
@@ -280,7 +293,7 @@ class Bench:
             waited=median("data_wait"),
             mfu=median("mfu"),
             memory_gb=median("memory"),
-            start_s=time.perf_counter() - began,
+            start_s=start,
             loss=rows[-1]["loss"],
         )
 
@@ -346,7 +359,9 @@ class Bench:
         return self.store
 
     def run(self, case: str) -> Result:
-        if case in ("plain", "zoom", "pretrain", "forward", "features"):
+        if case in PRETRAIN:
+            return self.pretrain(case)
+        if case in ("plain", "zoom", "forward", "features"):
             return getattr(self, case)(case)
         return self.fed(case) if case in FED else self.synthetic(case)
 
@@ -372,6 +387,26 @@ def noise_batch(args: argparse.Namespace, batch: int, device: torch.device) -> d
     return {name: value.to(device) for name, value in made.items()}
 
 
+def follow(command: list[str]) -> float:
+    """Runs a command and repeats what it says, with seconds; those of its first step.
+
+    Raises RuntimeError where it fails.
+    """
+    began, first = time.perf_counter(), 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for text in process.stdout:
+                seconds = time.perf_counter() - began
+                first = first or (seconds if text.startswith("step") else 0.0)
+                print(f"{seconds:6.1f} s  {text}", end="", flush=True)
+        finally:
+            process.terminate()
+    if process.returncode:
+        raise RuntimeError(f"mme pretrain ended with status {process.returncode}")
+    return first
+
+
 def waits_of(take: Callable[[], int]) -> tuple[str, ...]:
     """Lines of Python at which a step waits for the device."""
     with warnings.catch_warnings(record=True) as caught:
@@ -379,5 +414,5 @@ def waits_of(take: Callable[[], int]) -> tuple[str, ...]:
         torch.cuda.set_sync_debug_mode("warn")
         take()
         torch.cuda.set_sync_debug_mode("default")
-    found = [w for w in caught if "synchronizing" in str(w.message)]
+    found = [w for w in caught if "called a synchronizing" in str(w.message)]
     return tuple(sorted({f"{Path(w.filename).name}:{w.lineno}" for w in found}))

@@ -13,7 +13,8 @@ The recipe is `pretrain/k400.yaml`: ViT-B, 16 × 224², 70 % masked, zoom, batch
     zoom            the whole step on a batch of the store with zoom that stays on the device
     store-N …       the compiled step fed from the store by N workers; with zoom unless the name
                     says otherwise
-    pretrain        `mme pretrain` itself, by its own log
+    resident        the same from a store that lies in the device's memory
+    pretrain …      `mme pretrain` itself, by its own log; -fp32 and -bf16 set model.residual
     forward         the encoder alone, all tokens, on clips that stay on the device
     features        the same fed from the store, as `mme features` does it
     try-…           options of the compiler and of attention on a model of four blocks, which
@@ -32,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import signal
 import tempfile
@@ -68,10 +68,7 @@ def main() -> None:
                 print(f"{case}: {type(error).__name__}: {text}", flush=True)
                 continue
             finally:
-                torch.compiler.reset()
-                gc.collect()
-                if bench.gpu:
-                    torch.cuda.empty_cache()
+                bench.forget(case)
             results.append(result)
             print(f"{line(result)}   took {time.perf_counter() - began:.0f} s", flush=True)
             if args.json:

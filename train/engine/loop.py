@@ -186,8 +186,7 @@ class Loop:
         while self.done < self.steps:
             numbers: StepNumbers | None = self._step(batches)
             self.done += 1
-            if profile:
-                profile.step()
+            traced = profile is not None and profile.step()
             stop = self._read(pending)
             last = self.done == self.steps
             due = evaluate_every > 0 and self.done % evaluate_every == 0
@@ -207,7 +206,7 @@ class Loop:
                 self.step.train()
             if saves:
                 self._save()
-            if evaluates or saves or self.done == first:
+            if evaluates or saves or traced or self.done == first:
                 self.meter.restart()
             pending = numbers
         return False

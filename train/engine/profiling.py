@@ -30,10 +30,11 @@ class Profile:
     """Traces `steps` steps of a run into OUT/profile: a context; call `step` after each step.
 
     left  steps that the run still has
+    done  whether the files are written
     """
 
     def __init__(self, out: Path, steps: int, left: int, device: torch.device) -> None:
-        self.folder, self.steps, self.device = out / FOLDER, steps, device
+        self.folder, self.steps, self.device, self.done = out / FOLDER, steps, device, False
         warmup = 1 if left > steps else 0
         wait = max(min(SKIPPED, left - steps - warmup), 0)
         activities = [ProfilerActivity.CPU]
@@ -43,6 +44,7 @@ class Profile:
             activities=activities,
             schedule=schedule(wait=wait, warmup=warmup, active=steps, repeat=1),
             on_trace_ready=self._write,
+            acc_events=True,  # one cycle; without it torch warns
         )
 
     def __enter__(self) -> Profile:
@@ -52,14 +54,18 @@ class Profile:
     def __exit__(self, *_: object) -> None:
         self.profiler.stop()
 
-    def step(self) -> None:
+    def step(self) -> bool:
+        """True where this call wrote the files, which takes seconds."""
+        before = self.done
         self.profiler.step()
+        return self.done and not before
 
     def _write(self, profiler: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / TRACE))
         text = kernel_table(profiler.events(), self.steps, self.device)
         (self.folder / TABLE).write_text(text)
+        self.done = True
 
 
 def kernel_table(events: Iterable[Any], steps: int, device: torch.device) -> str:

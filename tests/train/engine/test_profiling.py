@@ -15,9 +15,11 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("left", [3, 30])
 def test_steps_are_traced_into_a_folder(tmp_path, left):
     with Profile(tmp_path, 2, left, CPU) as profile:
+        wrote = []
         for _ in range(left):
             torch.ones(8, 8) @ torch.ones(8, 8)
-            profile.step()
+            wrote.append(profile.step())
+    assert wrote.count(True) == 1
     folder = tmp_path / "profile"
     assert json.loads((folder / TRACE).read_text())["traceEvents"]
     text = (folder / TABLE).read_text()
