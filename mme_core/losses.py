@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mme_core.tokens import take_tokens
@@ -45,3 +46,29 @@ def reconstruction_loss(
     total = sum(factor * terms[name] for name, factor in weights.items())
     assert isinstance(total, Tensor)  # `weights` names at least one content
     return total, terms
+
+
+def visible_loss(
+    predictions: Mapping[str, Tensor],
+    targets: Mapping[str, tuple[Tensor, Tensor]],
+    visible_BV: Tensor,
+    distance_BV: Tensor,
+    weights: Mapping[str, float],
+    *,
+    mask_invalid: bool = True,
+) -> Tensor:
+    """The same sum on visible tokens, where each token counts 1 / √distance.
+
+    A loss on hidden tokens alone leaves visible tokens free to hold what is not theirs; the weight
+    falls with the distance to the hidden tokens (V-JEPA 2.1, 2026).
+
+    predictions  {content: [B, V, D]}, visible tokens in the order of visible_BV
+    distance_BV  of `mme_core.tokens.distance_to_hidden`
+    """
+    near = distance_BV.rsqrt()[..., None]
+    terms = []
+    for name, factor in weights.items():
+        target, valid = (take_tokens(part, visible_BV) for part in targets[name])
+        weight = near * valid if mask_invalid else near
+        terms.append(factor * masked_loss(predictions[name], target, weight))
+    return torch.stack(terms).sum()

@@ -145,8 +145,13 @@ class Decoder(nn.Module):
             {name: _head(width, size, head_layers) for name, size in outputs.items()}
         )
 
-    def forward(self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> dict[str, Tensor]:
-        """Predictions [B, M, D] of each head at the hidden tokens, in their order."""
+    def forward(
+        self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor, seen_too: bool = False
+    ) -> dict[str, Tensor]:
+        """Predictions [B, M, D] of each head at the hidden tokens, in their order.
+
+        seen_too  at the visible tokens as well: [B, V + M, D], the visible ones first
+        """
         positions = self.pos_embed.expand(len(encoded), -1, -1)
         seen = self.embed(encoded) + take_tokens(positions, visible_BV)
         asked = self.mask_token + take_tokens(positions, hidden_BM)
@@ -155,7 +160,8 @@ class Decoder(nn.Module):
         x = x if self.residual is None else x.to(self.residual)
         for block in self.blocks[:-1]:
             x = block(x)
-        x = self.norm(_last_tokens(self.blocks[-1], x, first=visible_BV.shape[1]))
+        first = 0 if seen_too else visible_BV.shape[1]
+        x = self.norm(_last_tokens(self.blocks[-1], x, first=first))
         return {name: head(x) for name, head in self.heads.items()}
 
 
@@ -184,17 +190,26 @@ class PretrainingModel(nn.Module):
         return self._decode(self.encoder(clip, visible_BV), visible_BV, hidden_BM)
 
     def predict(
-        self, patches_BVD: Tensor, visible_BV: Tensor, hidden_BM: Tensor
+        self,
+        patches_BVD: Tensor,
+        visible_BV: Tensor,
+        hidden_BM: Tensor,
+        seen_too: bool = False,
     ) -> dict[str, Tensor]:
         """What `forward` returns, from the visible patches, normalised, and the indices of both
-        kinds of tokens (`mme_core.tokens.split_tokens`)."""
-        encoded = self.encoder.encode_patches(patches_BVD, visible_BV)
-        return self._decode(encoded, visible_BV, hidden_BM)
+        kinds of tokens (`mme_core.tokens.split_tokens`).
 
-    def _decode(self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> dict[str, Tensor]:
+        seen_too  predict visible tokens as well: [B, V + M, D], the visible ones first
+        """
+        encoded = self.encoder.encode_patches(patches_BVD, visible_BV)
+        return self._decode(encoded, visible_BV, hidden_BM, seen_too)
+
+    def _decode(
+        self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor, seen_too: bool = False
+    ) -> dict[str, Tensor]:
         predictions: dict[str, Tensor] = {}
         for decoder in self.decoders.values():
-            predictions.update(decoder(encoded, visible_BV, hidden_BM))
+            predictions.update(decoder(encoded, visible_BV, hidden_BM, seen_too))
         return predictions
 
     def encode(

@@ -35,6 +35,19 @@ def take_tokens(tokens_BND: Tensor, index_BM: Tensor) -> Tensor:
     return tokens_BND.gather(1, index)
 
 
+def distance_to_hidden(visible_BV: Tensor, hidden_BM: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Distance of each visible token to the nearest hidden one, in tokens: float32 [B, V], ≥ 1.
+
+    grid  tubelets, rows and columns of a clip's tokens
+    """
+    _, h, w = grid
+
+    def places(index: Tensor) -> Tensor:
+        return torch.stack([index // (h * w), index // w % h, index % w], -1).float()
+
+    return torch.cdist(places(visible_BV), places(hidden_BM)).amin(2)
+
+
 def count_hidden(mask_BN: Tensor) -> int:
     """Hidden tokens of a row. It reads the mask back from the device: where that waits matter,
     give the number to the model. Raises UsageError when rows differ."""

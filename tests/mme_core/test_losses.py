@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mme_core.losses import masked_loss, reconstruction_loss
-from mme_core.tokens import split_tokens
+from mme_core.losses import masked_loss, reconstruction_loss, visible_loss
+from mme_core.tokens import distance_to_hidden, split_tokens
 
 
 def test_invalid_elements_do_not_count_and_do_not_change_the_divisor():
@@ -55,3 +55,19 @@ def test_only_hidden_tokens_count_and_terms_are_weighted():
     for value, _ in changed.values():
         value[~mask] = 1e9
     assert reconstruction_loss(predictions, changed, hidden, weights)[0] == total
+
+
+def test_visible_tokens_count_less_far_from_hidden_ones():
+    visible, hidden = torch.tensor([[0, 1, 3]]), torch.tensor([[2, 4, 5]])
+    distance = distance_to_hidden(visible, hidden, (1, 1, 6))
+    assert distance.tolist() == [[2, 1, 1]]
+    targets = {"pixel": (torch.zeros(1, 6, 2), torch.ones(1, 6, 1, dtype=torch.bool))}
+    predictions = {"pixel": torch.tensor([[[1.0, 1], [1, 1], [0, 0]]])}
+    found = visible_loss(predictions, targets, visible, distance, {"pixel": 3.0})
+    assert found == pytest.approx(3 * (2 / 2**0.5 + 2) / 6)
+
+
+def test_distance_counts_time_rows_and_columns():
+    visible, hidden = torch.tensor([[0, 17]]), torch.tensor([[8]])  # 2 × 3 × 3
+    found = distance_to_hidden(visible, hidden, (2, 3, 3))
+    torch.testing.assert_close(found, torch.tensor([[8.0, 1.0]]).sqrt())

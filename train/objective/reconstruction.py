@@ -18,11 +18,11 @@ from mme_core.clips.contents import build_targets, content_sizes, content_weight
 from mme_core.clips.settings import TargetSettings
 from mme_core.clips.views import to_model_patches
 from mme_core.errors import named
-from mme_core.losses import reconstruction_loss
+from mme_core.losses import reconstruction_loss, visible_loss
 from mme_core.masking import hidden_count
 from mme_core.model import PretrainingModel, build_pretraining_model
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.tokens import cut_patches, split_tokens, take_tokens
+from mme_core.tokens import cut_patches, distance_to_hidden, split_tokens, take_tokens
 from train.recipes.pretraining import RESIDUALS, PretrainConfig
 
 
@@ -43,6 +43,8 @@ class Objective:
     sizes         {content: D}, numbers predicted for each token
     hidden        M, hidden tokens of every clip
     mask_invalid  leave invalid trajectories out of the loss
+    visible       factor of the loss on visible tokens; 0: hidden tokens alone (the paper)
+    grid          tubelets, rows and columns of a clip's tokens
     shuffle       put the frames in random order (Figure 3)
     dtype         of autocast; float32 turns autocast off
     """
@@ -53,6 +55,8 @@ class Objective:
     sizes: Mapping[str, int]
     hidden: int
     mask_invalid: bool
+    visible: float
+    grid: tuple[int, int, int]
     shuffle: bool
     device: torch.device
     dtype: torch.dtype
@@ -80,13 +84,16 @@ class Objective:
             merge=config.target.merge,
         )
         weights = content_weights(config.loss.contents, config.loss.weights)
+        grid = (config.model.frames // TUBELET, side, side)
         return cls(
             spec=spec,
             settings=settings,
             weights=weights,
             sizes=content_sizes(list(weights), spec, settings),
-            hidden=hidden_count((config.model.frames // TUBELET, side, side), config.mask.ratio),
+            hidden=hidden_count(grid, config.mask.ratio),
             mask_invalid=config.loss.mask_invalid,
+            visible=config.loss.visible,
+            grid=grid,
             shuffle=config.data.shuffle_frames,
             device=device,
             dtype=dtype,
@@ -129,6 +136,27 @@ class Objective:
             mask_invalid=self.mask_invalid,
         )
 
+    def dense_loss(
+        self, model: PretrainingModel, question: Question
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on hidden tokens plus that on visible ones, which is also the part "visible"."""
+        with self.autocast():
+            every = model.predict(
+                question.patches, question.visible, question.hidden, seen_too=True
+            )
+        count = question.visible.shape[1]
+        hidden = {name: value[:, count:] for name, value in every.items()}
+        total, terms = self.loss(hidden, question)
+        visible = visible_loss(
+            {name: value[:, :count] for name, value in every.items()},
+            question.targets,
+            question.visible,
+            distance_to_hidden(question.visible, question.hidden, self.grid),
+            self.weights,
+            mask_invalid=self.mask_invalid,
+        )
+        return total + self.visible * visible, {**terms, "visible": visible}
+
 
 class PretrainStep(nn.Module):
     """From a batch on the device to the loss and its parts: what is compiled and run under DDP."""
@@ -139,6 +167,8 @@ class PretrainStep(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         question = self.objective.ask(batch)
+        if self.objective.visible:
+            return self.objective.dense_loss(self.model, question)
         return self.objective.loss(self.objective.predict(self.model, question), question)
 
 

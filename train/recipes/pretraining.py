@@ -117,6 +117,9 @@ class LossConfig:
         {}, "weight of a content's loss, as loss.weights.shape=2; by default 1", at_least=0
     )
     mask_invalid: bool = setting(True, "leave invalid trajectories out")
+    visible: float = number(
+        0.0, "factor of a loss on visible tokens, weighted by 1 / √distance to hidden", at_least=0
+    )
 
 
 @dataclass

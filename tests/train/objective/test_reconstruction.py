@@ -72,7 +72,16 @@ CASES = [
     ({}, ["loss.contents=[flow,hof,mbh,position_sampled,shape_sampled,hog_sampled]"]),
     ({}, ["loss.contents=[hog_every,mbh_sampled,mbh_every]"]),
     ({"zoomed": True}, ["loss.contents=[position,pixel,hog]", "decoder.head_layers=2"]),
-    ({}, ["data.shuffle_frames=true", "target.length=3", "norm.floor=0.1", "target.merge=none"]),
+    (
+        {"mask": "future"},
+        [
+            "loss.visible=0.5",
+            "data.shuffle_frames=true",
+            "target.length=3",
+            "norm.floor=0.1",
+            "target.merge=none",
+        ],
+    ),
 ]
 
 
@@ -136,3 +145,11 @@ def test_hidden_pixels_are_not_read():
     frames[hidden] = 0
     other = dataclasses.replace(step.objective).ask({**batch, "frames": frames})
     assert torch.equal(other.patches, patches)
+
+
+def test_loss_on_visible_tokens_is_added_and_reported():
+    step, plain, batch = a_step("loss.visible=0.5"), a_step(), a_batch()
+    loss, terms = step(batch)
+    hidden, _ = plain(batch)
+    torch.testing.assert_close(loss, hidden + 0.5 * terms["visible"])
+    assert terms["visible"] > 0
