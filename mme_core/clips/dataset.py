@@ -25,6 +25,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ from mme_core.io.video import read_frames
 from mme_core.masking import make_mask, motion_draws
 from mme_core.spec import TUBELET
 from mme_core.store import StoreUnion, TargetStore
+from mme_core.store.target_store import StoredWindow
 from mme_core.store.union import open_stores
 
 Sample = dict[str, Tensor]
@@ -136,7 +138,10 @@ class ClipDataset(Dataset):
         return int(np.minimum(table["hp"], table["wp"]).max())
 
     def __getitem__(self, key: Key) -> Sample:
-        clips = assemble(self.fetch(key), self.spec)
+        draw, form = self.draw(key), self.form
+        if form.largest:  # no more than these crops need
+            form = replace(form, largest=max(view.size for view in draw.views))
+        clips = assemble(self._fetch(draw, form), self.spec)
         return clips if self.crops > 1 else {name: value[0] for name, value in clips.items()}
 
     def draw(self, key: Key) -> Draw:
@@ -160,10 +165,7 @@ class ClipDataset(Dataset):
         A loader worker hands this over; `mme_core.clips.assembly.assemble` makes samples of it on
         any device. Raises IndexError, and StoreError or VideoError for what cannot be read.
         """
-        memory = torch.zeros(self.form.size(self.crops), dtype=torch.uint8)
-        batch = self.form.carve(memory, self.crops)
-        self.fetch_into({name: value.numpy() for name, value in batch.items()}, 0, key)
-        return batch
+        return self._fetch(self.draw(key), self.form)
 
     def fetch_into(self, arrays: Arrays, first: int, key: Key) -> None:
         """As `fetch`, but writes to the clips first, first + 1, … of a coded batch.
@@ -171,20 +173,27 @@ class ClipDataset(Dataset):
         The arrays' memory must have held zeros or a coded batch before. After an error these clips
         are undefined.
         """
-        draw = self.draw_into(arrays, first, key)
-        row = self.store.videos[draw.video]
-        fetching.write_targets(arrays, first, draw, row, self.store, self.tubelets)
-        if self.source == "store":
-            fetching.write_stored_frames(arrays, first, draw, row, self.store, self.tubelets)
-        else:
-            canvases = self._from_file(row, draw)
-            fetching.write_file_frames(arrays, first, draw, canvases, self.spec.patch)
+        self._write(arrays, first, self.draw(key))
 
-    def draw_into(self, arrays: Arrays, first: int, key: Key) -> Draw:
-        """Writes what is drawn alone to the clips of a coded or a drawn batch."""
+    def draw_into(self, arrays: Arrays, first: int, key: Key) -> None:
+        """Writes what is drawn to clips of a drawn batch (`mme_core.clips.coded`)."""
         draw = self.draw(key)
         fetching.write_draw(arrays, first, draw, self.store.videos[draw.video], self.spec)
-        return draw
+
+    def _fetch(self, draw: Draw, form: CodedForm) -> Coded:
+        batch = form.carve(torch.zeros(form.size(self.crops), dtype=torch.uint8), self.crops)
+        self._write({name: value.numpy() for name, value in batch.items()}, 0, draw)
+        return batch
+
+    def _write(self, arrays: Arrays, first: int, draw: Draw) -> None:
+        window = self.store.open_window(draw.video, draw.start, self.tubelets)
+        fetching.write_draw(arrays, first, draw, window.row, self.spec)
+        fetching.write_targets(arrays, first, draw.views, window)
+        if self.source == "store":
+            fetching.write_stored_frames(arrays, first, draw.views, window, self.spec.patch)
+        else:
+            canvases = self._from_file(window, draw.start)
+            fetching.write_file_frames(arrays, first, draw.views, canvases, self.spec.patch)
 
     def _view(self, rng: np.random.Generator, hp: int, wp: int) -> View:
         if not self.training:
@@ -202,15 +211,14 @@ class ClipDataset(Dataset):
             return {"order": order, "picks": picks}
         return {"mask": make_mask(self.mask, shape, self.mask_ratio, rng).ravel()}
 
-    def _from_file(self, row: dict, draw: Draw) -> list[np.ndarray]:
+    def _from_file(self, window: StoredWindow, start: int) -> list[np.ndarray]:
         """The window's frames from the video file, as stage 1 saw them: a list of canvases.
 
         The padding of a short video is left out.
         """
-        spec = self.spec
-        window = self.store.window_parts("pts", draw.video, draw.start, self.tubelets)
-        pts = np.concatenate([part.copy() for _, part in window])
-        first = (draw.start + np.arange(len(pts)) * spec.clip_step) * spec.hop
+        spec, row = self.spec, window.row
+        pts = np.concatenate([part.copy() for _, part in window.parts("pts")])
+        first = (start + np.arange(len(pts)) * spec.clip_step) * spec.hop
         raw = (first[:, None] + [0, spec.stride]).ravel()
         try:
             images = read_frames(

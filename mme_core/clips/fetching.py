@@ -6,7 +6,8 @@ Nothing is resized and no target is decoded here: that is left to the device.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,10 +16,11 @@ from mme_core.cells import array_names
 from mme_core.clips.coded import Arrays
 from mme_core.clips.draws import Draw
 from mme_core.clips.geometry import View
-from mme_core.errors import StoreError
-from mme_core.spec import TargetSpec
-from mme_core.store import StoreUnion, TargetStore
+from mme_core.spec import CELLS, TargetSpec
+from mme_core.store.target_store import StoredWindow
 from mme_core.store.window import decode_jpeg
+
+Row = Mapping[str, Any]  # of a store's table
 
 
 class _Canvas(threading.local):
@@ -43,7 +45,7 @@ def target_names(cells: tuple[str, ...]) -> list[str]:
     return ["position", "shape", "moments", "valid", *array_names(cells)]
 
 
-def write_draw(arrays: Arrays, first: int, draw: Draw, row: dict, spec: TargetSpec) -> None:
+def write_draw(arrays: Arrays, first: int, draw: Draw, row: Row, spec: TargetSpec) -> None:
     """What was drawn for the clips first, first + 1, …; `row` is the video's in the table."""
     for clip, (view, mask) in enumerate(zip(draw.views, draw.masks), first):
         arrays["video"][clip] = draw.video
@@ -58,29 +60,22 @@ def write_draw(arrays: Arrays, first: int, draw: Draw, row: dict, spec: TargetSp
             arrays["origin"][clip] = (view.left * spec.patch, view.top * spec.patch)
 
 
-def write_targets(
-    arrays: Arrays,
-    first: int,
-    draw: Draw,
-    row: dict,
-    store: TargetStore | StoreUnion,
-    tubelets: int,
-) -> None:
+def write_targets(arrays: Arrays, first: int, views: Sequence[View], window: StoredWindow) -> None:
     """The targets of the window, cut to each clip's view. Raises StoreError for damage."""
-    bordered = "view" in arrays
-    cuts = [_cut(view, row["hp"], row["wp"], bordered) for view in draw.views]
-    for name in target_names(store.spec.cells):
-        if name not in arrays:  # cells that nobody asked for
+    row, bordered = window.row, "view" in arrays
+    cuts = [_cut(view, row["hp"], row["wp"], bordered) for view in views]
+    for name in target_names(CELLS):
+        if name not in arrays:
             continue
         array, read = arrays[name], 0
-        for begin, part in store.window_parts(name, draw.video, draw.start, tubelets):
+        for begin, part in window.parts(name):
             read = begin + len(part)
             for clip, (source, place) in enumerate(cuts, first):
                 array[(clip, slice(begin, read), *place)] = part[(slice(None), *source)]
         array[first : first + len(cuts), read:] = 0
     if "homography" in arrays:
         array, read = arrays["homography"], 0
-        for begin, part in store.window_parts("homography", draw.video, draw.start, tubelets):
+        for begin, part in window.parts("homography"):
             read = begin + len(part)
             array[first : first + len(cuts), begin:read] = part
         array[first : first + len(cuts), read:] = np.eye(3, dtype=np.float32)
@@ -101,44 +96,34 @@ def _cut(view: View, hp: int, wp: int, bordered: bool) -> Cut:
 
 
 def write_stored_frames(
-    arrays: Arrays,
-    first: int,
-    draw: Draw,
-    row: dict,
-    store: TargetStore | StoreUnion,
-    tubelets: int,
+    arrays: Arrays, first: int, views: Sequence[View], window: StoredWindow, patch: int
 ) -> None:
     """The crops of the window's JPEG frames, each of which is decoded once."""
-    patch = store.spec.patch
+    row = window.row
     canvas = _CANVAS.of(row["hp"] * patch, row["wp"] * patch)
     frames, frame = arrays["frames"], -1
-    for frame, jpeg in enumerate(store.jpegs(draw.video, draw.start, tubelets)):
-        decode_frame(jpeg, canvas, store, row)
-        write_crops(canvas, draw.views, patch, frames, first, frame)
-    _repeat(frames, first, len(draw.views), frame)
+    for frame, jpeg in enumerate(window.jpegs()):
+        decode_frame(jpeg, canvas, window)
+        write_crops(canvas, views, patch, frames, first, frame)
+    _repeat(frames, first, len(views), frame)
 
 
-def decode_frame(
-    jpeg: np.ndarray, out: np.ndarray, store: TargetStore | StoreUnion, row: dict
-) -> None:
-    """Decodes a frame of the video of table row `row`. Raises StoreError for damage."""
+def decode_frame(jpeg: np.ndarray, out: np.ndarray, window: StoredWindow) -> None:
+    """Decodes a frame of the window into uint8 [H, W, 3]. Raises StoreError for damage."""
     try:
         decode_jpeg(jpeg, out)
     except ValueError as error:
-        raise StoreError(
-            f"{store.url}: a frame of {row['id']} is damaged ({error}); `mme repair` makes "
-            "its shard anew"
-        ) from error
+        raise window.damage(f"a frame of {window.row['id']}: {error}") from error
 
 
 def write_file_frames(
-    arrays: Arrays, first: int, draw: Draw, canvases: Iterable[np.ndarray], patch: int
+    arrays: Arrays, first: int, views: Sequence[View], canvases: Iterable[np.ndarray], patch: int
 ) -> None:
     """The crops of canvases uint8 [H, W, 3] that were decoded from a video file."""
     frame = -1
     for frame, canvas in enumerate(canvases):
-        write_crops(canvas, draw.views, patch, arrays["frames"], first, frame)
-    _repeat(arrays["frames"], first, len(draw.views), frame)
+        write_crops(canvas, views, patch, arrays["frames"], first, frame)
+    _repeat(arrays["frames"], first, len(views), frame)
 
 
 def write_crops(

@@ -22,6 +22,7 @@ from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.trajectories import Batch
 from mme_core.errors import StoreError
 from mme_core.spec import TUBELET
+from mme_core.store.target_store import StoredWindow
 
 
 class Resident:
@@ -110,36 +111,35 @@ class Resident:
 
     def _read(self, video: int) -> None:
         try:
-            self._read_targets(video)
-            self._read_frames(video)
+            window = self._clips.store.open_video(video)
+            self._read_targets(window, int(self._begin[video]))
+            self._read_frames(window, int(self._begin[video]))
         except StoreError as error:
             self.unreadable[video] = str(error)
 
-    def _read_targets(self, video: int) -> None:
-        store, begin = self._clips.store, int(self._begin[video])
-        row = store.videos[video]
+    def _read_targets(self, window: StoredWindow, begin: int) -> None:
+        row = window.row
         for name in fetching.target_names(self._form.cells):
             kept = self._kept[name]
-            for at, part in store.video_parts(name, video):
+            for at, part in window.parts(name):
                 part = part[:, : row["hp"], : row["wp"]]
                 words = _words(part.reshape(*part.shape[:3], -1))
                 place = slice(begin + at, begin + at + len(part))
                 kept[place, : row["hp"], : row["wp"]] = words.to(kept.device)
         if "homography" in self._kept:
             kept = self._kept["homography"]
-            for at, part in store.video_parts("homography", video):
+            for at, part in window.parts("homography"):
                 matrices = torch.from_numpy(part.copy())
                 kept[begin + at : begin + at + len(part)] = matrices.to(kept.device)
 
-    def _read_frames(self, video: int) -> None:
-        store, patch, kept = self._clips.store, self._spec.patch, self._kept["frames"]
-        row = store.videos[video]
+    def _read_frames(self, window: StoredWindow, begin: int) -> None:
+        row, patch, kept = window.row, self._spec.patch, self._kept["frames"]
         height, width = row["hp"] * patch, row["wp"] * patch
-        jpegs = store.video_jpegs(video)
+        jpegs = window.jpegs()
         images = np.empty((len(jpegs), height, width, 3), np.uint8)
         for jpeg, image in zip(jpegs, images):
-            fetching.decode_frame(jpeg, image, store, row)
-        begin = int(self._begin[video]) * TUBELET
+            fetching.decode_frame(jpeg, image, window)
+        begin = begin * TUBELET
         words = _words(images.reshape(len(images), height, row["wp"], -1))
         kept[begin : begin + len(images), :height, : row["wp"]] = words.to(kept.device)
 

@@ -155,8 +155,11 @@ class LocalPlace:
             return file.read()
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        with (self._path / name).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), end - start, start)
+        file = os.open(f"{self._path}/{name}", os.O_RDONLY)  # a third of the time of Path.open
+        try:
+            return os.pread(file, end - start, start)
+        finally:
+            os.close(file)
 
     def write(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> None:
         aside = self._write_aside(name, data)

@@ -100,14 +100,15 @@ class ChunkReader:
     ) -> Iterator[np.ndarray]:
         """Rows first … last − 1 of one file, as parts of its chunks; one read for all of them."""
         chunks = range(first // layout.chunk, (last - 1) // layout.chunk + 1)
-        index = self._index(shard, layout, file)[chunks.start : chunks.stop]
-        if (index[:, 0] == MISSING).any():
-            missing = chunks[int(np.argmax(index[:, 0] == MISSING))]
-            raise self._damage(shard, layout, file, missing, missing + 1, "the chunk is missing")
-        begin, end = int(index[:, 0].min()), int(index.sum(axis=1).max())
+        index = self._index(shard, layout, file)[chunks.start : chunks.stop].tolist()
+        for number, (offset, _) in zip(chunks, index):
+            if offset == MISSING:
+                raise self._damage(shard, layout, file, number, number + 1, "the chunk is missing")
+        begin = min(offset for offset, _ in index)
+        end = max(offset + size for offset, size in index)
         name = f"{shard_name(shard)}/{layout.key(file)}"
         data = np.frombuffer(self._read(shard, layout, file, name, begin, end), np.uint8)
-        for number, (offset, size) in zip(chunks, index.tolist()):
+        for number, (offset, size) in zip(chunks, index):
             try:
                 chunk = decode_chunk(layout, data[offset - begin : offset - begin + size], out)
             except ValueError as error:

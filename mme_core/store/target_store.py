@@ -7,7 +7,8 @@ window = store.read(video=0, start=0, tubelets=8)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +18,7 @@ from mme_core import cells as cell_arrays
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import FORMAT, SEALED_SINCE, STORE, layouts
+from mme_core.store.layout import FORMAT, SEALED_SINCE, STORE, ArrayLayout, layouts, shard_name
 from mme_core.store.reader import ChunkReader
 from mme_core.store.seal import blank, seal, unseal
 from mme_core.store.table import VideoTable, load_table
@@ -116,44 +117,20 @@ class TargetStore:
             cells={name: take_patches(name) for name in cell_arrays.array_names(tuple(cells))},
         )
 
-    def window_parts(
-        self, name: str, video: int, start: int, tubelets: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """One array of a window as stored, chunk by chunk: (first tubelet, rows [some, *row]).
-
-        Patches are P × P, of which the video has hp × wp. The padding of a short video is left out.
-        A part shares its memory with the next one. Arguments and errors as of `read_coded`.
-        """
+    def open_window(self, video: int, start: int, tubelets: int) -> StoredWindow:
+        """A window to read piece by piece; arguments and errors as of `read_coded`."""
         row = self._row(video, start, tubelets)
-        step = self.spec.clip_step
         _, low, high = self._rows(row, start, tubelets)
-        read = 0
-        for rows in self._reader.parts(row["shard"], self._layouts[name], low, high):
-            part = rows[-read % step :: step]
-            yield -(-read // step), part
-            read += len(rows)
+        return self._window(row, low, high, self.spec.clip_step)
 
-    def video_parts(self, name: str, video: int) -> Iterator[tuple[int, np.ndarray]]:
-        """As `window_parts` for all tubelets of a video's time line."""
-        row, read = self.videos[video], 0
-        low, high = row["first"], row["first"] + row["count"]
-        for rows in self._reader.parts(row["shard"], self._layouts[name], low, high):
-            yield read, rows
-            read += len(rows)
-
-    def video_jpegs(self, video: int) -> list[np.ndarray]:
-        """The JPEG files of all tubelets of a video, two of each, uint8 [bytes]."""
+    def open_video(self, video: int) -> StoredWindow:
+        """All tubelets of a video's time line, to read piece by piece."""
         row = self.videos[video]
-        return self._jpegs(row["shard"], row["first"], row["first"] + row["count"], 1)
+        low, high = row["first"], row["first"] + row["count"]
+        return self._window(row, low, high, 1)
 
-    def jpegs(self, video: int, start: int, tubelets: int) -> list[np.ndarray]:
-        """The JPEG files of a window, uint8 [bytes] each, without the padding of a short video.
-
-        Arguments and errors as of `read_coded`.
-        """
-        row = self._row(video, start, tubelets)
-        _, low, high = self._rows(row, start, tubelets)
-        return self._jpegs(row["shard"], low, high, self.spec.clip_step)
+    def _window(self, row: Mapping[str, Any], low: int, high: int, step: int) -> StoredWindow:
+        return StoredWindow(self._reader, self._layouts, row, row["shard"], low, high, step)
 
     def read_frames(self, video: int, start: int, tubelets: int) -> tuple[bytes, ...]:
         """The JPEG files of a window alone; arguments, padding and errors as of `read_coded`."""
@@ -187,22 +164,60 @@ class TargetStore:
         if "frames" not in self._layouts:
             return ()
         step = self.spec.clip_step
-        jpegs = tuple(jpeg.tobytes() for jpeg in self._jpegs(shard, low, high, step))
+        window = StoredWindow(self._reader, self._layouts, {}, shard, low, high, step)
+        jpegs = tuple(jpeg.tobytes() for jpeg in window.jpegs())
         return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
 
-    def _jpegs(self, shard: int, low: int, high: int, step: int) -> list[np.ndarray]:
-        before = 1 if low else 0
-        ends = self._reader.rows(
-            shard, self._layouts["frame_ends"], TUBELET * low - before, TUBELET * high
+
+@dataclass(frozen=True)
+class StoredWindow:
+    """Tubelets of one video as they are stored, without the padding of a short video.
+
+    row        of the video in the table of the store or union
+    shard      its number in the store
+    low, high  first row of the shard's arrays, and the one behind the last
+    step       rows from one tubelet to the next
+    """
+
+    reader: ChunkReader
+    layouts: Mapping[str, ArrayLayout]
+    row: Mapping[str, Any]
+    shard: int
+    low: int
+    high: int
+    step: int
+
+    def parts(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """One array chunk by chunk: (first tubelet, rows [some, *row]).
+
+        Patches are P × P, of which the video has hp × wp. A part shares its memory with the next
+        one. Raises StoreError for what is missing or damaged.
+        """
+        read = 0
+        layout = self.layouts[name]
+        for rows in self.reader.parts(self.shard, layout, self.low, self.high):
+            yield -(-read // self.step), rows[-read % self.step :: self.step]
+            read += len(rows)
+
+    def jpegs(self) -> list[np.ndarray]:
+        """The JPEG files, two of each tubelet, uint8 [bytes] each. Raises StoreError."""
+        shard, before = self.shard, 1 if self.low else 0
+        ends = self.reader.rows(
+            shard, self.layouts["frame_ends"], TUBELET * self.low - before, TUBELET * self.high
         )
         bounds = ends if before else np.concatenate([[0], ends])
-        data = self._reader.rows(shard, self._layouts["frames"], int(bounds[0]), int(bounds[-1]))
+        data = self.reader.rows(shard, self.layouts["frames"], int(bounds[0]), int(bounds[-1]))
         cuts = (bounds - bounds[0]).tolist()
         return [
             data[cuts[frame] : cuts[frame + 1]]
-            for tubelet in range(0, high - low, step)
+            for tubelet in range(0, self.high - self.low, self.step)
             for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1))
         ]
+
+    def damage(self, what: str) -> StoreError:
+        """The error for a part of the window that cannot be used."""
+        name = shard_name(self.shard)
+        return StoreError(f"{self.reader.place.at(name)}: {what}; `mme repair` makes {name} anew")
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store.table import COLUMNS, VideoTable
-from mme_core.store.target_store import TargetStore
+from mme_core.store.target_store import StoredWindow, TargetStore
 from mme_core.store.window import CodedWindow
 
 # What the stores of a union may differ in: the size of the canvas, and how well things were made.
@@ -72,27 +73,15 @@ class StoreUnion:
         store, row = self.locate(video)
         return store.read_coded(row, start, tubelets, frames=frames, cells=cells)
 
-    def window_parts(
-        self, name: str, video: int, start: int, tubelets: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """As `TargetStore.window_parts`. Patches are P × P of the store that holds the video."""
+    def open_window(self, video: int, start: int, tubelets: int) -> StoredWindow:
+        """As `TargetStore.open_window`, from the store that holds the video."""
         store, row = self.locate(video)
-        return store.window_parts(name, row, start, tubelets)
+        return replace(store.open_window(row, start, tubelets), row=self.videos[video])
 
-    def video_parts(self, name: str, video: int) -> Iterator[tuple[int, np.ndarray]]:
-        """As `TargetStore.video_parts`, from the store that holds the video."""
+    def open_video(self, video: int) -> StoredWindow:
+        """As `TargetStore.open_video`, from the store that holds the video."""
         store, row = self.locate(video)
-        return store.video_parts(name, row)
-
-    def video_jpegs(self, video: int) -> list[np.ndarray]:
-        """As `TargetStore.video_jpegs`, from the store that holds the video."""
-        store, row = self.locate(video)
-        return store.video_jpegs(row)
-
-    def jpegs(self, video: int, start: int, tubelets: int) -> list[np.ndarray]:
-        """As `TargetStore.jpegs`, from the store that holds the video."""
-        store, row = self.locate(video)
-        return store.jpegs(row, start, tubelets)
+        return replace(store.open_video(row), row=self.videos[video])
 
     def _table(self, number: int) -> VideoTable:
         """One store's rows as rows of the union."""
