@@ -61,14 +61,13 @@ def _zoomed(batch: Batch, spec: TargetSpec) -> dict[str, Tensor]:
     fields = {"displacement": displacement, "hog": hog} | _grown_cells(batch, spec, scale)
     bits = torch.arange(spec.points, device=view.device)
     invalid = (batch["valid"][..., None] >> bits) & 1 == 0  # [B, n, h, w, K]
-    parts = [*(values.flatten(-2) for values in fields.values()), invalid[..., None].float()]
-    read = zoom_field(torch.cat(parts, -1), view, side, spec.grid)
-    *values, spoilt = read.split([part.shape[-1] for part in parts], -1)
-    zoomed = {name: part.unflatten(-1, (spec.length, -1)) for name, part in zip(fields, values)}
+    taps = zoom_taps(view, side, spec.grid, batch["valid"].shape[2])
+    zoomed = {name: zoom_field(values, taps, spec.grid) for name, values in fields.items()}
+    spoilt = zoom_field(invalid.float()[..., None, None], taps, spec.grid)[..., 0, 0]
     zoomed |= {
         "frames": zoom_frames(batch["frames"], size, side * spec.patch, spec.patch),
         # A point is valid where all points that it reads are.
-        "valid": ((spoilt[..., 0] == 0) * (1 << bits)).sum(-1).to(torch.uint8),
+        "valid": ((spoilt == 0) * (1 << bits)).sum(-1).to(torch.uint8),
     }
     if "homography" in batch:
         zoomed["homography"] = zoom_homography(batch["homography"], view, side, spec.patch)
@@ -139,25 +138,35 @@ def _cubic(distance: Tensor) -> Tensor:
     return torch.where(distance <= 1, near, far)
 
 
-def zoom_field(values: Tensor, view: Tensor, out: int, grid: int) -> Tensor:
-    """Resamples numbers that belong to points: the view's patches as `out` × `out` patches.
+def zoom_field(values: Tensor, taps: tuple[Tensor, Tensor], grid: int) -> Tensor:
+    """Resamples numbers that belong to points: the view's patches as the model's patches.
 
-    values  float32 [B, n, C + 2, C + 2, K, D], K = grid²; the view begins at patch (1, 1)
-    view    int64 [B, 5] of a coded batch
-    Returns float32 [B, n, out, out, K, D]: the stored grid read bilinearly at the points of the
-    model's grid (half-pixel centres). Beyond the view's edge it reads the canvas, beyond the canvas
-    its border.
+    values  float32 [B, n, C + 2, C + 2, K, L, D], K = grid², of a coded batch
+    taps    of `zoom_taps`
+    Returns float32 [B, n, out, out, K, L, D].
     """
-    b, n, patches = values.shape[:3]
+    rows, columns = taps
+    b, n, patches, *_, length, numbers = values.shape
+    field = values.unflatten(4, (grid, grid)).permute(0, 1, 2, 4, 3, 5, 6, 7)
+    field = field.reshape(b, n, patches * grid, -1)
+    field = rows[:, None] @ field  # [B, n, out·grid, patches·grid·L·D]
+    field = columns[:, None, None] @ field.unflatten(3, (patches * grid, -1))
+    out = rows.shape[1] // grid
+    field = field.reshape(b, n, out, grid, out, grid, length, numbers)
+    return field.permute(0, 1, 2, 4, 3, 5, 6, 7).flatten(4, 5)
+
+
+def zoom_taps(view: Tensor, out: int, grid: int, patches: int) -> tuple[Tensor, Tensor]:
+    """Weights float32 [B, out·grid, patches·grid] of a zoom's rows and columns of points.
+
+    view     int64 [B, 5] of a coded batch, whose view begins at patch (1, 1) of C + 2 = `patches`
+    They read the stored grid bilinearly at the points of the model's grid (half-pixel centres).
+    Beyond the view's edge they read the canvas, beyond the canvas its border.
+    """
     top, left, size, height, width = view.unbind(1)
     rows = _taps(size, top > 0, top + size < height, grid, out, patches)
     columns = _taps(size, left > 0, left + size < width, grid, out, patches)
-    field = values.unflatten(4, (grid, grid)).permute(0, 1, 2, 4, 3, 5, 6)
-    field = field.reshape(b, n, patches * grid, -1)
-    field = rows[:, None] @ field  # [B, n, out·grid, patches·grid·D]
-    field = columns[:, None, None] @ field.unflatten(3, (patches * grid, -1))
-    field = field.unflatten(3, (out, grid)).unflatten(2, (out, grid))
-    return field.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5)
+    return rows, columns
 
 
 def _taps(

@@ -44,8 +44,11 @@ from mme_core.io.video import read_frames
 from mme_core.masking import make_mask, motion_draws
 from mme_core.spec import TUBELET
 from mme_core.store import StoreUnion, TargetStore
-from mme_core.store.target_store import StoredWindow
+from mme_core.store.pieces import StoredWindow
+from mme_core.store.scratch import Scratch
 from mme_core.store.union import open_stores
+
+_CODED = Scratch()
 
 Sample = dict[str, Tensor]
 Key = int | tuple[int, int]  # a video, or (epoch, video)
@@ -138,10 +141,8 @@ class ClipDataset(Dataset):
         return int(np.minimum(table["hp"], table["wp"]).max())
 
     def __getitem__(self, key: Key) -> Sample:
-        draw, form = self.draw(key), self.form
-        if form.largest:  # no more than these crops need
-            form = replace(form, largest=max(view.size for view in draw.views))
-        clips = assemble(self._fetch(draw, form), self.spec)
+        draw = self.draw(key)
+        clips = self._zoomed(draw) if self.zoom else assemble(self._fetch(draw), self.spec)
         return clips if self.crops > 1 else {name: value[0] for name, value in clips.items()}
 
     def draw(self, key: Key) -> Draw:
@@ -165,7 +166,7 @@ class ClipDataset(Dataset):
         A loader worker hands this over; `mme_core.clips.assembly.assemble` makes samples of it on
         any device. Raises IndexError, and StoreError or VideoError for what cannot be read.
         """
-        return self._fetch(self.draw(key), self.form)
+        return self._fetch(self.draw(key))
 
     def fetch_into(self, arrays: Arrays, first: int, key: Key) -> None:
         """As `fetch`, but writes to the clips first, first + 1, … of a coded batch.
@@ -180,10 +181,24 @@ class ClipDataset(Dataset):
         draw = self.draw(key)
         fetching.write_draw(arrays, first, draw, self.store.videos[draw.video], self.spec)
 
-    def _fetch(self, draw: Draw, form: CodedForm) -> Coded:
-        batch = form.carve(torch.zeros(form.size(self.crops), dtype=torch.uint8), self.crops)
+    def _fetch(self, draw: Draw) -> Coded:
+        batch = self.form.carve(
+            torch.zeros(self.form.size(self.crops), dtype=torch.uint8), self.crops
+        )
         self._write({name: value.numpy() for name, value in batch.items()}, 0, draw)
         return batch
+
+    def _zoomed(self, draw: Draw) -> Sample:
+        """The finished clips. The coded batch between is no larger than these crops need."""
+        form = replace(self.form, largest=max(view.size for view in draw.views))
+        memory = torch.from_numpy(_CODED.of(form.size(self.crops)))
+        coded = form.carve(memory, self.crops)
+        for value in coded.values():
+            if value.is_floating_point():  # the bytes of another batch may be no number
+                value.zero_()
+        self._write({name: value.numpy() for name, value in coded.items()}, 0, draw)
+        clips = assemble(coded, self.spec)
+        return {n: value.clone() if value is coded.get(n) else value for n, value in clips.items()}
 
     def _write(self, arrays: Arrays, first: int, draw: Draw) -> None:
         window = self.store.open_window(draw.video, draw.start, self.tubelets)

@@ -5,7 +5,6 @@ Nothing is resized and no target is decoded here: that is left to the device.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,27 +16,14 @@ from mme_core.clips.coded import Arrays
 from mme_core.clips.draws import Draw
 from mme_core.clips.geometry import View
 from mme_core.spec import CELLS, TargetSpec
-from mme_core.store.target_store import StoredWindow
+from mme_core.store.pieces import StoredWindow
+from mme_core.store.scratch import Scratch
 from mme_core.store.window import decode_jpeg
 
 Row = Mapping[str, Any]  # of a store's table
 
 
-class _Canvas(threading.local):
-    """Memory of a thread that frames are decoded into."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-
-    def of(self, height: int, width: int) -> np.ndarray:
-        """uint8 [height, width, 3]."""
-        size = height * width * 3
-        if len(self._memory) < size:
-            self._memory = np.empty(size, np.uint8)
-        return self._memory[:size].reshape(height, width, 3)
-
-
-_CANVAS = _Canvas()
+_CANVAS = Scratch()
 
 
 def target_names(cells: tuple[str, ...]) -> list[str]:
@@ -100,7 +86,8 @@ def write_stored_frames(
 ) -> None:
     """The crops of the window's JPEG frames, each of which is decoded once."""
     row = window.row
-    canvas = _CANVAS.of(row["hp"] * patch, row["wp"] * patch)
+    height, width = row["hp"] * patch, row["wp"] * patch
+    canvas = _CANVAS.of(height * width * 3).reshape(height, width, 3)
     frames, frame = arrays["frames"], -1
     for frame, jpeg in enumerate(window.jpegs()):
         decode_frame(jpeg, canvas, window)

@@ -22,7 +22,7 @@ from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.trajectories import Batch
 from mme_core.errors import StoreError
 from mme_core.spec import TUBELET
-from mme_core.store.target_store import StoredWindow
+from mme_core.store.pieces import StoredWindow
 
 
 class Resident:

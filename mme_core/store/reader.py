@@ -8,7 +8,6 @@ clip needs seven arrays. The format is simple enough to read directly: a file en
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from mme_core.store.layout import (
     decode_index,
     shard_name,
 )
+from mme_core.store.scratch import Scratch
 
 _CACHED_INDICES = 8192  # of files; half a kilobyte each
 
@@ -37,27 +37,13 @@ class Source(Protocol):
     def read_range(self, name: str, start: int, end: int) -> bytes: ...
 
 
-class _Scratch(threading.local):
-    """Memory of a thread that chunks are decoded into."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-
-    def of(self, layout: ArrayLayout) -> np.ndarray:
-        """uint8 [bytes of one chunk]."""
-        size = chunk_size(layout)
-        if len(self._memory) < size:
-            self._memory = np.empty(size, np.uint8)
-        return self._memory[:size]
-
-
 class ChunkReader:
     """Rows of the arrays of a store's shards. Holds no open file, so that it may be forked."""
 
     def __init__(self, place: Source) -> None:
         self.place = place
         self._index = functools.lru_cache(_CACHED_INDICES)(self._load_index)
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
 
     def __reduce__(self) -> tuple[type[ChunkReader], tuple[Source]]:
         return ChunkReader, (self.place,)
@@ -78,7 +64,7 @@ class ChunkReader:
         A part shares its memory with the next one: use it before asking for that. Fresh memory
         would cost as much time as decoding into it.
         """
-        return self._parts(shard, layout, start, stop, self._scratch.of(layout))
+        return self._parts(shard, layout, start, stop, self._scratch.of(chunk_size(layout)))
 
     def _parts(
         self, shard: int, layout: ArrayLayout, start: int, stop: int, out: np.ndarray | None

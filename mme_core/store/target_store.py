@@ -7,8 +7,7 @@ window = store.read(video=0, start=0, tubelets=8)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -18,7 +17,8 @@ from mme_core import cells as cell_arrays
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import FORMAT, SEALED_SINCE, STORE, ArrayLayout, layouts, shard_name
+from mme_core.store.layout import FORMAT, SEALED_SINCE, STORE, layouts
+from mme_core.store.pieces import StoredWindow
 from mme_core.store.reader import ChunkReader
 from mme_core.store.seal import blank, seal, unseal
 from mme_core.store.table import VideoTable, load_table
@@ -167,57 +167,6 @@ class TargetStore:
         window = StoredWindow(self._reader, self._layouts, {}, shard, low, high, step)
         jpegs = tuple(jpeg.tobytes() for jpeg in window.jpegs())
         return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
-
-
-@dataclass(frozen=True)
-class StoredWindow:
-    """Tubelets of one video as they are stored, without the padding of a short video.
-
-    row        of the video in the table of the store or union
-    shard      its number in the store
-    low, high  first row of the shard's arrays, and the one behind the last
-    step       rows from one tubelet to the next
-    """
-
-    reader: ChunkReader
-    layouts: Mapping[str, ArrayLayout]
-    row: Mapping[str, Any]
-    shard: int
-    low: int
-    high: int
-    step: int
-
-    def parts(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
-        """One array chunk by chunk: (first tubelet, rows [some, *row]).
-
-        Patches are P × P, of which the video has hp × wp. A part shares its memory with the next
-        one. Raises StoreError for what is missing or damaged.
-        """
-        read = 0
-        layout = self.layouts[name]
-        for rows in self.reader.parts(self.shard, layout, self.low, self.high):
-            yield -(-read // self.step), rows[-read % self.step :: self.step]
-            read += len(rows)
-
-    def jpegs(self) -> list[np.ndarray]:
-        """The JPEG files, two of each tubelet, uint8 [bytes] each. Raises StoreError."""
-        shard, before = self.shard, 1 if self.low else 0
-        ends = self.reader.rows(
-            shard, self.layouts["frame_ends"], TUBELET * self.low - before, TUBELET * self.high
-        )
-        bounds = ends if before else np.concatenate([[0], ends])
-        data = self.reader.rows(shard, self.layouts["frames"], int(bounds[0]), int(bounds[-1]))
-        cuts = (bounds - bounds[0]).tolist()
-        return [
-            data[cuts[frame] : cuts[frame + 1]]
-            for tubelet in range(0, self.high - self.low, self.step)
-            for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1))
-        ]
-
-    def damage(self, what: str) -> StoreError:
-        """The error for a part of the window that cannot be used."""
-        name = shard_name(self.shard)
-        return StoreError(f"{self.reader.place.at(name)}: {what}; `mme repair` makes {name} anew")
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

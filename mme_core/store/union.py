@@ -11,8 +11,9 @@ import numpy as np
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
+from mme_core.store.pieces import StoredWindow
 from mme_core.store.table import COLUMNS, VideoTable
-from mme_core.store.target_store import StoredWindow, TargetStore
+from mme_core.store.target_store import TargetStore
 from mme_core.store.window import CodedWindow
 
 # What the stores of a union may differ in: the size of the canvas, and how well things were made.

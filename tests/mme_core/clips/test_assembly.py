@@ -10,6 +10,7 @@ from mme_core.clips.assembly import (
     zoom_field,
     zoom_frames,
     zoom_homography,
+    zoom_taps,
 )
 from mme_core.clips.dataset import ClipDataset
 from mme_core.spec import TargetSpec
@@ -34,7 +35,8 @@ def bordered(values_hwKD, top, left, size, largest):
 
 def read(values_hwKD, top, left, size, out, grid, largest=16):
     field, view = bordered(values_hwKD, top, left, size, largest)
-    return zoom_field(field, view, out, grid)[0, 0].numpy()
+    taps = zoom_taps(view, out, grid, largest + 2)
+    return zoom_field(field[..., None, :], taps, grid)[0, 0, ..., 0, :].numpy()
 
 
 def test_a_zoom_of_the_models_size_is_exact():

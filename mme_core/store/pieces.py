@@ -1,0 +1,65 @@
+"""A window of a store, read piece by piece: no array of it is in memory as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mme_core.errors import StoreError
+from mme_core.spec import TUBELET
+from mme_core.store.layout import ArrayLayout, shard_name
+from mme_core.store.reader import ChunkReader
+
+
+@dataclass(frozen=True)
+class StoredWindow:
+    """Tubelets of one video as they are stored, without the padding of a short video.
+
+    row        of the video in the table of the store or union
+    shard      its number in the store
+    low, high  first row of the shard's arrays, and the one behind the last
+    step       rows from one tubelet to the next
+    """
+
+    reader: ChunkReader
+    layouts: Mapping[str, ArrayLayout]
+    row: Mapping[str, Any]
+    shard: int
+    low: int
+    high: int
+    step: int
+
+    def parts(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """One array chunk by chunk: (first tubelet, rows [some, *row]).
+
+        Patches are P × P, of which the video has hp × wp. A part shares its memory with the next
+        one. Raises StoreError for what is missing or damaged.
+        """
+        read = 0
+        layout = self.layouts[name]
+        for rows in self.reader.parts(self.shard, layout, self.low, self.high):
+            yield -(-read // self.step), rows[-read % self.step :: self.step]
+            read += len(rows)
+
+    def jpegs(self) -> list[np.ndarray]:
+        """The JPEG files, two of each tubelet, uint8 [bytes] each. Raises StoreError."""
+        shard, before = self.shard, 1 if self.low else 0
+        ends = self.reader.rows(
+            shard, self.layouts["frame_ends"], TUBELET * self.low - before, TUBELET * self.high
+        )
+        bounds = ends if before else np.concatenate([[0], ends])
+        data = self.reader.rows(shard, self.layouts["frames"], int(bounds[0]), int(bounds[-1]))
+        cuts = (bounds - bounds[0]).tolist()
+        return [
+            data[cuts[frame] : cuts[frame + 1]]
+            for tubelet in range(0, self.high - self.low, self.step)
+            for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1))
+        ]
+
+    def damage(self, what: str) -> StoreError:
+        """The error for a part of the window that cannot be used."""
+        name = shard_name(self.shard)
+        return StoreError(f"{self.reader.place.at(name)}: {what}; `mme repair` makes {name} anew")
