@@ -46,6 +46,7 @@ from train.scoring.features import stream_features
 
 Batch = Mapping[str, Tensor]
 PLAIN_BATCH = 96  # attention matrices of more clips do not fit 80 GB
+STREAMED = ["data.resident=false"]  # later words of a case override it
 FED = {  # words of the recipe
     "store-16": ["data.workers=16"],
     "store-8": ["data.workers=8"],
@@ -55,7 +56,13 @@ FED = {  # words of the recipe
     "store-8-two-crops": ["data.workers=8", "data.crops=2"],
     "resident": ["data.workers=2", "data.resident=true"],
 }
-PRETRAIN = {"pretrain": "", "pretrain-fp32": "fp32", "pretrain-bf16": "bf16"}  # model.residual
+# model.residual of `mme pretrain`, where the recipe's own is not used
+PRETRAIN = {
+    "pretrain": "",
+    "pretrain-bf16": "bf16",
+    "pretrain-fp32": "fp32",
+    "pretrain-resident": "",
+}
 CASES = ("plain", *VARIANTS, "zoom", *FED, *PRETRAIN, "forward", "features")
 
 
@@ -132,13 +139,16 @@ class Bench:
 
     def fed(self, case: str) -> Result:
         self.need_store()
-        batches = Pretraining(self.config(*FED[case]), self.ranks).task.batches
-        with contextlib.closing(batches):
-            return self.measure(case, self.recipes_step(), on_device(batches, self.device))
+        task = Pretraining(self.config(*STREAMED, *FED[case]), self.ranks).task
+        with contextlib.closing(task.batches):
+            batches = on_device(task.batches, self.device)
+            prepared = map(task.prepare, batches) if task.prepare else batches
+            return self.measure(case, self.recipes_step(), prepared)
 
     def zoom(self, case: str) -> Result:
         self.need_store()
-        batches = Pretraining(self.config("data.workers=4"), self.ranks).task.batches
+        config = self.config(*STREAMED, "data.workers=4")
+        batches = Pretraining(config, self.ranks).task.batches
         with contextlib.closing(batches):
             batch = to_device(next(batches), self.device)
         return self.measure(case, self.recipes_step(), repeat(batch))
@@ -147,8 +157,8 @@ class Bench:
         """The step of the recipe, the same for all cases that are fed: compiled once for a form of
         the batches."""
         if self.fed_step is None:
-            residual = self.config().model.residual
-            self.fed_step = self.step_of(Variant(residual if self.gpu else "fp32"))
+            recipes = Variant(self.config().model.residual, "whole" if self.gpu else "no")
+            self.fed_step = self.step_of(recipes)
         return self.fed_step
 
     def forget(self, case: str) -> None:
@@ -268,6 +278,8 @@ class Bench:
         words = [f"optim.steps={steps}", f"log.every={every}", "checkpoint.every=100000"]
         words += [f"profile={3 if self.gpu else 1}", f"data.workers={self.args.workers}"]
         words += [f"model.residual={PRETRAIN[case]}"] if PRETRAIN[case] and self.gpu else []
+        if case != "pretrain-resident":
+            words += STREAMED
         command = [sys.executable, "-m", "mme_core", "pretrain", *self.words(*words)]
         start = follow(command)
         out = self.folder / f"run-{self.runs}"

@@ -14,7 +14,8 @@ The recipe is `pretrain/k400.yaml`: ViT-B, 16 × 224², 70 % masked, zoom, batch
     store-N …       the compiled step fed from the store by N workers; with zoom unless the name
                     says otherwise
     resident        the same from a store that lies in the device's memory
-    pretrain …      `mme pretrain` itself, by its own log; -fp32 and -bf16 set model.residual
+    pretrain …      `mme pretrain` itself, by its own log, streaming from the disk; -fp32 and -bf16
+                    set model.residual, -resident keeps the store on the device
     forward         the encoder alone, all tokens, on clips that stay on the device
     features        the same fed from the store, as `mme features` does it
     try-…           options of the compiler and of attention on a model of four blocks, which

@@ -62,7 +62,7 @@ VARIANTS = {
 
 
 def compile_step(step: PretrainStep, variant: Variant) -> None:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"dynamic": False}
     if variant.options:
         options["options"] = dict(variant.options)
     if variant.mode:

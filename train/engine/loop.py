@@ -164,7 +164,8 @@ class Loop:
             say(f"resumes after step {self.done}")
         device = self.ranks.device
         if compiles(config.compile, device):
-            task.step.compile()  # in place, before DDP: the state dict keeps its keys
+            # In place, before DDP: the state dict keeps its keys. All batches have one shape.
+            task.step.compile(dynamic=False)
         self.step = self.ranks.wrap(task.step).train()
         batches = on_device(task.batches, device)
         left = self.steps - self.done
