@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mme_core.clips.views import centre_crop, evenly_spread, to_model_input
 from mme_core.errors import UsageError
-from mme_core.model import Encoder, build_classifier, build_pretraining_model
+from mme_core.model import build_classifier, build_pretraining_model
+from mme_core.transformer import Encoder
 from mme_core.weights.load import Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_folder
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from mme_core.model import Classifier, Decoder, Encoder, PretrainingModel
+from mme_core.model import Classifier, PretrainingModel
+from mme_core.transformer import Decoder, Encoder
 
 
 def pretraining_flops(model: PretrainingModel, hidden: int) -> int:

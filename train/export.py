@@ -18,10 +18,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from mme_core.encoder import encoder_from
 from mme_core.errors import MMEError, UsageError, named
-from mme_core.model import SIZES, sinusoid_table
 from mme_core.parser import CommandParser
 from mme_core.spec import TUBELET
 from mme_core.terminal import plain
+from mme_core.tokens import sinusoid_table
+from mme_core.transformer import SIZES
 from mme_core.weights.card import model_card
 from mme_core.weights.files import read_json
 from mme_core.weights.load import Weights, build_from, read_weights

@@ -19,7 +19,7 @@ from mme_core.clips.contents import TargetSettings, build_targets, content_sizes
 from mme_core.clips.dataset import collate
 from mme_core.clips.views import to_model_input
 from mme_core.losses import reconstruction_loss
-from mme_core.model import split_tokens
+from mme_core.tokens import split_tokens
 
 SMALL = {
     "hidden_size": 96,

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mme_core.errors import UsageError
-from mme_core.model import SIZES
+from mme_core.transformer import SIZES
 from mme_core.weights.run_folder import checkpoints
 
 _NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning and mmaction2

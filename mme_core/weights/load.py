@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mme_core.errors import UsageError
-from mme_core.model import SIZES, Classifier, Encoder, build_classifier, sinusoid_table
+from mme_core.model import Classifier, build_classifier
 from mme_core.spec import TUBELET
+from mme_core.tokens import sinusoid_table
+from mme_core.transformer import SIZES, Encoder
 from mme_core.weights import names
 from mme_core.weights.files import find_file, read_file
 

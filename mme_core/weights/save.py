@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mme_core.errors import UsageError
-from mme_core.model import SIZES
 from mme_core.spec import TUBELET
+from mme_core.transformer import SIZES
 
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 

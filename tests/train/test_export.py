@@ -9,7 +9,8 @@ import torch
 
 from mme_core import load_encoder
 from mme_core.errors import UsageError
-from mme_core.model import Encoder, build_classifier, build_pretraining_model
+from mme_core.model import build_classifier, build_pretraining_model
+from mme_core.transformer import Encoder
 from mme_core.weights.load import load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.export import main

@@ -12,7 +12,8 @@ from mme_core.clips.requirements import CROPS, SOURCES
 from mme_core.clips.settings import MERGES, NORMS
 from mme_core.errors import UsageError
 from mme_core.masking import MASKS
-from mme_core.model import DECODERS, HEAD_LAYERS, SIZES
+from mme_core.model import DECODERS, HEAD_LAYERS
+from mme_core.transformer import SIZES
 from train.recipes.fields import MISSING, choice, number, setting
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mme_core.errors import UsageError
-from mme_core.model import SIZES
+from mme_core.transformer import SIZES
 from train.recipes.classification import LabelledDataConfig, ViewConfig
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import DEVICES, PRECISIONS, ModelConfig

@@ -10,7 +10,8 @@ from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
 from mme_core.errors import UsageError, named
 from mme_core.masking import MASKS, hidden_count
-from mme_core.model import DECODERS, SIZES
+from mme_core.model import DECODERS
+from mme_core.transformer import SIZES
 from train.recipes.classification import FinetuneConfig
 from train.recipes.fields import MISSING, walk
 from train.recipes.loading import (
