@@ -25,7 +25,7 @@ from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import warn_of_overlap
 from train.data.stores import check_complete, check_same_spec
-from train.engine.device import on_device, to_device
+from train.engine.device import on_device, read_back, to_device
 from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
 from train.engine.signals import interrupt_waits
@@ -138,12 +138,16 @@ class HeldOut:
         self, model: PretrainingModel, data: ClipDataset, clips: int
     ) -> tuple[Tensor, Tensor]:
         """Mean tokens [M, width] and labels [M] of the clips of all processes, on the CPU."""
-        mine = [(torch.empty(0, model.encoder.width), torch.empty(0, dtype=torch.int64))]
+
+        def encoded() -> Iterator[tuple[None, list[Tensor]]]:
+            for batch in self._batches(data, clips):
+                with self.objective.autocast():
+                    tokens = model.encode(to_model_input(batch["frames"]))
+                yield None, [tokens.float().mean(1), batch["label"]]
+
+        mine = [[torch.empty(0, model.encoder.width), torch.empty(0, dtype=torch.int64)]]
         model.eval()
-        for batch in self._batches(data, clips):
-            with self.objective.autocast():
-                tokens = model.encode(to_model_input(batch["frames"]))
-            mine.append((tokens.float().mean(1).cpu(), batch["label"].cpu()))
+        mine += [found for _, found in read_back(encoded(), self.ranks.device)]
         model.train()
         parts = [part for rank in self.ranks.gather(mine) for part in rank]
         features, labels = (torch.cat(column) for column in zip(*parts))

@@ -2,7 +2,7 @@
 
 import torch
 
-from train.engine.device import compiles, fill
+from train.engine.device import compiles, fill, read_back
 
 CPU = torch.device("cpu")
 
@@ -16,3 +16,17 @@ def test_a_step_is_compiled_on_cuda_unless_the_recipe_says_otherwise():
     cuda = torch.device("cuda")
     assert compiles("auto", cuda) and not compiles("auto", CPU)
     assert compiles(True, CPU) and not compiles(False, cuda)
+
+
+def test_results_come_back_one_batch_late():
+    given = []
+
+    def results():
+        for number in range(3):
+            given.append(number)
+            yield f"batch {number}", [torch.full((2,), number)]
+
+    back = []
+    for about, (values,) in read_back(results(), CPU):
+        back.append((about, values.tolist(), len(given)))
+    assert back == [("batch 0", [0, 0], 2), ("batch 1", [1, 1], 3), ("batch 2", [2, 2], 3)]
