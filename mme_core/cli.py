@@ -52,6 +52,12 @@ PARTS: dict[str, dict[str, Command]] = {
             "compute the targets of a data set",
             "flows --dataset folder --root videos --store store",
         ),
+        "retarget": Command(
+            "preprocess.retarget",
+            "preprocess",
+            "other targets from a store's kept flow",
+            "retarget store --store other spec.length=8",
+        ),
     },
     "look at a store, and mend it": {
         "info": Command("preprocess.info", "preprocess", "say what a store holds", "info store"),

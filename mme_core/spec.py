@@ -140,10 +140,15 @@ class TargetSpec:
         return cls(**{**values, "cells": tuple(values.get("cells", ()))})
 
     @classmethod
-    def from_overrides(cls, overrides: Iterable[str]) -> TargetSpec:
-        """Reads overrides such as `spec.stride=2`. Raises UsageError for unknown fields."""
+    def from_overrides(
+        cls, overrides: Iterable[str], base: Mapping[str, Any] | None = None
+    ) -> TargetSpec:
+        """Reads overrides such as `spec.stride=2`. Raises UsageError for unknown fields.
+
+        base  values of the other fields. Default: the fields' defaults
+        """
         known = {field.name: field for field in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(base or {})
         for word in overrides:
             name, equals, text = word.removeprefix("spec.").partition("=")
             if not (word.startswith("spec.") and equals):

@@ -31,8 +31,8 @@ from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
-from mme_core.store.layout import LEDGER, STORE
-from mme_core.store.table import load_table
+from mme_core.store.layout import FLOW, LEDGER, STORE
+from mme_core.store.table import load_table, shard_numbers
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
 from mme_core.terminal import is_quiet, plain
@@ -71,6 +71,8 @@ def parser() -> CommandParser:
     add("--seed", type=int, default=0, metavar="N", help=seed_help)
     failures_help = "stop when more than N videos are quarantined (default: no limit)"
     add("--max-failures", type=int, metavar="N", help=failures_help)
+    keep_help = "keep the flow of every frame pair in STORE/flow, for `mme retarget`"
+    add("--keep-flow", action="store_true", help=keep_help)
     retry_help = "process quarantined videos again (default: leave them quarantined)"
     add("--retry-quarantined", action="store_true", help=retry_help)
     add("--dry-run", action="store_true", help="print the plan, and write nothing")
@@ -107,6 +109,7 @@ def _flows(arguments: argparse.Namespace) -> int:
         return 0
     with StoreLock(place) as lock:
         work.open_store()
+        _check_flow(work)
         remove_leftovers(place.url)
         try:
             status = _run(work, lock.token)
@@ -129,6 +132,11 @@ class _Work:
     place: Place
     is_new: bool
     console: Console
+
+    @property
+    def keep_flow(self) -> bool:
+        """Whether flow is kept: asked for, or begun by an earlier run."""
+        return self.arguments.keep_flow or self.place.exists(FLOW)
 
     def open_store(self) -> None:
         """Creates the store, or checks that it has the same specification and classes."""
@@ -154,6 +162,7 @@ def _run(work: _Work, lock: str) -> int:
         root=work.manifest.root,
         timeout=work.arguments.timeout,
         servers=shared_servers(work.manifest.items),
+        keep_flow=work.keep_flow,
         lock=lock,
     )
     jobs = (replace(job, number=shard.number, items=shard.items) for shard in shards)
@@ -252,6 +261,17 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-failures {arguments.max_failures} must not be negative")
     if not 0 <= arguments.gpus_per_task < math.inf:
         raise UsageError(f"--gpus-per-task {arguments.gpus_per_task:g} must be 0 or more")
+
+
+def _check_flow(work: _Work) -> None:
+    """Every shard of a store that keeps flow has its own."""
+    asked, place = work.arguments.keep_flow, work.place
+    if asked and is_url(place.url):
+        raise UsageError("--keep-flow needs a --store on a disk, for its HDF5 files")
+    if asked and not place.exists(FLOW) and shard_numbers(place):
+        raise UsageError(
+            f"--keep-flow: {place.url} has shards without their flow; use another --store"
+        )
 
 
 def _absolute(store: str) -> str:

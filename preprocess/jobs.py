@@ -29,6 +29,8 @@ class ShardJob:
     timeout   time limit for one video, in seconds
     poison    id -> reason, for videos that crashed or hung a process: they are not tried again
     servers   servers that hold several videos of the data set; see `shared_servers`
+    keep_flow the flow of every frame pair is kept beside the shards
+    kept      file with kept flow, to be used instead of computing it; "": there is none
     lock      token of the store's lock: the shard is only finished if the store still has that
               lock; "": there is no lock
     """
@@ -41,6 +43,8 @@ class ShardJob:
     timeout: float
     poison: dict[str, str] = field(default_factory=dict)
     servers: tuple[str, ...] = ()
+    keep_flow: bool = False
+    kept: str = ""
     lock: str = ""
 
     def to_json(self) -> str:

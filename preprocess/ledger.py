@@ -177,6 +177,22 @@ def read_rows(place: Place) -> Iterator[Outcome]:
             continue
 
 
+def folder_of_videos(rows: Iterable[Outcome], stored: Iterable[tuple[str, str]]) -> str:
+    """The folder that the ledger's paths have before the paths in the shards; "" where unknown.
+
+    rows    of the ledger
+    stored  (id, path) of videos as the shards have them
+
+    Where no shard is left, a path that ends in the video's id tells as much.
+    """
+    paths = {row.id: row.path for row in rows}
+    for name, path in [*stored, *zip(paths, paths)]:
+        full = paths.get(name, "")
+        if full.endswith(f"/{path}"):
+            return full.removesuffix(f"/{path}")
+    return ""
+
+
 def _quarantined(place: Place, number: int, root: str) -> Iterator[Outcome]:
     for row in (read_attributes(place, number) or {}).get("quarantined", ()):
         path = join(root, row["path"])

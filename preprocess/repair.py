@@ -5,7 +5,8 @@
 A shard is a function of its videos and of the store's specification, so a repaired store has the
 bytes that it had before. The videos are read where the ledger says they are, or below --root. A
 damaged shard stays as it is while one of its videos cannot be read: what is left of it may be all
-that is left. The index and the ledger are written anew from the shards.
+that is left. Kept flow is made anew with its shard. The index and the ledger are written anew from
+the shards.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError
@@ -22,14 +24,14 @@ from mme_core.parser import CommandParser
 from mme_core.processes import plugin_path
 from mme_core.progress import follow
 from mme_core.spec import TargetSpec
-from mme_core.store.layout import INDEX, shard_name
+from mme_core.store.layout import FLOW, INDEX, flow_name, shard_name
 from mme_core.store.table import load_table, read_attributes, read_cache, shard_numbers
-from mme_core.store.target_store import open_or_create_store, read_store_file
+from mme_core.store.target_store import KEPT_FLOW, open_or_create_store, read_store_file
 from mme_core.store.writer import MARKER, remove_leftovers
 from preprocess.arguments import seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob, shared_servers
-from preprocess.ledger import Ledger, read_rows
+from preprocess.ledger import Ledger, folder_of_videos, read_rows
 from preprocess.lock import StoreLock, check_owner
 from preprocess.verify_shard import check_shard
 
@@ -68,7 +70,7 @@ class Repair:
         self.about = read_store_file(place)
         self.spec: TargetSpec = self.about["spec"]
         self.rows = list(read_rows(place))
-        self.root = root or self._root_of_ledger()
+        self.root = root or folder_of_videos(self.rows, self._stored_paths())
 
     def plan(self) -> Plan:
         """Reads the whole store, and says which shards must be made anew."""
@@ -101,6 +103,7 @@ class Repair:
             open_or_create_store(
                 scratch, self.spec, about["dataset"], about["split"], about["class_names"]
             )
+            keep = self.place.exists(FLOW)
             job = ShardJob(
                 number,
                 items,
@@ -109,11 +112,15 @@ class Repair:
                 self.root,
                 self.timeout,
                 servers=shared_servers(items),
+                keep_flow=keep,
             )
             outcomes = isolated.write(job, lambda _: None).outcomes
             failed = _newly_failed(entries, outcomes)
             if failed and self.place.exists(shard_name(number)):
                 return f"{shard_name(number)} stays as it is: {failed.path}: {failed.reason}"
+            if keep:
+                with Path(scratch, flow_name(number)).open("rb") as file:
+                    self.place.write(flow_name(number), file)
             self._replace(number, open_place(scratch))
         return ""
 
@@ -170,18 +177,6 @@ class Repair:
             by_index.setdefault(indexed["shard"], []).append(entry)
         return by_index | known
 
-    def _root_of_ledger(self) -> str:
-        """The folder that the ledger's paths have before the paths in the shards.
-
-        Where no shard is left, a path that ends in the video's id tells as much.
-        """
-        paths = {row.id: row.path for row in self.rows}
-        for name, path in [*self._stored_paths(), *zip(paths, paths)]:
-            full = paths.get(name, "")
-            if full.endswith(f"/{path}"):
-                return full.removesuffix(f"/{path}")
-        return ""
-
     def _stored_paths(self) -> Iterator[tuple[str, str]]:
         _, cached = read_cache(self.place)
         yield from zip(cached["id"], cached["path"])
@@ -211,7 +206,12 @@ def main(argv: list[str]) -> int:
     """Runs the command; exit status 1 where a shard could not be made anew."""
     arguments = parser().parse_args(argv)
     place = open_place(arguments.store)
-    read_store_file(place)  # before the lock: it must be a store
+    about = read_store_file(place)  # before the lock: it must be a store
+    if source := about["made_by"].get(KEPT_FLOW):
+        raise StoreError(
+            f"{place.url} was made by `mme retarget` from the flow in {source}: remove its damaged "
+            "shards and run that command again"
+        )
     with StoreLock(place) as lock:
         repair = Repair(place, lock.token, arguments.root, arguments.timeout)
         if not arguments.dry_run:

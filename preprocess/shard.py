@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 
     _check_shared_disk(job)
     try:
-        with ShardWriter(job.store, job.number, job.spec) as writer:
+        with ShardWriter(job.store, job.number, job.spec, job.keep_flow) as writer:
             for item in job.items:
                 report({"begin": item.id})
                 report({"outcome": dataclasses.asdict(_process(item, job, writer))})
@@ -83,9 +84,26 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
 
 def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> VideoSummary:
     """Extracts a video into the shard. If it raises VideoError, the shard is as it was before."""
-    from mme_core.extract.video_targets import LaterPartError, stream_tubelets
+    from mme_core.extract.kept_flow import KeptFlow
+    from mme_core.extract.video_targets import stream_tubelets
 
-    stream = stream_tubelets(item.path, job.spec, job.timeout)
+    keep = writer.keep if job.keep_flow else None
+    with KeptFlow(job.kept, item.id) if job.kept else nullcontext() as kept:
+        stream = stream_tubelets(item.path, job.spec, job.timeout, kept=kept, keep=keep)
+        _append_video(stream, writer, item, job)
+    summary = stream.summary
+    assert summary is not None  # set once the stream has ended
+    known = dataclasses.asdict(summary)
+    row = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
+    writer.end_video({"id": item.id, "path": path, "label": item.label, **row})
+    return summary
+
+
+def _append_video(
+    stream: TubeletStream, writer: ShardWriter, item: VideoItem, job: ShardJob
+) -> None:
+    from mme_core.extract.video_targets import LaterPartError
+
     writer.begin_video()
     try:
         try:
@@ -97,12 +115,6 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     except VideoError:
         writer.abandon_video()
         raise
-    summary = stream.summary
-    assert summary is not None  # set once the stream has ended
-    known = dataclasses.asdict(summary)
-    kept = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
-    writer.end_video({"id": item.id, "path": path, "label": item.label, **kept})
-    return summary
 
 
 def _append(stream: TubeletStream, writer: ShardWriter, item: VideoItem, job: ShardJob) -> None:

@@ -14,9 +14,10 @@ from zarr.storage import MemoryStore
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, StoreError
+from mme_core.extract.kept_flow import kept_size, read_shapes
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import ArrayLayout, layouts, shard_name
+from mme_core.store.layout import FLOW, ArrayLayout, flow_name, layouts, shard_name
 from mme_core.store.reader import ChunkReader
 from mme_core.store.table import COLUMNS, read_attributes
 
@@ -65,8 +66,31 @@ def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: boo
         return report  # the arrays cannot be judged by a table that is wrong
     check = _ArrayChecks(place, number, spec, rows, sizes)
     found = [*check.files(), *check.metadata(), *check.values(), *check.jpegs(deep)]
+    found += _check_flow(place, number, spec, rows)
     report.problems += dict.fromkeys(found)
     return report
+
+
+def _check_flow(
+    place: Place, number: int, spec: TargetSpec, rows: list[dict[str, Any]]
+) -> Iterator[str]:
+    """Where the store keeps flow: every stored video has that of all its frame pairs."""
+    if not place.exists(FLOW):
+        return
+    path = place.at(flow_name(number))
+    try:
+        shapes = read_shapes(path)
+    except StoreError as error:
+        yield str(error)
+        return
+    for row in rows:
+        top, left, bottom, right = plan_canvas(row["height"], row["width"], spec).region
+        expected = (row["frames"] - 1, *kept_size((bottom - top, right - left)), 2)
+        if shapes.get(row["id"]) != expected:
+            yield (
+                f"{path}: the flow of video '{row['id']}' has shape {shapes.get(row['id'])}, and "
+                f"should have {expected}; `mme repair` makes it anew"
+            )
 
 
 def _check_table(

@@ -25,6 +25,9 @@ from mme_core.io.frame import Frame
 from mme_core.spec import TUBELET, TargetSpec
 
 Render = Callable[[Frame, Canvas, TargetSpec], Any]  # turns a sampled frame into the stored form
+# (number of the first raw frame, its luma, the next frame's luma) -> flow between them
+PairFlow = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+Keep = Callable[[np.ndarray], None]  # takes the flow of each frame pair, in their order
 
 _STILL = np.eye(3, dtype=np.float32)
 
@@ -59,16 +62,27 @@ class Tubelet:
 class Tracker:
     """Takes a video's frames, all of one size, and returns each tubelet once it is complete.
 
+    pair_flow  flow between two consecutive frames
+    keep       gets the flow of every frame pair, also of those that no tubelet needs
+
     `frames` counts the frames taken. `unmatched` counts the frame pairs without a homography.
     `repeats` counts repeated frames.
     """
 
     def __init__(
-        self, canvas: Canvas, spec: TargetSpec, flow: FlowFunction, render: Render
+        self,
+        canvas: Canvas,
+        spec: TargetSpec,
+        flow: FlowFunction,
+        render: Render,
+        pair_flow: PairFlow | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.canvas, self.frames, self.unmatched = canvas, 0, 0
         self.repeats = Repeats()
         self._spec, self._flow, self._render = spec, flow, render
+        self._pair_flow = pair_flow or (lambda _, before, luma: flow(before, luma))
+        self._keep = keep
         self._hop = TUBELET * spec.stride // spec.clip_step  # raw frames between two starts
         self._grid = grid_points(canvas.hp, canvas.wp, spec).reshape(-1, 2)
         self._grid += np.array(canvas.offset, np.float32)
@@ -83,11 +97,15 @@ class Tracker:
         self.frames += 1
         followed = self._followed()
         starts = frame.number % self._hop == 0
-        luma = frame.luma(self._to_region) if followed or starts else None
+        luma = frame.luma(self._to_region) if followed or starts or self._keep else None
         if luma is not None:
-            if followed and self._luma is not None:
-                self.repeats.add(self._luma, luma)
-                self._advance(followed, self._luma, luma, frame.joined)
+            if self._luma is not None and (followed or self._keep):
+                flow = self._flow_to(frame, self._luma, luma)
+                if self._keep:
+                    self._keep(flow)
+                if followed:
+                    self.repeats.add(self._luma, luma)
+                    self._advance(followed, self._luma, luma, flow, frame.joined)
             if starts:
                 self._start(frame.number)
             if to_describe := self._followed():
@@ -128,14 +146,21 @@ class Tracker:
         }
         self._live.append(Tubelet(first, points, displacement, hog, np.ones(count, bool), cells))
 
-    def _advance(
-        self, followed: list[Tubelet], before: np.ndarray, luma: np.ndarray, joined: bool
-    ) -> None:
-        """Moves each tubelet one step, from the frame `before` to `luma`.
+    def _flow_to(self, frame: Frame, before: np.ndarray, luma: np.ndarray) -> np.ndarray:
+        """Flow from the previous frame to this one; zero where frames are missing in between."""
+        if not frame.joined:
+            return np.zeros((*luma.shape, 2), np.float32)
+        return self._pair_flow(frame.number - 1, before, luma)
 
-        Where frames are missing in between (`joined` is False) no point moves.
-        """
-        flow = self._flow(before, luma) if joined else np.zeros((*luma.shape, 2), np.float32)
+    def _advance(
+        self,
+        followed: list[Tubelet],
+        before: np.ndarray,
+        luma: np.ndarray,
+        flow: np.ndarray,
+        joined: bool,
+    ) -> None:
+        """Moves each tubelet one step, from the frame `before` to `luma`."""
         back = self._flow(luma, before) if joined and self._spec.check else None
         camera = (
             self._camera(before, flow) if joined and self._spec.camera == "homography" else _STILL

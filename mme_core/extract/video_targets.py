@@ -17,11 +17,12 @@ import numpy as np
 from mme_core import cells, targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.clock import deadline_after
-from mme_core.errors import VideoError
+from mme_core.errors import UsageError, VideoError
 from mme_core.extract.flow import flow_function
+from mme_core.extract.kept_flow import KeptFlow
 from mme_core.extract.remarks import warnings_of, why_none_is_valid
 from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
-from mme_core.extract.tracker import Render, Tracker, Tubelet
+from mme_core.extract.tracker import Keep, Render, Tracker, Tubelet
 from mme_core.io.frame import Frame
 from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Part, Parts, Video, open_video
@@ -29,14 +30,22 @@ from mme_core.spec import TargetSpec
 
 
 def stream_tubelets(
-    path: str | Path, spec: TargetSpec, deadline_s: float = float("inf")
+    path: str | Path,
+    spec: TargetSpec,
+    deadline_s: float = float("inf"),
+    *,
+    kept: KeptFlow | None = None,
+    keep: Keep | None = None,
 ) -> TubeletStream:
     """Extracts a video as an iterable of TubeletTargets. Memory does not grow with its length.
+
+    kept  takes the flow from there and computes none; not with spec.check
+    keep  gets the flow of every frame pair, float32 [H, W, 2]; after LaterPartError from the start
 
     After the iteration, `summary` of the returned object describes the video. Iterating raises the
     errors of `extract_video`, and LaterPartError where the tubelets so far must be dropped.
     """
-    return TubeletStream(path, spec, deadline_s, _render_jpeg, _code)
+    return TubeletStream(path, spec, deadline_s, _render_jpeg, _code, kept, keep)
 
 
 def extract_video(
@@ -84,13 +93,17 @@ class TubeletStream:
         deadline_s: float,
         render: Render,
         finish: Callable[[Tubelet, Canvas, TargetSpec], Any],
+        kept: KeptFlow | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.summary: VideoSummary | None = None
         self._path, self._spec, self._deadline_s = path, spec, deadline_s
         self._deadline: float | None = None  # a second iteration keeps the deadline of the first
         self._part: Part | None = None  # the frames to use, known once the frame size has changed
         self._frames = 0  # number of frames in the file, where only a part is used
-        self._flow, self._render, self._finish = flow_function(spec.flow), render, finish
+        self._render, self._finish = render, finish
+        self._flow = _no_flow if kept else flow_function(spec.flow)
+        self._kept, self._keep = kept, keep
 
     def __iter__(self) -> Iterator[Any]:
         if self._deadline is None:
@@ -111,12 +124,14 @@ class TubeletStream:
         if first is None:
             raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
         canvas = plan_canvas(*first.shape, self._spec)
-        tracker = Tracker(canvas, self._spec, self._flow, self._render)
+        tracker = Tracker(canvas, self._spec, self._flow, self._render, self._kept, self._keep)
         count, any_valid = 0, False
         for tubelet in _tubelets(tracker, first, frames):
             count += 1
             any_valid |= bool(tubelet.valid.any())
             yield self._finish(tubelet, canvas, self._spec)
+        if self._kept:
+            self._kept.check_end(tracker.frames)
         if not any_valid:
             raise VideoError(why_none_is_valid(tracker.frames, self._spec))
         self.summary = VideoSummary(
@@ -157,6 +172,10 @@ class TubeletStream:
             f"the frame size changes: only frames {self._part.first} … {last} of {self._frames} "
             "are used, the longest part of one size",
         )
+
+
+def _no_flow(before: np.ndarray, luma: np.ndarray) -> np.ndarray:
+    raise UsageError("spec.check=true needs the flow back, and only the flow forward is kept")
 
 
 def _frames_of(video: Video | FrameFolder, part: Part) -> Iterator[Frame]:

@@ -119,6 +119,8 @@ class Frame:
 
 def squared(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, int]:
     """Returns (height, width) with square pixels. One side grows, so no detail is lost."""
+    if pixel_aspect is SQUARE:  # the usual case; arithmetic of fractions takes its time
+        return height, width
     if pixel_aspect >= 1:
         return height, round(width * pixel_aspect)
     return round(height / pixel_aspect), width

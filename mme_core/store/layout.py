@@ -172,6 +172,12 @@ def shard_name(number: int) -> str:
     return f"shards/{number:05d}.zarr"
 
 
+def flow_name(number: int) -> str:
+    """File with the kept flow of a shard, relative to the store."""
+    return f"{FLOW}/{number:05d}.h5"
+
+
+FLOW = "flow"
 INDEX = "index.npz"
 STORE = "store.json"
 LEDGER = "ledger.jsonl"

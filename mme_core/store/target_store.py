@@ -24,6 +24,7 @@ from mme_core.store.seal import blank, seal, unseal
 from mme_core.store.table import VideoTable, load_table
 from mme_core.store.window import CodedWindow, Window
 
+KEPT_FLOW = "kept_flow"  # in made_by: the store whose kept flow this one was made from
 _MAKERS = ("mme", "numpy", "opencv-contrib-python-headless", "av", "zarr", "numcodecs")
 
 
@@ -221,8 +222,11 @@ def open_or_create_store(
     dataset: str,
     split: str | None,
     class_names: Sequence[str],
+    kept_flow: str = "",
 ) -> None:
     """Makes an empty store, or checks that the one that is there was made the same way.
+
+    kept_flow  the store whose kept flow the targets are made from; "": flow is computed
 
     Raises StoreError that lists the fields that differ.
     """
@@ -235,14 +239,20 @@ def open_or_create_store(
             "dataset": dataset,
             "split": split,
             "class_names": list(class_names),
-            "made_by": _versions(),
+            "made_by": _versions() | ({KEPT_FLOW: kept_flow} if kept_flow else {}),
             **blank(),
         }
         place.write(STORE, seal(about))
         return
     there = read_store_file(place)
     differences = [f"spec.{text}" for text in spec.differences(there["spec"])]
-    here = {"dataset": dataset, "split": split, "class_names": list(class_names)}
+    there[KEPT_FLOW] = there["made_by"].get(KEPT_FLOW, "none")
+    here = {
+        KEPT_FLOW: kept_flow or "none",
+        "dataset": dataset,
+        "split": split,
+        "class_names": list(class_names),
+    }
     differences += [
         f"{name}: {value} here, {there[name]} there"
         for name, value in here.items()

@@ -9,22 +9,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from zarr.storage import MemoryStore
 
 from mme_core import cells
-from mme_core.io.place import Place, open_place
+from mme_core.errors import UsageError
+from mme_core.extract.kept_flow import FlowFile
+from mme_core.io.place import Place, local_path, open_place
 from mme_core.spec import TargetSpec
+from mme_core.store.array_writer import ArrayWriter
 from mme_core.store.layout import (
     FORMAT,
     INDEX,
     LEDGER,
     LOCK,
     STORE,
-    ArrayLayout,
+    flow_name,
     layouts,
     shard_name,
 )
@@ -32,12 +34,11 @@ from mme_core.store.seal import blank, seal
 from mme_core.targets import round_moments
 
 if TYPE_CHECKING:
-    from zarr.abc.buffer import Buffer
-
     from mme_core.extract.results import TubeletTargets
 
 # What the caller of `end_video` says about a video; the writer knows the rest of the row.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
+_FLOW_ASIDE = "flow.h5"  # where a shard's flow is written until the shard is complete
 MARKER = "zarr.json"  # of a shard: written last, and read first
 # A place writes a file under such a name, and renames it then.
 _FILES = "|".join(map(re.escape, (STORE, LEDGER, INDEX, LOCK)))
@@ -53,6 +54,9 @@ class ShardWriter:
                 writer.append(tubelet)
             writer.end_video(row)          # or writer.abandon_video()
 
+    With `keep_flow`, `keep` takes the flow of the video's frame pairs, for a file beside the shards
+    (`mme_core.extract.kept_flow`); the store must be a folder on a disk.
+
     Leaving the block finishes the shard; leaving it by an exception discards it. An abandoned
     video leaves no trace, so that the bytes do not depend on when a time limit struck. Memory:
     two files of each array, whatever the length of the videos and of the shard.
@@ -61,15 +65,23 @@ class ShardWriter:
     the same bytes, and the first to finish counts.
     """
 
-    def __init__(self, url: str | os.PathLike[str], shard: int, spec: TargetSpec) -> None:
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        shard: int,
+        spec: TargetSpec,
+        keep_flow: bool = False,
+    ) -> None:
         self._spec = spec
         self._place = open_place(url)
-        self._name = shard_name(shard)
+        self._name, self._flow_name = shard_name(shard), flow_name(shard)
         self._folder = self._place.begin(self._name)
         self._arrays = {
-            name: _ArrayWriter(self._place, self._folder, layout)
+            name: ArrayWriter(self._place, self._folder, layout)
             for name, layout in layouts(spec).items()
         }
+        self._flow = FlowFile(_on_disk(url) / self._folder / _FLOW_ASIDE) if keep_flow else None
+        self._store = url
         self._rows: list[dict[str, Any]] = []
         self._quarantined: list[dict[str, Any]] = []
         self._tubelets = 0
@@ -82,6 +94,8 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
+            if self._flow:
+                self._flow.close()
             self._place.discard(self._folder)
             return
         try:
@@ -96,6 +110,11 @@ class ShardWriter:
         self._video, self._patches = (self._tubelets, self._frame_bytes), None
         for array in self._arrays.values():
             array.mark()
+
+    def keep(self, flow_HW2: np.ndarray) -> None:
+        """The flow of the video's next frame pair, float32, pixels."""
+        assert self._flow is not None  # the caller asked for it
+        self._flow.add(flow_HW2)
 
     def append(self, tubelet: TubeletTargets) -> None:
         """The next tubelet on the video's time line, [Hp, Wp, …]; Hp and Wp must not change."""
@@ -128,6 +147,8 @@ class ShardWriter:
         hp, wp = self._patches
         placed = {"first": first, "count": self._tubelets - first, "hp": hp, "wp": wp}
         self._rows.append({name: row[name] for name in ROW_FIELDS} | placed)
+        if self._flow:
+            self._flow.end(row["id"])
         self._video = None
 
     def abandon_video(self) -> None:
@@ -138,6 +159,8 @@ class ShardWriter:
         self._video = None
         for array in self._arrays.values():
             array.rewind()
+        if self._flow:
+            self._flow.abandon()
 
     def quarantine(self, row: Mapping[str, Any]) -> None:
         """Notes a video that the shard answers for but does not hold: id, path, label, reason.
@@ -162,6 +185,7 @@ class ShardWriter:
             raise ValueError("the shard ends inside a video")
         for array in self._arrays.values():
             array.finish()
+        self._finish_flow()
         self._remove_strays()
         attributes = {
             "format": FORMAT,
@@ -176,6 +200,15 @@ class ShardWriter:
         self._place.write(f"{self._folder}/{MARKER}", seal(group))
         self._place.commit(self._folder, self._name, MARKER)
 
+    def _finish_flow(self) -> None:
+        """Puts the flow in its place: before the shard's commit, since a shard counts as done."""
+        if self._flow is None:
+            return
+        self._flow.close()
+        target = _on_disk(self._store) / self._flow_name
+        target.parent.mkdir(exist_ok=True)
+        (_on_disk(self._store) / self._folder / _FLOW_ASIDE).replace(target)
+
     def _remove_strays(self) -> None:
         """Removes files that a writer which died here left of a video that is now quarantined."""
         mine = {f"{name}/{key}" for name, array in self._arrays.items() for key in array.keys}
@@ -183,77 +216,11 @@ class ShardWriter:
             self._place.remove(f"{self._folder}/{name}")
 
 
-class _ArrayWriter:
-    """Rows of one array, gathered and written a file at a time.
-
-    Zarr codes into memory, and whole files go out from there: so each is written once, whatever
-    an earlier writer left under its name, and the array's metadata with the final length at the
-    end.
-    """
-
-    def __init__(self, place: Place, folder: str, layout: ArrayLayout) -> None:
-        self.layout = layout
-        self._place = place
-        self._folder = folder
-        self._coded: dict[str, Buffer] = {}
-        self._array = zarr.create_array(MemoryStore(self._coded), **layout.zarr_options())
-        self._buffer = np.zeros((layout.file, *layout.row), layout.dtype)
-        self._filled = 0
-        self._files = 0
-        self._mark = (0, 0)
-        self._kept: np.ndarray | None = None  # the buffer at the mark, once its file was written
-
-    def extend(self, rows: np.ndarray) -> None:
-        while len(rows):
-            fits = rows[: self.layout.file - self._filled]
-            self._buffer[self._filled : self._filled + len(fits)] = fits
-            self._filled += len(fits)
-            rows = rows[len(fits) :]
-            if self._filled == self.layout.file:
-                self._write_file()
-                if self._files == self._mark[0] + 1 and self._mark[1]:
-                    self._kept, self._buffer = self._buffer, np.zeros_like(self._buffer)
-                self._filled = 0
-
-    def mark(self) -> None:
-        """`rewind` comes back to here."""
-        self._mark, self._kept = (self._files, self._filled), None
-
-    def rewind(self) -> None:
-        files, filled = self._mark
-        for file in range(files, self._files):
-            self._place.remove(f"{self._folder}/{self.layout.key(file)}")
-        if self._kept is not None:
-            self._buffer = self._kept
-        self._files, self._filled, self._kept = files, filled, None
-
-    @property
-    def keys(self) -> list[str]:
-        """Its files, once it is finished."""
-        names = [self.layout.key(file).partition("/")[2] for file in range(self._files)]
-        return [*names, "zarr.json"]
-
-    def finish(self) -> None:
-        """Writes what is left, and the metadata."""
-        rows = self._files * self.layout.file + self._filled
-        if self._filled:
-            self._write_file()
-        self._array.resize((rows, *self.layout.row))
-        self._write("zarr.json")
-
-    def _write_file(self) -> None:
-        start = self._files * self.layout.file
-        stop = start + self._filled
-        self._array.resize((stop, *self.layout.row))
-        with zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1}):
-            self._array[start:stop] = self._buffer[: self._filled]
-        self._write(self.layout.key(self._files).partition("/")[2])
-        self._files += 1
-
-    def _write(self, key: str) -> None:
-        self._place.write(f"{self._folder}/{self.layout.name}/{key}", self._coded[key].to_bytes())
-        if key != "zarr.json":
-            del self._coded[key]
+def _on_disk(url: str | os.PathLike[str]) -> Path:
+    path = local_path(url)
+    if path is None:
+        raise UsageError(f"{url}: flow is kept in a store on a disk only; copy it there afterwards")
+    return path
 
 
 def leftovers(url: str | os.PathLike[str]) -> list[str]:

@@ -1,0 +1,183 @@
+"""Makes other targets of a store's videos from its kept flow, without computing flow.
+
+    mme retarget STORE --store NEW [spec.length=8 ...] [--root videos] [--workers 8]
+
+STORE was made by `mme flows --keep-flow`. NEW has the same videos in the same shards. The fields of
+its specification that are not named are those of STORE. The videos are decoded again, for HOG and
+frames. The same command resumes a run that was stopped.
+
+Exit status: 0 success; 1 an error stopped the run; 2 wrong arguments; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from mme_core.cores import usable_cores
+from mme_core.datasets import VideoItem
+from mme_core.errors import StoreError, UsageError
+from mme_core.io.place import Place, open_place
+from mme_core.io.remote import is_url, join
+from mme_core.parser import CommandParser
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store import TargetStore
+from mme_core.store.layout import FLOW, flow_name
+from mme_core.store.table import load_table, read_attributes, shard_numbers
+from mme_core.store.target_store import open_or_create_store
+from mme_core.store.writer import remove_leftovers
+from mme_core.terminal import is_quiet, plain
+from preprocess.arguments import positive, seconds
+from preprocess.isolate import ShardResult
+from preprocess.jobs import ShardJob, shared_servers
+from preprocess.ledger import Ledger, folder_of_videos, read_rows
+from preprocess.lock import StoreLock, check_owner
+from preprocess.pool import run_ray, run_serial
+from preprocess.progress import Display
+from preprocess.summary import describe_spec, run_line, summarise
+
+# Fields that the kept flow leaves open. The others change the region, or the flow itself.
+FREE = (
+    *("stride", "hop", "points", "length", "check", "camera"),
+    *("hog_bins", "hog_cell", "cells", "frames", "jpeg_quality"),
+)
+
+
+def parser() -> CommandParser:
+    made = CommandParser("retarget", __doc__)
+    add = made.add_argument
+    add("source", metavar="STORE", help="store with kept flow")
+    add("spec", nargs="*", metavar="spec.FIELD=VALUE", help=f"one of: {', '.join(FREE)}")
+    add("--store", required=True, metavar="NEW", help="folder or URL where the targets go")
+    add("--root", metavar="DIR", help="where the videos are now (default: where they were)")
+    workers_help = "number of processes (default: one for each core)"
+    add("--workers", type=positive, metavar="N", help=workers_help)
+    add("--serial", action="store_true", help="process one video at a time, without Ray")
+    timeout_help = "time limit for one video, in seconds (default: 1800)"
+    add("--timeout", type=seconds, default=1800, metavar="S", help=timeout_help)
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns the exit status."""
+    arguments = parser().parse_intermixed_args(argv)
+    if arguments.serial and arguments.workers:
+        raise UsageError("--serial uses no Ray: leave out --workers")
+    source, place = TargetStore(arguments.source), open_place(_absolute(arguments.store))
+    flow = open_place(_absolute(source.url))
+    if is_url(flow.url) or not flow.exists(FLOW):
+        raise StoreError(
+            f"{source.url} keeps no flow on a disk: make it with `mme flows --keep-flow`"
+        )
+    if flow.url == place.url:
+        raise UsageError(f"--store {arguments.store} must be another store than {source.url}")
+    spec = changed(source.spec, arguments.spec)
+    with StoreLock(place) as lock:
+        open_or_create_store(
+            place.url, spec, source.dataset, source.split, source.class_names, flow.url
+        )
+        remove_leftovers(place.url)
+        try:
+            _run(arguments, source, flow, spec, place, lock.token)
+        finally:
+            if lock.is_mine():
+                remove_leftovers(place.url)
+        load_table(place, spec.hash)  # writes the index, for readers
+    return 0
+
+
+def changed(spec: TargetSpec, overrides: list[str]) -> TargetSpec:
+    """The specification with these fields changed. Raises UsageError for a field not in FREE."""
+    base = spec.to_dict()
+    if spec.hop == TUBELET * spec.stride:
+        base["hop"] = None  # it follows the stride, as it did
+    made = TargetSpec.from_overrides(overrides, base)
+    fixed = [text for text in made.differences(spec) if text.partition(":")[0] not in FREE]
+    if fixed:
+        raise UsageError(
+            f"spec.{fixed[0]}: kept flow cannot be used for this; make the store with `mme flows`"
+        )
+    if made.check:
+        raise UsageError(
+            "spec.check=true needs the flow back, and only the flow forward is kept: add "
+            "spec.check=false"
+        )
+    return made
+
+
+def _run(
+    arguments: argparse.Namespace,
+    source: TargetStore,
+    flow: Place,
+    spec: TargetSpec,
+    place: Place,
+    lock: str,
+) -> None:
+    console = Console(quiet=is_quiet())
+    stored = zip(source.videos["id"].tolist(), source.videos["path"].tolist())
+    root = arguments.root or folder_of_videos(read_rows(flow), stored)
+    ledger = Ledger.load(place, spec.hash, root)
+    wanted = [number for number in shard_numbers(flow) if number not in ledger.shards]
+    blank = ShardJob(0, (), spec, place.url, root, arguments.timeout, lock=lock)
+    jobs = [_job(blank, flow, number) for number in wanted]
+    servers = shared_servers(item for job in jobs for item in job.items)
+    jobs = [dataclasses.replace(job, servers=servers) for job in jobs]
+    todo = sum(len(job.items) for job in jobs)
+    _say(
+        console,
+        f"flow         {source.url}: {len(source.videos)} videos; files in {root or 'their paths'}",
+        f"store        {place.url}",
+        f"targets      {describe_spec(spec)}",
+        f"to do        {todo} videos in {len(jobs)} shards",
+    )
+    with (
+        Display(todo, console) as display,
+        closing(_pool(arguments, iter(jobs), display)) as results,
+    ):
+        for result in results:
+            check_owner(place, lock)
+            ledger.add(result.number, result.outcomes)
+            display.finish(result)
+    if ledger.stale:
+        ledger.save()
+    _say(console, *summarise(ledger, set(source.videos["id"].tolist())))
+    if jobs:
+        _say(console, run_line(display.frames, display.seconds, wanted, place))
+
+
+def _job(blank: ShardJob, flow: Place, number: int) -> ShardJob:
+    """Writes the videos of one shard again; those that it quarantined stay quarantined."""
+    table = read_attributes(flow, number)
+    assert table is not None  # the shard is in the list of finished ones
+    rows = [*table["videos"], *table["quarantined"]]
+    items = (VideoItem(row["id"], join(blank.root, row["path"]), row["label"]) for row in rows)
+    return dataclasses.replace(
+        blank,
+        number=number,
+        items=tuple(items),
+        kept=flow.at(flow_name(number)),
+        poison={row["id"]: row["reason"] for row in table["quarantined"]},
+    )
+
+
+def _pool(
+    arguments: argparse.Namespace, jobs: Iterator[ShardJob], display: Display
+) -> Generator[ShardResult]:
+    if arguments.serial:
+        return run_serial(jobs, display.note)
+    return run_ray(jobs, display.note, arguments.workers or usable_cores(), None, 0)
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(Text(plain(line)), soft_wrap=True)
+
+
+def _absolute(store: str) -> str:
+    return store if is_url(store) else str(Path(store).expanduser().absolute())

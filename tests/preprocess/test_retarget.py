@@ -1,0 +1,129 @@
+"""`mme flows --keep-flow` and `mme retarget`: other targets without computing flow."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from small_files import SPEC, write_tree
+
+from mme_core import cli
+from mme_core.errors import UsageError
+from mme_core.spec import TargetSpec
+from mme_core.store import TargetStore
+from mme_core.store.layout import shard_name
+from preprocess.retarget import changed
+
+WORDS = ["--dataset", "folder", "--videos-per-shard", "2", "--serial"]
+CHANGES = ["spec.length=4", "spec.stride=1", "spec.cells=hof"]
+
+
+def flows(root, store, *more):
+    return cli.main(["flows", *WORDS, "--root", str(root), "--store", str(store), *SPEC, *more])
+
+
+def retarget(source, store, *more):
+    return cli.main(["retarget", str(source), "--store", str(store), "--serial", *CHANGES, *more])
+
+
+def shards(store):
+    files = (path for path in (store / "shards").rglob("*") if path.is_file())
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Videos, one of them bad; a store of two shards with kept flow; its retargeted store."""
+    root = write_tree(tmp_path_factory.mktemp("videos"), 3)
+    (root / "b" / "bad.mp4").write_bytes(b"no video")
+    store, other = root.parent / "kept", root.parent / "other"
+    assert flows(root, store, "--keep-flow") == 0
+    assert retarget(store, other) == 0
+    return root, store, other
+
+
+def test_keeping_flow_changes_no_target(made, tmp_path):
+    root, store, _ = made
+    assert flows(root, tmp_path / "plain") == 0
+    assert shards(tmp_path / "plain") == shards(store)
+    assert not (tmp_path / "plain" / "flow").exists()
+    assert sorted(path.name for path in (store / "flow").iterdir()) == ["00000.h5", "00001.h5"]
+
+
+def test_retargeted_videos_are_as_from_the_files(made, tmp_path):
+    root, _, other = made
+    exact = tmp_path / "exact"
+    assert flows(root, exact, *CHANGES) == 0
+    one, two = TargetStore(exact), TargetStore(other)
+    assert one.spec == two.spec and one.spec.hop == 2
+    for name in ("id", "path", "label", "count", "shard", "frames"):
+        assert (one.videos[name] == two.videos[name]).all(), name
+    for video in range(len(one.videos)):
+        a, b = one.read(video, 0, 4), two.read(video, 0, 4)
+        np.testing.assert_array_equal(a.frames, b.frames)
+        both = a.valid & b.valid
+        assert both.mean() > 0.9 * a.valid.mean() > 0
+        error = np.linalg.norm(a.displacement - b.displacement, axis=-1)[both]
+        assert np.median(error) < 0.05
+        lengths = np.linalg.norm(a.hog, axis=-1) * np.linalg.norm(b.hog, axis=-1)
+        cosine = (a.hog * b.hog).sum(-1)[lengths > 0.1] / lengths[lengths > 0.1]
+        assert cosine.mean() > 0.99
+        moved = np.abs(a.cells["hof"] - b.cells["hof"])[both].mean()
+        assert moved < 0.1 * a.cells["hof"][both].mean()
+    rows = [json.loads(line) for line in (other / "ledger.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["status"] for row in rows}["b/bad.mp4"] == "quarantined"
+
+
+def test_the_same_command_resumes(made, tmp_path, capsys):
+    _, store, other = made
+    again = shutil.copytree(other, tmp_path / "again")
+    before = shards(again)
+    shutil.rmtree(again / shard_name(1))
+    assert retarget(store, again) == 0
+    assert "in 1 shards" in capsys.readouterr().out
+    assert shards(again) == before
+    assert cli.main(["verify", str(again)]) == 0
+
+
+def test_damaged_flow_is_found_and_made_anew(made, tmp_path, capsys):
+    _, store, other = made
+    broken = shutil.copytree(store, tmp_path / "broken")
+    before = (broken / "flow" / "00001.h5").read_bytes()
+    (broken / "flow" / "00001.h5").write_bytes(before[: len(before) // 2])
+    assert cli.main(["verify", str(broken)]) == 1
+    assert "flow/00001.h5 is missing or damaged" in capsys.readouterr().out
+    assert retarget(broken, tmp_path / "new") == 1
+    assert cli.main(["repair", str(broken)]) == 0
+    assert cli.main(["verify", str(broken)]) == 0
+    assert shards(broken) == shards(store)
+    assert (broken / "flow" / "00001.h5").read_bytes() == before
+    # A retargeted store cannot be made from the videos alone.
+    assert cli.main(["repair", str(other)]) == 1
+    assert "run that command again" in capsys.readouterr().err
+
+
+def test_what_kept_flow_cannot_give_is_refused(made, tmp_path, capsys):
+    root, store, other = made
+    assert flows(root, tmp_path / "plain") == 0
+    assert flows(root, tmp_path / "plain", "--keep-flow") == 2
+    assert "shards without their flow" in capsys.readouterr().err
+    assert retarget(tmp_path / "plain", tmp_path / "new") == 1
+    assert "keeps no flow" in capsys.readouterr().err
+    assert retarget(store, other, "spec.jpeg_quality=80") == 1
+    assert "was made another way: spec.jpeg_quality: 80 here, 90 there" in capsys.readouterr().err
+    assert flows(root, other, *CHANGES) == 1
+    assert "kept_flow: none here" in capsys.readouterr().err
+    assert flows(root, "memory://bucket/store", "--keep-flow") == 2
+    assert "needs a --store on a disk" in capsys.readouterr().err
+
+
+def test_a_changed_specification_keeps_the_other_fields():
+    spec = TargetSpec(stride=2, flow="dis-fast", check=True)
+    made = changed(spec, ["spec.stride=3", "spec.check=false"])
+    assert made == TargetSpec(stride=3, hop=6, flow="dis-fast")
+    assert changed(TargetSpec(stride=4, hop=4), ["spec.length=3"]).hop == 4
+    with pytest.raises(UsageError, match=r"spec\.check=false"):
+        changed(spec, ["spec.stride=3"])
+    for word in ("spec.flow=farneback", "spec.short_side=128", "spec.patch=8"):
+        with pytest.raises(UsageError, match="kept flow cannot be used"):
+            changed(TargetSpec(), [word])
