@@ -40,12 +40,17 @@ def distance_to_hidden(visible_BV: Tensor, hidden_BM: Tensor, grid: tuple[int, i
 
     grid  tubelets, rows and columns of a clip's tokens
     """
+    return distances(visible_BV, hidden_BM, grid).amin(2)
+
+
+def distances(one_BM: Tensor, other_BV: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Distances between tokens of a clip, in tokens: float32 [B, M, V]; grid as above."""
     _, h, w = grid
 
     def places(index: Tensor) -> Tensor:
         return torch.stack([index // (h * w), index // w % h, index % w], -1).float()
 
-    return torch.cdist(places(visible_BV), places(hidden_BM)).amin(2)
+    return torch.cdist(places(one_BM), places(other_BV))
 
 
 def count_hidden(mask_BN: Tensor) -> int:

@@ -28,7 +28,7 @@ from train.recipes.pretraining import PretrainConfig
 from train.scoring import heldout
 from train.scoring.heldout import HeldOut, held_out_loss
 from train.scoring.knn import knn_accuracy
-from train.scoring.panels import to_pixels
+from train.scoring.pixels import to_pixels
 
 DECODER_TOKEN = "decoders.joint.mask_token"
 CPU = Ranks(0, 1, torch.device("cpu"))

@@ -33,6 +33,7 @@ from train.objective.reconstruction import Objective, Question
 from train.recipes.pretraining import PretrainConfig
 from train.scoring.knn import knn_accuracy
 from train.scoring.panels import draw_panels
+from train.scoring.pixels import ERRORS, end_point_errors
 
 Batch = Mapping[str, Tensor]
 PICTURES = "pictures"
@@ -224,7 +225,8 @@ def held_out_loss(
 
     sizes  {content: D}
     Returns val_loss and val_CONTENT, and constant_loss and constant_CONTENT: the loss of the best
-    constant prediction on the same patches. A model that ignores its input cannot do better.
+    constant prediction on the same patches. A model that ignores its input cannot do better. With
+    the content position also the end-point errors of `train.scoring.pixels`, in pixels.
     Returns {} where there are no batches.
     """
     # For each content: Σ w, Σ w·t and Σ w·t² of each of its D numbers, then Σ clips · loss.
@@ -233,6 +235,7 @@ def held_out_loss(
         for name, size in sizes.items()
     }
     clips = torch.zeros((), dtype=torch.float64, device=objective.device)
+    pixels = torch.zeros(len(ERRORS) + 1, dtype=torch.float64, device=objective.device)
     model.eval()
     for batch in batches:
         question = objective.ask(batch)
@@ -243,6 +246,8 @@ def held_out_loss(
         for name, total in sums.items():
             total[:-1] += _target_sums(objective, question, name)
             total[-1] += terms[name] * count
+        if "position" in sizes:
+            pixels += end_point_errors(objective, batch, question, predictions["position"])
     model.train()
     everyone = ranks.sum(clips) * objective.hidden
     if not clips:
@@ -256,6 +261,9 @@ def held_out_loss(
         losses |= {f"val_{name}": value, f"constant_{name}": constant}
         losses["val_loss"] += objective.weights[name] * value
         losses["constant_loss"] += objective.weights[name] * constant
+    *errors, points = ranks.sum(pixels).tolist()
+    if points:
+        losses |= {name: error / points for name, error in zip(ERRORS, errors)}
     return losses
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from mme_core.clips.contents import build_targets
 from mme_core.clips.settings import TargetSettings
 from mme_core.model import PretrainingModel
-from mme_core.targets import EPSILON, mean_and_deviation
 from mme_core.viz import figure4
 from train.objective.reconstruction import Objective
+from train.scoring.pixels import to_pixels
 
 
 @torch.no_grad()
@@ -86,23 +86,3 @@ def _note(settings: TargetSettings) -> str:
     used = f"scaled by the true {truth}" if truth else "not scaled by true values"
     camera = ", camera motion subtracted" if settings.camera else ""
     return f"predictions in pixels: {used}{camera}"
-
-
-def to_pixels(
-    normalised: Tensor, displacement: Tensor, settings: TargetSettings, points: int
-) -> Tensor:
-    """Normalised positions [..., D] in pixels, from the moments of the true `displacement`.
-
-    Both are [..., D] with D = K · L · 2. Undoes the normalisation of `mme_core.clips.motion`.
-    """
-    kept = 1 if settings.merge != "none" else points
-    shape = (*displacement.shape[:-1], kept, -1, 2)
-    true, value = displacement.reshape(shape), normalised.reshape(shape)
-    dims = {"patch": (-3, -2, -1), "step": (-3,)}
-    if settings.norm in dims:
-        _, mean, deviation = mean_and_deviation(true, dims[settings.norm])
-        value = value * (deviation.clamp_min(settings.floor) + EPSILON) + mean
-    elif settings.norm == "length":
-        travelled = true.norm(dim=-1).sum(-1)[..., None, None]
-        value = value * (travelled.clamp_min(settings.floor) + EPSILON)
-    return value.reshape(displacement.shape)
