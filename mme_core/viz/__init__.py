@@ -4,7 +4,7 @@ from mme_core.viz.colour import motion_colour, speed_limit, wheel
 from mme_core.viz.figure import figure4
 from mme_core.viz.glyphs import draw_hog
 from mme_core.viz.grids import below, beside, grid, readable_scale
-from mme_core.viz.motion import draw_arrows, draw_tracks, flow_picture
+from mme_core.viz.motion import draw_arrows, draw_tracks, draw_trails, flow_picture
 
 __all__ = [
     "below",
@@ -12,6 +12,7 @@ __all__ = [
     "draw_arrows",
     "draw_hog",
     "draw_tracks",
+    "draw_trails",
     "figure4",
     "flow_picture",
     "grid",

@@ -9,9 +9,10 @@ from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.viz.colour import speed_limit, wheel
 from mme_core.viz.grids import below, beside, enlarge, muted, pad, readable_scale, text_bar
-from mme_core.viz.motion import draw_tracks
+from mme_core.viz.motion import draw_trails
 
 ROWS = ("masked", "true", "predicted", "original")
+READABLE = 256  # least side of a frame in the picture, pixels
 _HIDDEN = 150  # grey of a hidden patch
 
 
@@ -34,7 +35,8 @@ def figure4(
     caption                 printed below; says whether the true moments of the masked patches
                             were used to turn the prediction into pixels
     valid                   bool [n, h, w, K]; invalid trajectories are left out of both rows
-    Both rows of trajectories share one colour scale, that of the true ones.
+    A trajectory is an arrow from its start to its end. Both rows share one colour scale, that of
+    the true ones.
     Returns uint8 [., ., 3]. Raises UsageError for shapes that do not belong together.
     """
     n, h, w = mask.shape
@@ -42,8 +44,8 @@ def figure4(
     if valid is None:
         valid = np.ones((n, h, w, spec.points), bool)
     shown = valid & mask[..., None]
-    scale = readable_scale(*frames.shape[1:3])
-    limit = speed_limit(true_displacement[shown], quantile=0.9)
+    scale = readable_scale(*frames.shape[1:3], READABLE)
+    limit = speed_limit(true_displacement[shown].mean(-2), quantile=0.9)
     starts = grid_points(h, w, spec)
     side = 64
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
@@ -59,7 +61,7 @@ def figure4(
             ("predicted", unseen, predicted_displacement),
         ):
             paths = _paths(starts, moves[t])
-            picture = draw_tracks(over, paths, shown[t].reshape(-1), limit=limit, scale=scale)
+            picture = draw_trails(over, paths, shown[t].reshape(-1), limit=limit, scale=scale)
             rows[name].append(picture)
         rows["original"].append(enlarge(frame, scale))
     body = below([_row(name, pictures) for name, pictures in rows.items()])

@@ -6,6 +6,8 @@ first, so that sub-pixel motion of a small canvas is visible.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -86,6 +88,30 @@ def draw_arrows(
     return layer.merged()
 
 
+def draw_trails(
+    image: np.ndarray, paths: np.ndarray, valid: np.ndarray, *, limit: float, scale: int = 1
+) -> np.ndarray:
+    """Whole trajectories as thick arrows along their paths, coloured by their mean step.
+
+    paths  float [N, L + 1, 2] (x, y), canvas pixels; valid: bool [N]
+    limit  mean step in full colour, pixels
+    A trajectory that ends within half a pixel of its start is a dot.
+    Returns uint8 [scale·H, scale·W, 3].
+    """
+    paths = np.asarray(paths, float)[np.asarray(valid, bool)]
+    moved = paths[:, -1] - paths[:, 0]
+    colours = motion_colour(moved / max(paths.shape[1] - 1, 1), limit)
+    layer = _Layer(enlarge(image, scale), scale)
+    for path, whole, colour in zip(paths, moved, colours):
+        if np.hypot(*whole) < 0.5:
+            layer.dot(path[0], colour, max(scale * 0.4, 0.75))
+            continue
+        for start, end in pairwise(path):
+            layer.line(start, end, colour, 1.0, width=max(1, round(0.6 * scale)))
+        layer.tip(path[-1], whole, colour)
+    return layer.merged()
+
+
 def flow_picture(
     vectors: np.ndarray, valid: np.ndarray, spec: TargetSpec, limit: float, scale: int = 1
 ) -> np.ndarray:
@@ -116,10 +142,30 @@ class _Layer:
     def _ink(self, colour: np.ndarray, opacity: float) -> tuple[tuple[float, ...], float]:
         return tuple(float(value) * opacity for value in colour), 255 * opacity
 
-    def line(self, start: np.ndarray, end: np.ndarray, colour: np.ndarray, opacity: float) -> None:
+    def line(
+        self,
+        start: np.ndarray,
+        end: np.ndarray,
+        colour: np.ndarray,
+        opacity: float,
+        width: int = 1,
+    ) -> None:
         ends, (ink, alpha) = (self._place(start), self._place(end)), self._ink(colour, opacity)
-        cv2.line(self.colour, *ends, ink, 1, cv2.LINE_AA, _SHIFT)
-        cv2.line(self.alpha, *ends, alpha, 1, cv2.LINE_AA, _SHIFT)
+        cv2.line(self.colour, *ends, ink, width, cv2.LINE_AA, _SHIFT)
+        cv2.line(self.alpha, *ends, alpha, width, cv2.LINE_AA, _SHIFT)
+
+    def tip(self, end: np.ndarray, along: np.ndarray, colour: np.ndarray) -> None:
+        """The head of an arrow that ends there: at most 3 pixels long, half of a short arrow."""
+        length = min(3.0, 0.5 * np.hypot(*along))
+        ahead = along / np.hypot(*along) * length
+        across = ahead[::-1] * (-0.55, 0.55)
+        corners = [
+            self._place(end + 0.4 * ahead),
+            *(self._place(end - 0.6 * ahead + side * across) for side in (1, -1)),
+        ]
+        (ink, alpha), shape = self._ink(colour, 1.0), np.array(corners, np.int32)
+        cv2.fillConvexPoly(self.colour, shape, ink, cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(self.alpha, shape, alpha, cv2.LINE_AA, _SHIFT)
 
     def arrow(self, start: np.ndarray, end: np.ndarray, colour: np.ndarray) -> None:
         # OpenCV's tip grows with the length. A tip of constant size is clearer in a dense field.

@@ -8,6 +8,7 @@ from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.viz import grids
+from mme_core.viz.figure import READABLE
 
 SPEC = TargetSpec(length=3)
 
@@ -113,12 +114,25 @@ def test_no_valid_point_is_no_glyph():
     assert picture.shape == (32, 32, 3) and not picture.any()
 
 
+def test_trails_are_arrows_with_their_head_at_the_end():
+    path = np.array([[[4, 16], [10, 16], [20, 16]], [[4, 28], [4.2, 28], [4, 28]]], float)
+    picture = viz.draw_trails(black(), path, [True, False], limit=5.0, scale=3).sum(-1)
+    columns = np.flatnonzero(picture.any(0))
+    assert columns.min() < 4 * 3 + 2 and columns.max() > 20 * 3  # from the start, past the end
+    height = (picture > 0).sum(0)
+    assert height[3 * 19] > height[3 * 12] >= 2  # the head is wider than the shaft
+    still = viz.draw_trails(black(), path, [False, True], limit=5.0, scale=3).sum(-1)
+    rows, columns = np.nonzero(still)
+    assert 2 <= np.ptp(rows) <= 6 and 2 <= np.ptp(columns) <= 6
+    assert not viz.draw_trails(black(), path, [False, False], limit=5.0).any()
+
+
 def test_figure_has_four_rows_and_a_column_per_tubelet():
     *_, two = make_figure(n=2)
     *_, four = make_figure(n=4)
-    cell = 4 * grids.readable_scale(48, 64) * 16 + grids.GAP
+    cell = 4 * grids.readable_scale(48, 64, READABLE) * 16 + grids.GAP
     assert four.shape[1] - two.shape[1] == 2 * cell
-    assert two.shape[0] > 4 * 192 and two.dtype == np.uint8
+    assert two.shape[0] > 4 * READABLE and two.dtype == np.uint8
 
 
 def test_predicted_row_hides_masked_patches():
@@ -129,7 +143,7 @@ def test_predicted_row_hides_masked_patches():
     other[0][hidden] = 255 - other[0][hidden]
     changed = viz.figure4(other, mask, true, true * 0.5, SPEC, "words") != figure
     rows = np.flatnonzero(changed.any((1, 2)))
-    height = 48 * grids.readable_scale(48, 64) + grids.GAP
+    height = 48 * grids.readable_scale(48, 64, READABLE) + grids.GAP
     assert set((rows // height).tolist()) == {1, 3}  # true and original only
 
 
@@ -137,7 +151,7 @@ def test_figure_leaves_out_invalid_trajectories():
     valid = np.zeros((2, 3, 4, 4), bool)
     frames, mask, true, figure = make_figure(valid=valid)
     nothing = viz.figure4(frames, np.zeros_like(mask), true, true, SPEC, "words")
-    height = 48 * grids.readable_scale(48, 64) + grids.GAP
+    height = 48 * grids.readable_scale(48, 64, READABLE) + grids.GAP
     assert (figure[height : 2 * height] == nothing[height : 2 * height]).all()
 
 
