@@ -72,7 +72,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def interrupt_waits() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the block, for what must not be left half done.
+    """Delays Ctrl-C and the other stop signals to the end of the block, which must not be cut off.
 
     Signals reach the main thread only, so in other threads this does nothing.
     """
@@ -80,10 +80,15 @@ def interrupt_waits() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    before = {
+        number: signal.signal(number, lambda number, _frame: received.append(number))
+        for number in STOP_SIGNALS
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     for number in received:
         signal.raise_signal(number)

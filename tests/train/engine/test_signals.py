@@ -60,6 +60,17 @@ def test_interrupt_waits_delays_every_ctrl_c():
     assert steps == ["end of the block"] and stop
 
 
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_interrupt_waits_delays_every_stop_signal(number):
+    steps = []
+    with StopRequest() as stop, pytest.raises(StoppedError), stop.at_once():
+        with interrupt_waits():
+            signal.raise_signal(number)
+            steps.append("end of the block")
+        steps.append("not reached")
+    assert steps == ["end of the block"]
+
+
 def test_interrupt_waits_restores_the_handler():
     before = signal.getsignal(signal.SIGINT)
     with interrupt_waits():
