@@ -79,10 +79,11 @@ def phases(ranks):
     run(ranks, "skipped", "data.batch_size=1", before_step=spoil_a_weight_of_the_loss)
     run(ranks, "budget", "nonfinite_budget=0", before_step=spoil_a_weight_of_the_loss)
     ClipDataset.fetch_into = read_all_but_two
-    run(ranks, "unread", "data.workers=0")
-    run(ranks, "unread budget", "data.workers=0", "data.bad_budget=1")
+    read = ["data.workers=0", "data.resident=false"]
+    run(ranks, "unread", *read)
+    run(ranks, "unread budget", *read, "data.bad_budget=1")
     ClipDataset.fetch_into = read_none_on_rank_1
-    run(ranks, "unread first", "data.workers=0", "data.bad_budget=1")
+    run(ranks, "unread first", *read, "data.bad_budget=1")
     ClipDataset.fetch_into = READ
     run(ranks, "left", before_step=leave)  # rank 1 ends here, and rank 0 hears no more of it
 

@@ -90,5 +90,5 @@ def interrupt_waits() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in received:
-        signal.raise_signal(number)
+    for seen in received:
+        signal.raise_signal(seen)
