@@ -159,6 +159,7 @@ COMMANDS = {name: command for part in PARTS.values() for name, command in part.i
 
 _MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _HOME_VALUE = re.compile(r"(?P<name>(?:-{0,2}[\w.-]+=)?)(?P<value>~(?:/.*)?)", re.DOTALL)
+_HELP = ("-h", "--help")
 _GLOBAL = ("--quiet", "--debug")  # options of every command
 
 
@@ -179,6 +180,9 @@ def _usage() -> str:
 
 
 def _run(name: str, argv: list[str]) -> int:
+    if name in _HELP:
+        print(_usage(), flush=True)
+        return 0
     command = COMMANDS[name]
     try:
         main_function = importlib.import_module(command.module).main
@@ -211,10 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     flags = {word for word in words if word in _GLOBAL}
     name, *rest = [expand_home(word) for word in words if word not in _GLOBAL] or ["--help"]
-    if name in ("-h", "--help"):
-        print(_usage())
-        return 0
-    if name not in COMMANDS:
+    if name not in COMMANDS and name not in _HELP:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         offer = f"did you mean `mme {near[0]}`?" if near else "`mme` lists the commands"
         print(f"mme: no command '{plain(name)}'; {offer}", file=sys.stderr)

@@ -154,7 +154,7 @@ def test_help_shows_default_help_and_limits(capsys):
         read("--help")
     lines = capsys.readouterr().out.splitlines()
     for start, end in (
-        ("mask.kind=tube ", "one of tube, cube, random, motion"),
+        ("mask.kind=tube ", "one of tube, cube, random, future, motion"),
         ("mask.ratio=0.7 ", "share of the patches that are hidden; between 0 and 1"),
         ("optim.betas=[0.9, 0.95] ", "at least 0 and below 1"),
         ("data.root=null ", "folder of the video files, for data.frames=video"),
