@@ -37,6 +37,7 @@ class Profile:
         self.folder, self.steps, self.device, self.done = out / FOLDER, steps, device, False
         warmup = 1 if left > steps else 0
         wait = max(min(SKIPPED, left - steps - warmup), 0)
+        self.before = wait + warmup  # steps before the traced ones
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
@@ -56,9 +57,12 @@ class Profile:
 
     def step(self) -> bool:
         """True where this call wrote the files, which takes seconds."""
-        before = self.done
+        written = self.done
+        self.before -= 1
+        if self.device.type == "cuda" and self.before in (0, -self.steps):
+            torch.cuda.synchronize()  # or the trace would hold a part of the step before
         self.profiler.step()
-        return self.done and not before
+        return self.done and not written
 
     def _write(self, profiler: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
