@@ -1,30 +1,31 @@
-"""Clips a second that the loader delivers, from a store's frames and from video files.
+"""Clips a second that the loader hands over, from a store's frames and from video files.
 
-    python benchmarks/loader.py [--clips 200] [--workers 0] [--crops 1]
+    python benchmarks/loader.py [--clips 200] [--crops 1]
     OPENBLAS_NUM_THREADS=1 python benchmarks/loader.py --zoom 10 16    # as in a worker
-    python benchmarks/loader.py --store STORE [--root VIDEOS]
+    python benchmarks/loader.py --store STORE [--root VIDEOS] [--memory 20000]
 
 Without --store it generates videos and their store: 340×256, H.264, a key frame every 250 frames,
-textures that drift and turn, with the detail and the noise of real videos. It loads clips of 16 ×
-224² from the store and from the files in turn. Each round uses the same random windows, and the
-fastest of `--repeats` rounds counts. Samples from the store (frames and targets) are compared
-with the decoding of the files' frames alone.
+textures that drift and turn, with the detail and the noise of real videos. Clips are of 16 × 224².
+In turn it measures, on one core:
 
-It uses one core unless --workers says otherwise. Without workers it measures processor time,
-which other work on the machine does not lengthen, and prints wall-clock time beside it. One more
-round gives the breakdown. The results are in docs/measurements/loader.md.
+    handed over    coded batches, written into memory that is used again, as a worker does
+    whole samples  finished samples and their collation
+    decoding       the frames' files alone, from the JPEG files and from the video files
+
+It counts processor time, which other work on the machine does not lengthen much; the fastest of
+`--repeats` rounds counts. One more round gives the parts of a clip. --memory N takes N clips from a
+worker and gives its memory on the way. The results are in docs/measurements/loader.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,22 +33,21 @@ from unittest import mock
 import av
 import cv2
 import numpy as np
+import psutil
 import torch
 
 from mme_core.clips import dataset as clips_dataset
-from mme_core.clips import geometry
+from mme_core.clips import fetching
 from mme_core.clips.dataset import ClipDataset
 from mme_core.extract import stream_tubelets
-from mme_core.masking import make_mask
 from mme_core.spec import TargetSpec
+from mme_core.store.pieces import StoredWindow
 from mme_core.store.target_store import TargetStore, open_or_create_store
-from mme_core.store.window import decode_jpegs
+from mme_core.store.window import decode_jpeg
 from mme_core.store.writer import ShardWriter
-from train.data.loader import make_loader
+from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
 
-GOAL = 70  # clips/s on one core
-GOAL_RATIO = 8  # over the decoding of a GOP-250 video
 GOP = 250
 GRAIN = 5  # noise in grey levels; gives files and frames of Kinetics' size
 BATCH = 8
@@ -59,14 +59,12 @@ def main() -> None:
     parser.add_argument("--root", help="folder of the store's videos")
     parser.add_argument("--clips", type=int, default=200, help="clips in a round; default 200")
     parser.add_argument("--repeats", type=int, default=3, help="number of rounds; default 3")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes; default: none")
+    parser.add_argument("--memory", type=int, metavar="N", help="clips to take from a worker")
     parser.add_argument("--crops", type=int, default=1, help="crops of each window; default 1")
     parser.add_argument("--zoom", type=int, nargs=2, default=(), metavar=("MIN", "MAX"))
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    if not options.workers:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or generate(Path(folder), videos=4, frames=300)
         measure(TargetStore(store), options)
@@ -75,71 +73,107 @@ def main() -> None:
 def measure(store: TargetStore, options: argparse.Namespace) -> None:
     augmentation = {"crops": options.crops, "zoom": options.zoom}
     stored = ClipDataset(store, **augmentation)
-    filed = None
-    if options.root or not options.store:
-        filed = ClipDataset(store, **augmentation, source="video", root=options.root)
-    rounds = defaultdict(list)
-    few = max(options.clips // 4, 1)  # fewer clips, because reading files is slow
-    for _ in range(options.repeats):
-        rounds["store"].append(load(stored, options.clips, options.workers))
-        if filed:
-            rounds["files"].append(load(filed, few, options.workers))
-            rounds["decode"].append(decode(filed, few))
-    cpu, wall = (
-        {name: options.crops / min(times[clock] for times in all_) for name, all_ in rounds.items()}
-        for clock in (0, 1)
-    )
-    rate = wall if options.workers else cpu
     first = store.videos[0]
     print(
         f"{len(store.videos)} videos of {first['width']}×{first['height']}, canvas "
         f"{first['wp'] * 16}×{first['hp'] * 16}, {jpeg_bytes(store) / 1e3:.1f} kB a frame; "
-        f"workers {options.workers}, crops {options.crops}, zoom {list(options.zoom) or 'off'}"
+        f"crops {options.crops}, zoom {list(options.zoom) or 'off'}"
     )
-    row = "{:<38}{:8.1f} clips/s ({:.1f} on the wall)"
-    print(row.format("samples from the store", rate["store"], wall["store"]))
-    if filed:
-        print(row.format("samples from the files", rate["files"], wall["files"]))
-        print(row.format("decoding the files, one process", cpu["decode"], wall["decode"]))
-    processes = max(options.workers, 1)
-    print(f"store, a process, over {GOAL} clips/s      {rate['store'] / processes / GOAL:8.2f} ×")
-    if filed:
-        ratio = rate["store"] / processes / cpu["decode"]
-        print(f"store, a process, over decoding       {ratio:8.2f} × (goal {GOAL_RATIO} ×)")
-    print(f"a sample's parts, ms: {breakdown(stored, few)}")
+    if options.memory:
+        watch_memory(stored, options.memory)
+        return
+    few = max(options.clips // 4, 1)  # fewer clips, because reading files is slow
+    measured: dict[str, Callable[[], float]] = {
+        "handed over": lambda: hand_over(stored, options.clips),
+        "whole samples": lambda: load(stored, options.clips),
+        "decoding the JPEG files": lambda: decode_stored(stored, options.clips),
+    }
+    if options.root or not options.store:
+        filed = ClipDataset(store, **augmentation, source="video", root=options.root)
+        measured["handed over, from video files"] = lambda: hand_over(filed, few)
+        measured["decoding the video files"] = lambda: decode_files(filed, few)
+    fastest = dict.fromkeys(measured, float("inf"))
+    for _ in range(options.repeats):
+        for name, function in measured.items():
+            fastest[name] = min(fastest[name], function())
+    for name, seconds in fastest.items():
+        ratio = fastest["whole samples"] / seconds
+        rate = options.crops / seconds
+        print(f"{name:<32}{rate:8.1f} clips/s   {ratio:6.2f} × whole samples")
+    print(f"a window's parts, ms: {breakdown(stored, few)}")
 
 
-def clock() -> np.ndarray:
-    """This process's CPU time and the wall-clock time, seconds."""
-    return np.array([time.process_time(), time.perf_counter()])
+def keys(dataset: ClipDataset, clips: int) -> list[tuple[int, int]]:
+    return [divmod(number, len(dataset)) for number in range(-(-clips // dataset.crops))]
 
 
-def load(dataset: ClipDataset, clips: int, workers: int) -> np.ndarray:
-    """Seconds (CPU, wall) a sample, all its crops, in batches; the first batches warm up."""
+def hand_over(dataset: ClipDataset, clips: int) -> float:
+    """Seconds of CPU time a window."""
+    form, count = dataset.form, BATCH * dataset.crops
+    memory = form.carve(torch.zeros(form.size(count), dtype=torch.uint8), count)
+    arrays = {name: value.numpy() for name, value in memory.items()}
+    wanted = keys(dataset, clips)
+    for warm in (True, False):
+        started = time.process_time()
+        for number, key in enumerate(wanted[: 2 * BATCH] if warm else wanted):
+            dataset.fetch_into(arrays, number % BATCH * dataset.crops, key)
+    return (time.process_time() - started) / len(wanted)
+
+
+def load(dataset: ClipDataset, clips: int) -> float:
+    """Seconds of CPU time a window."""
+    wanted = keys(dataset, clips)
+    started = time.process_time()
+    for first in range(0, len(wanted), BATCH):
+        clips_dataset.collate([dataset[key] for key in wanted[first : first + BATCH]])
+    return (time.process_time() - started) / len(wanted)
+
+
+def windows(dataset: ClipDataset, clips: int) -> Iterator[tuple[StoredWindow, int]]:
+    for key in keys(dataset, clips):
+        draw = dataset.draw(key)
+        yield dataset.store.open_window(draw.video, draw.start, dataset.tubelets), draw.start
+
+
+def decode_stored(dataset: ClipDataset, clips: int) -> float:
+    """Seconds of CPU time to decode a window's JPEG files into one image."""
+    total, opened = 0.0, list(windows(dataset, clips))
+    for window, _ in opened:
+        image = np.empty((window.row["hp"] * 16, window.row["wp"] * 16, 3), np.uint8)
+        jpegs = window.jpegs()
+        image.fill(0)
+        started = time.process_time()
+        for jpeg in jpegs:
+            decode_jpeg(jpeg, image)
+        total += time.process_time() - started
+    return total / len(opened)
+
+
+def decode_files(dataset: ClipDataset, clips: int) -> float:
+    """Seconds of CPU time to decode a window's frames from its video file, nothing else."""
+    total, opened = 0.0, list(windows(dataset, clips))
+    for window, start in opened:
+        started = time.process_time()
+        dataset._from_file(window, start)
+        total += time.process_time() - started
+    return total / len(opened)
+
+
+def watch_memory(dataset: ClipDataset, clips: int) -> None:
+    """Prints the memory of a worker, and of this process, while they go through so many clips."""
     sampler = ClipSampler(len(dataset), min(len(dataset), BATCH))
-    batches = iter(make_loader(dataset, sampler, clips_dataset.collate, workers))
-    for _ in range(1 + 4 * workers):
+    batches = iter(make_clip_loader(dataset, sampler, workers=1))
+    count = clips // (sampler.batch_size * dataset.crops)
+    for number in range(count + 1):
         next(batches)
-    count = -(-clips // sampler.batch_size)
-    started = clock()
-    for _ in islice(batches, count):
-        pass
-    return (clock() - started) / (count * sampler.batch_size)
-
-
-def decode(dataset: ClipDataset, clips: int) -> np.ndarray:
-    """Seconds (CPU, wall) to decode one window's frames from its video file, nothing else."""
-    store, rng = dataset.store, np.random.default_rng(0)
-    total = np.zeros(2)
-    for number in range(clips):
-        video = number % len(dataset)
-        row = store.videos[video]
-        starts = max(row["count"] - (dataset.tubelets - 1) * store.spec.clip_step, 1)
-        window = store.read_coded(video, int(rng.integers(starts)), dataset.tubelets, frames=False)
-        started = clock()
-        dataset._from_file(row, window)
-        total += clock() - started
-    return total / clips
+        if number % max(count // 8, 1) == 0:
+            (worker,) = multiprocessing.active_children()
+            theirs, mine = (psutil.Process(pid).memory_full_info() for pid in (worker.pid, None))
+            done = number * sampler.batch_size * dataset.crops
+            print(
+                f"{done:8d} clips: worker {theirs.uss / 1e6:.0f} MB of its own and "
+                f"{theirs.shared / 1e6:.0f} MB shared; this process {mine.uss / 1e6:.0f} MB"
+            )
 
 
 def jpeg_bytes(store: TargetStore) -> float:
@@ -161,25 +195,20 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
         return call
 
     parts = (
-        (TargetStore, "read_coded", "read", TargetStore.read_coded),
-        (clips_dataset, "decode_jpegs", "decode", decode_jpegs),
-        (geometry, "crop_image", "crop frames", geometry.crop_image),
-        (clips_dataset, "_cropped", "crop targets", clips_dataset._cropped),
-        (ClipDataset, "_zoomed", "zoom targets", ClipDataset._zoomed),
-        (clips_dataset, "make_mask", "mask", make_mask),
+        (fetching, "decode_jpeg", "decode JPEG", fetching.decode_jpeg),
+        (fetching, "write_crops", "copy crops", fetching.write_crops),
+        (fetching, "write_targets", "targets", fetching.write_targets),
+        (StoredWindow, "jpegs", "read JPEG", StoredWindow.jpegs),
+        (ClipDataset, "draw", "draw", ClipDataset.draw),
     )
     with ExitStack() as stack:
         for owner, name, label, function in parts:
             stack.enter_context(mock.patch.object(owner, name, clocked(label, function)))
-        started = time.process_time()
-        samples = [dataset[number, number % len(dataset)] for number in range(clips)]
-        total = time.process_time() - started
-        spent["rest"] = total - sum(spent.values())
-    started = time.process_time()
-    for first in range(0, clips, BATCH):
-        clips_dataset.collate(samples[first : first + BATCH])
-    spent["collate"] = time.process_time() - started
-    return ", ".join(f"{name} {seconds / clips * 1e3:.2f}" for name, seconds in spent.items())
+        total = hand_over(dataset, clips) * 1e3
+    windows = len(keys(dataset, clips)) + min(2 * BATCH, len(keys(dataset, clips)))
+    shares = {name: seconds / windows * 1e3 for name, seconds in spent.items()}
+    shares["rest"] = total - sum(shares.values())
+    return ", ".join(f"{name} {value:.2f}" for name, value in shares.items())
 
 
 def generate(folder: Path, videos: int, frames: int) -> Path:

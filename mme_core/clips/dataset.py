@@ -233,7 +233,8 @@ class ClipDataset(Dataset):
         """
         spec, row = self.spec, window.row
         pts = np.concatenate([part.copy() for _, part in window.parts("pts")])
-        first = (start + np.arange(len(pts)) * spec.clip_step) * spec.hop
+        hop = TUBELET * spec.stride // spec.clip_step
+        first = (start + np.arange(len(pts)) * spec.clip_step) * hop
         raw = (first[:, None] + [0, spec.stride]).ravel()
         try:
             images = read_frames(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mme_core.clips import fetching
-from mme_core.clips.coded import Coded
+from mme_core.clips.coded import Coded, Fields
 from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.trajectories import Batch
 from mme_core.errors import StoreError
@@ -150,13 +150,13 @@ def resident_bytes(clips: ClipDataset) -> int:
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields)
 
 
-def _kept_fields(clips: ClipDataset) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def _kept_fields(clips: ClipDataset) -> Fields:
     """{name: (shape, dtype)} of the tensors kept: [N, h, w, words], frames [2N, H, w, words]."""
     table, patch = clips.store.videos, clips.spec.patch
     tubelets = int(table["count"].sum())
     rows, columns = int(table["hp"].max()), int(table["wp"].max())
     form = clips.form.fields()
-    fields = {}
+    fields: Fields = {}
     for name in fetching.target_names(clips.cells):
         shape, dtype = form[name]
         length, word = _word(math.prod(shape[3:]) * dtype.itemsize)

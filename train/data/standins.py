@@ -56,7 +56,8 @@ class StandIns(Dataset):
         clips = len(keys) * crops
         memory, block = self.blocks.take(form.size(clips))
         arrays = {name: value.numpy() for name, value in form.carve(memory, clips).items()}
-        good, failed = 0, {}
+        good = 0
+        failed: dict[int, str] = {}
         for key in keys:
             there, reasons = self._fetch(arrays, good * crops, key)
             good, failed = good + there, failed | reasons
