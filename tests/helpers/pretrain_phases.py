@@ -35,6 +35,7 @@ def run(ranks, name, *words, before_step=lambda loop, pretraining: None):
     Loop._step = step
     store, out = sys.argv[1:]
     words = [f"store={store}", f"out={out}/{name}", "log.every=1", *words]
+    words.append("data.resident=false")  # the store is read while the run goes on
     config = load(PretrainConfig, ["--config", "tiny.yaml", *words], "", "")
     try:
         pretraining = Pretraining(config, ranks)
