@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import av
 import cv2
 import numpy as np
 
@@ -32,6 +31,7 @@ from mme_core.extract import video_targets as extract
 from mme_core.extract.flow import flow_function
 from mme_core.extract.hog import HogField
 from mme_core.io import video
+from mme_core.io.opening import open_media, video_stream
 from mme_core.spec import TargetSpec
 from mme_core.store.writer import ShardWriter
 
@@ -82,10 +82,8 @@ def measure(path: Path, spec: TargetSpec, repeats: int) -> float:
 
 
 def bare_decode(path: Path) -> None:
-    with av.open(str(path), **video.OPEN_WORDS) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        for _ in container.decode(stream):
+    with open_media(path) as container:
+        for _ in container.decode(video_stream(container)):
             pass
 
 

@@ -13,13 +13,17 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from mme_core.extract.tracks import sample
+from mme_core.extract.tracks import Sampler
 from mme_core.spec import TargetSpec
 
 # Magnitudes are whole multiples of 1/128 grey level. They fit uint16, and float32 adds whole
 # numbers exactly below 2^24, so neither the order of the sum nor a mirrored image changes the
 # result.
 _UNIT = 128
+
+# Bins are summed four at a time: numpy copies, and OpenCV sums, such pixels several times faster
+# than pixels of nine numbers.
+_GROUP = 4
 
 
 class HogField:
@@ -32,26 +36,29 @@ class HogField:
         """shape: (height, width) of the images."""
         self._spec = spec
         self._pad = (spec.hog_cell + 1) // 2  # width of the border that a window can reach
-        grown = (shape[0] + 2 * self._pad, shape[1] + 2 * self._pad, spec.hog_bins)
-        self._votes = np.empty(grown, np.uint16)
-        self._sums = np.empty(grown, np.float32)  # sums of the window that starts at each pixel
+        grown = (shape[0] + 2 * self._pad, shape[1] + 2 * self._pad)
+        sizes = [votes.shape[1] for votes in _votes(spec.hog_bins)]
+        self._votes = [np.empty((*grown, size), np.uint16) for size in sizes]
+        # sums of the window that starts at each pixel
+        self._sums = [np.empty((*grown, size), np.float32) for size in sizes]
         self._last = np.array([shape[1] - 1, shape[0] - 1], np.float32)
 
     def load(self, luma_HW: np.ndarray) -> None:
         """Takes the next image, uint8. Pixels outside of it count as zero."""
         # np.take would copy indices of another type.
         codes = _gradient_codes(luma_HW, self._pad).astype(np.intp)
-        # No index is out of range. The mode "clip" lets numpy write to `out` without a copy.
-        np.take(_votes(self._spec.hog_bins), codes, axis=0, out=self._votes, mode="clip")
-        cv2.boxFilter(
-            self._votes,
-            cv2.CV_32F,
-            (self._spec.hog_cell, self._spec.hog_cell),
-            dst=self._sums,
-            anchor=(0, 0),
-            normalize=False,
-            borderType=cv2.BORDER_CONSTANT,
-        )
+        for table, votes, sums in zip(_votes(self._spec.hog_bins), self._votes, self._sums):
+            # No index is out of range. The mode "clip" lets numpy write to `out` without a copy.
+            np.take(table, codes, axis=0, out=votes, mode="clip")
+            cv2.boxFilter(
+                votes,
+                cv2.CV_32F,
+                (self._spec.hog_cell, self._spec.hog_cell),
+                dst=sums,
+                anchor=(0, 0),
+                normalize=False,
+                borderType=cv2.BORDER_CONSTANT,
+            )
 
     def at(self, points_N2: np.ndarray) -> np.ndarray:
         """Returns HOG of the windows centred at the points (x, y), pixels: float32 [N, bins].
@@ -60,7 +67,9 @@ class HogField:
         is moved to its nearest border pixel.
         """
         first_pixel = np.clip(points_N2, 0, self._last) - (self._spec.hog_cell - 1) / 2
-        return sample(self._sums, first_pixel + self._pad) * np.float32(1 / (255 * _UNIT))
+        sampler = Sampler(first_pixel + self._pad, self._sums[0].shape[:2])
+        found = np.concatenate([sampler.read(sums) for sums in self._sums], axis=1)
+        return found * np.float32(1 / (255 * _UNIT))
 
 
 def _gradient_codes(luma_HW: np.ndarray, pad: int) -> np.ndarray:
@@ -86,8 +95,10 @@ def _gradient_codes(luma_HW: np.ndarray, pad: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _votes(bins: int) -> np.ndarray:
-    """Returns what each gradient code adds to each bin: uint16 [2·256·256, bins], 1/_UNIT levels.
+def _votes(bins: int) -> list[np.ndarray]:
+    """Returns what each gradient code adds to each bin, in 1/_UNIT levels, _GROUP bins at a time.
+
+    Each array is uint16 [2·256·256, bins of the group].
 
     The code of a mirrored gradient differs only in the sign bit. Its bins are reversed.
     """
@@ -101,4 +112,5 @@ def _votes(bins: int) -> np.ndarray:
     votes[0, gy, gx, low % bins] += lower.astype(np.uint16)
     votes[0, gy, gx, (low + 1) % bins] += upper.astype(np.uint16)
     votes[1] = votes[0, ..., ::-1]
-    return votes.reshape(-1, bins)
+    table = votes.reshape(-1, bins)
+    return [table[:, first : first + _GROUP].copy() for first in range(0, bins, _GROUP)]

@@ -11,22 +11,33 @@ def sample(image_HWC: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
     image_HWC  float32
     points_N2  (x, y) in pixels; a point outside the image reads the nearest border pixel
     """
-    height, width, channels = image_HWC.shape
-    last = np.array([width - 1, height - 1], np.float32)
-    position = np.clip(points_N2, 0, last, dtype=np.float32)
-    corner = np.minimum(position.astype(np.intp), np.maximum(last.astype(np.intp) - 1, 0))
-    part = position - corner.astype(np.float32)
-    pixels = image_HWC.reshape(-1, channels)
-    right, down = min(1, width - 1), min(1, height - 1) * width
-    index = corner[:, 1] * width + corner[:, 0]
+    return Sampler(points_N2, image_HWC.shape[:2]).read(image_HWC)
 
-    def read(offset: int) -> np.ndarray:
-        return pixels.take(index + offset, axis=0)
 
-    x, y = part[:, :1], part[:, 1:]
-    upper = _between(read(0), read(right), x)
-    lower = _between(read(down), read(down + right), x)
-    return _between(upper, lower, y)
+class Sampler:
+    """Interpolates several images of one shape at the same points, as `sample` does."""
+
+    def __init__(self, points_N2: np.ndarray, shape: tuple[int, ...]) -> None:
+        """shape: (height, width) of the images."""
+        height, width = shape
+        last = np.array([width - 1, height - 1], np.float32)
+        position = np.clip(points_N2, 0, last, dtype=np.float32)
+        corner = np.minimum(position.astype(np.intp), np.maximum(last.astype(np.intp) - 1, 0))
+        part = position - corner.astype(np.float32)
+        self._x, self._y = part[:, :1], part[:, 1:]
+        self._index = corner[:, 1] * width + corner[:, 0]
+        self._right, self._down = min(1, width - 1), min(1, height - 1) * width
+
+    def read(self, image_HWC: np.ndarray) -> np.ndarray:
+        """Returns the values of a float32 image at the points: float32 [N, C]."""
+        pixels = image_HWC.reshape(-1, image_HWC.shape[-1])
+
+        def read(offset: int) -> np.ndarray:
+            return pixels.take(self._index + offset, axis=0)
+
+        upper = _between(read(0), read(self._right), self._x)
+        lower = _between(read(self._down), read(self._down + self._right), self._x)
+        return _between(upper, lower, self._y)
 
 
 def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
