@@ -101,7 +101,7 @@ test: $(STAMP)  ## run the quick tests; OPTS goes to pytest
 
 # left out: plain.py (a part of step.py), middlebury.py (needs that data set: OPTS=DIR), gpu_train.py (a GPU)
 bench: $(STAMP)  ## run the benchmarks that need no data and no GPU; one: BENCH=benchmarks/workers.py
-	@for script in $(or $(BENCH),$(filter-out %/plain.py %/middlebury.py %/gpu_train.py,$(sort $(wildcard benchmarks/*.py)))); do \
+	@for script in $(or $(BENCH),$(filter-out %/plain.py %/known_motion.py %/gpu_train.py,$(sort $(wildcard benchmarks/*.py)))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
 
 notebook: $(STAMP)  ## run the notebooks; the results are notebooks/*_run.ipynb

@@ -53,7 +53,7 @@ class TargetSpec:
     length: int = 6
     short_side: int = 256
     long_side: int = 320
-    flow: str = "dis-medium"
+    flow: str = "dis-tuned"
     check: bool = False
     camera: str = "none"
     hog_bins: int = 9

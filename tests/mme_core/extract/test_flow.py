@@ -4,6 +4,7 @@ from motion import render, translation
 
 from mme_core.errors import UsageError
 from mme_core.extract.flow import ALGORITHMS, flow_function
+from mme_core.spec import TargetSpec
 
 FIRST, SECOND = render(translation(2.3, -1.4), 2, 96, 128)
 
@@ -24,6 +25,21 @@ def test_flow_points_from_first_to_second_image(name):
     assert np.allclose(np.median(inner, 0), [2.3, -1.4], atol=0.1)
 
 
+def test_the_default_beats_dis_medium_on_noisy_images():
+    rng = np.random.default_rng(0)
+    first, second = (
+        np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+        for image in render(translation(2.3, -1.4), 2, 192, 256)
+    )
+    errors = {
+        name: np.linalg.norm(flow_function(name)(first, second) - (2.3, -1.4), axis=-1)[
+            16:-16, 16:-16
+        ]
+        for name in ("dis-medium", TargetSpec().flow)
+    }
+    assert np.mean(errors[TargetSpec().flow]) < 0.9 * np.mean(errors["dis-medium"])
+
+
 def test_tvl1_runs():
     flow = flow_function("tvl1")(FIRST[:48, :48].copy(), SECOND[:48, :48].copy())
     assert flow.shape == (48, 48, 2)
@@ -40,7 +56,7 @@ def test_a_flow_function_of_the_user():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("raft", "dis-medium, farneback.*package.module:function"),
+        ("raft", "dis-tuned, .*farneback.*package.module:function"),
         ("no.such.module:flow", "cannot be imported: No module named 'no'"),
         ("mme_core.extract.flow:nothing", "cannot be imported"),
         ("mme_core.extract.flow:ALGORITHMS", "not a function"),
