@@ -112,3 +112,10 @@ def grid_points(hp: int, wp: int, spec: TargetSpec) -> np.ndarray:
     shape = (hp, wp, spec.grid, spec.grid)
     points = np.stack([np.broadcast_to(x, shape), np.broadcast_to(y, shape)], axis=-1)
     return points.reshape(hp, wp, spec.points, 2).astype(np.float32)
+
+
+def region_grid(canvas: Canvas, spec: TargetSpec) -> np.ndarray:
+    """Returns the start of every trajectory: float32 [hp·wp·K, 2] (x, y), pixels of the region."""
+    return grid_points(canvas.hp, canvas.wp, spec).reshape(-1, 2) + np.array(
+        canvas.offset, np.float32
+    )

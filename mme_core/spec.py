@@ -16,7 +16,8 @@ TUBELET = 2  # sampled frames in a tubelet; the ViT's Conv3d has this depth
 
 # Fields that older stores lack, with the value that those stores were made with. The hash leaves
 # out a field with that value, so an older store keeps its hash.
-_ADDED: dict[str, Any] = {"square_pixels": False, "cells": ()}
+_ADDED: dict[str, Any] = {"square_pixels": False, "cells": (), "flow_weights": "", "tracks": ""}
+_YOUNG = ("cells", "flow_weights", "tracks")  # fields that an older program may not know
 CELLS = ("hog", "hof", "mbh")  # descriptors of fixed cells: see `mme_core.cells`
 _CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
 
@@ -32,7 +33,7 @@ class TargetSpec:
     length        L, steps of a trajectory, raw frames
     short_side    the resized video's shorter side, pixels
     long_side     largest side of the canvas, pixels
-    flow          a name of `mme_core.extract.flow.ALGORITHMS`, or `package.module:function`
+    flow          a name of `mme_core.extract.flow`, or `package.module:function`
     check         forward–backward check of the flow (doubles its cost)
     camera        "homography" stores the camera's motion beside the displacement
     hog_bins      unsigned orientation bins
@@ -42,6 +43,8 @@ class TargetSpec:
     square_pixels stretches frames to square pixels where the file declares other pixels
     cells         names of CELLS: descriptors of the fixed cells around the points, stored for each
                   of the L raw frames
+    flow_weights  file with the weights of a network that computes the flow
+    tracks        `package.module:function`, a point tracker that takes the place of the flow
 
     Raises UsageError for a value out of range.
     """
@@ -62,6 +65,8 @@ class TargetSpec:
     jpeg_quality: int = 90
     square_pixels: bool = True
     cells: tuple[str, ...] = ()
+    flow_weights: str = ""
+    tracks: str = ""
 
     def __post_init__(self) -> None:
         hop = TUBELET * self.stride if self.hop is None else self.hop
@@ -86,6 +91,7 @@ class TargetSpec:
         if self.hog_bins > 128:
             raise UsageError(f"spec.hog_bins={self.hog_bins}: OpenCV sums up to 128 at once")
         self._check_cells()
+        self._check_tracks()
         if self.short_side < self.patch or self.long_side < self.patch:
             raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
         if self.jpeg_quality > 100:
@@ -102,6 +108,18 @@ class TargetSpec:
                 f"spec.cells needs cells that tile a patch: spec.hog_cell={self.hog_cell} must be "
                 f"patch / √points = {self.patch // self.grid}"
             )
+
+    def _check_tracks(self) -> None:
+        others = {
+            "check": self.check,
+            "camera": self.camera != "none",
+            "cells": not {"hof", "mbh"}.isdisjoint(self.cells),
+        }
+        for name, needs_flow in others.items():
+            if self.tracks and needs_flow:
+                raise UsageError(
+                    f"spec.{name} needs flow, and spec.tracks computes none: leave one out"
+                )
 
     @property
     def grid(self) -> int:
@@ -120,11 +138,9 @@ class TargetSpec:
         return TUBELET * self.stride // self.hop
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields. `cells` is left out where it is empty, so that older programs read it."""
+        """All fields. Younger ones are left out where they are empty: older programs read that."""
         values = dataclasses.asdict(self)
-        if not self.cells:
-            del values["cells"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in _YOUNG}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TargetSpec:

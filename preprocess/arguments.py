@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
-from mme_core.extract.flow import flow_function
+from mme_core.extract.flow import check_flow
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 from mme_core.terminal import is_quiet
@@ -44,8 +46,11 @@ def read_spec(arguments: argparse.Namespace) -> TargetSpec:
     """The specification. The stride is the data set's usual one unless an argument sets it."""
     usual = f"spec.stride={DATASETS[arguments.dataset].stride}"
     spec = TargetSpec.from_overrides([usual, *arguments.spec])
-    if ":" not in spec.flow:  # a plug-in may need a GPU, which only the workers have
-        flow_function(spec.flow)
+    # A network or a plug-in may need a GPU, which only the workers have: so it is not loaded here.
+    check_flow(spec.flow, spec.flow_weights)
+    if spec.flow_weights:  # the workers run in another folder
+        weights = Path(spec.flow_weights).expanduser().absolute()
+        spec = dataclasses.replace(spec, flow_weights=str(weights))
     return spec
 
 

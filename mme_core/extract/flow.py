@@ -1,18 +1,21 @@
-"""Algorithms for dense optical flow between two luma images.
+"""Algorithms for dense optical flow.
 
-A flow function takes two uint8 images [H, W]. It returns the motion (x, y) of every pixel from the
-first image to the second, in pixels: float32 [H, W, 2].
+A flow function takes two uint8 luma images [H, W]. It returns the motion (x, y) of every pixel from
+the first image to the second, in pixels: float32 [H, W, 2]. Networks take many colour frames at
+once instead: see `FlowOfFrames`.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mme_core.errors import UsageError
+from mme_core.extract.plugin import as_array, check_array, load_plugin, takes_one_argument
 
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -82,33 +85,66 @@ ALGORITHMS: dict[str, Callable[[], FlowFunction]] = {
 }
 
 
-def flow_function(name: str) -> FlowFunction:
-    """Returns the flow function of a key of ALGORITHMS, or your own `package.module:function`.
+RAFT = ("raft-small", "raft-large")  # these take all frames of a run at once, and weights
 
-    Raises UsageError where the algorithm, module or function does not exist. The returned function
-    raises UsageError where your own function returns another shape or dtype.
+
+@dataclass(frozen=True)
+class FlowOfFrames:
+    """Flow of all pairs of consecutive frames at once.
+
+    function  frames, RGB uint8 [T, 3, H, W] -> flow, float32 [T − 1, 2, H, W], array or tensor
     """
+
+    name: str
+    function: Callable[[np.ndarray], Any]
+
+    def __call__(self, frames_TCHW: np.ndarray) -> list[np.ndarray]:
+        """Returns the flow of each pair, float32 [H, W, 2]. Raises UsageError as `_checked`."""
+        count, _, height, width = frames_TCHW.shape
+        shape = (count - 1, 2, height, width)
+        flow = as_array(self.function(frames_TCHW))
+        flow = check_array(f"spec.flow={self.name}", flow, shape, np.float32)
+        return list(np.ascontiguousarray(flow.transpose(0, 2, 3, 1)))
+
+
+def flow_function(name: str, weights: str = "") -> FlowFunction | FlowOfFrames:
+    """Returns the flow function of a key of ALGORITHMS or RAFT, or `package.module:function`.
+
+    weights  file with RAFT's weights
+
+    Your own function takes frames if exactly one argument must be given, otherwise two images.
+    Raises UsageError where the algorithm, the module, the function or
+    the weights do not exist. The returned function raises UsageError where your own function
+    returns another shape or dtype.
+    """
+    check_flow(name, weights)
     if name in ALGORITHMS:
         return ALGORITHMS[name]()
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
-        raise UsageError(
-            f"spec.flow={name} is unknown: use one of {', '.join(ALGORITHMS)}, "
-            "or package.module:function"
-        )
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"spec.flow={name} cannot be imported: {error}") from error
-    if not callable(function):
-        raise UsageError(f"spec.flow={name} is not a function")
+    if name in RAFT:
+        from mme_core.extract.raft import raft
+
+        return FlowOfFrames(name, raft(name, weights))
+    function = load_plugin("flow", name)
+    if takes_one_argument(function):
+        return FlowOfFrames(name, function)
     return lambda first, second: _checked(name, first, function(first, second))
 
 
-def _checked(name: str, image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    expected = (*image.shape, 2)
-    if flow.shape != expected or flow.dtype != np.float32:
+def check_flow(name: str, weights: str) -> None:
+    """Raises UsageError for an unknown name, and for weights that are missing or without use."""
+    if name not in ALGORITHMS and name not in RAFT and ":" not in name:
         raise UsageError(
-            f"spec.flow={name} returned {flow.dtype} {flow.shape}, not float32 {expected}"
+            f"spec.flow={name} is unknown: use one of {', '.join((*ALGORITHMS, *RAFT))}, "
+            "or package.module:function"
         )
-    return flow
+    if name in RAFT and not weights:
+        raise UsageError(
+            f"spec.flow={name} needs its weights: set spec.flow_weights=FILE, a state dict of "
+            f"torchvision's {name.replace('-', '_')}"
+        )
+    if weights and name not in RAFT:
+        raise UsageError(f"spec.flow_weights belongs to {' and '.join(RAFT)}, not to {name}")
+
+
+def _checked(name: str, image: np.ndarray, flow: Any) -> np.ndarray:
+    return check_array(f"spec.flow={name}", as_array(flow), (*image.shape, 2), np.float32)

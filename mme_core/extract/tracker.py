@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mme_core.canvas import Canvas, grid_points
+from mme_core.canvas import Canvas, region_grid
 from mme_core.cells import bins
 from mme_core.extract.camera import homography
 from mme_core.extract.cells import FlowCells
 from mme_core.extract.flow import FlowFunction
 from mme_core.extract.hog import HogField
+from mme_core.extract.point_tracks import PointTracks
 from mme_core.extract.repeats import Repeats
 from mme_core.extract.tracks import consistent, inside, sample
 from mme_core.io.frame import Frame
@@ -64,6 +65,7 @@ class Tracker:
 
     pair_flow  flow between two consecutive frames
     keep       gets the flow of every frame pair, also of those that no tubelet needs
+    tracks     where the points are, instead of flow
 
     `frames` counts the frames taken. `unmatched` counts the frame pairs without a homography.
     `repeats` counts repeated frames.
@@ -77,15 +79,15 @@ class Tracker:
         render: Render,
         pair_flow: PairFlow | None = None,
         keep: Keep | None = None,
+        tracks: PointTracks | None = None,
     ) -> None:
         self.canvas, self.frames, self.unmatched = canvas, 0, 0
         self.repeats = Repeats()
         self._spec, self._flow, self._render = spec, flow, render
         self._pair_flow = pair_flow or (lambda _, before, luma: flow(before, luma))
-        self._keep = keep
+        self._keep, self._tracks = keep, tracks
         self._hop = TUBELET * spec.stride // spec.clip_step  # raw frames between two starts
-        self._grid = grid_points(canvas.hp, canvas.wp, spec).reshape(-1, 2)
-        self._grid += np.array(canvas.offset, np.float32)
+        self._grid = region_grid(canvas, spec)
         top, left, bottom, right = canvas.region
         self._hog = HogField((bottom - top, right - left), spec)
         self._flow_cells = FlowCells(canvas, spec)
@@ -99,7 +101,9 @@ class Tracker:
         starts = frame.number % self._hop == 0
         luma = frame.luma(self._to_region) if followed or starts or self._keep else None
         if luma is not None:
-            if self._luma is not None and (followed or self._keep):
+            if self._tracks is not None:
+                self._follow(followed, self._tracks, luma)
+            elif self._luma is not None and (followed or self._keep):
                 flow = self._flow_to(frame, self._luma, luma)
                 if self._keep:
                     self._keep(flow)
@@ -177,6 +181,19 @@ class Tracker:
                 tubelet.valid &= consistent(move, back, end)
             tubelet.displacement[:, tubelet.step] = move
             tubelet.homographies.append(camera)
+            tubelet.step += 1
+            tubelet.points[:, tubelet.step] = end
+
+    def _follow(self, followed: list[Tubelet], tracks: PointTracks, luma: np.ndarray) -> None:
+        """Moves each tubelet one step along its tracks; without tracks no point moves."""
+        if followed and self._luma is not None:
+            self.repeats.add(self._luma, luma)
+        for tubelet in followed:
+            start = tubelet.points[:, tubelet.step]
+            end, visible = tracks.after(tubelet.first, tubelet.step + 1) or (start, np.False_)
+            tubelet.valid &= visible & inside(end, luma.shape)
+            tubelet.displacement[:, tubelet.step] = end - start
+            tubelet.homographies.append(_STILL)
             tubelet.step += 1
             tubelet.points[:, tubelet.step] = end
 

@@ -18,8 +18,10 @@ from mme_core import cells, targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.clock import deadline_after
 from mme_core.errors import UsageError, VideoError
-from mme_core.extract.flow import flow_function
+from mme_core.extract.flow import FlowFunction, FlowOfFrames, flow_function
+from mme_core.extract.flow_runs import FlowRuns
 from mme_core.extract.kept_flow import KeptFlow
+from mme_core.extract.point_tracks import PointTracks, point_tracker
 from mme_core.extract.remarks import warnings_of, why_none_is_valid
 from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
 from mme_core.extract.tracker import Keep, Render, Tracker, Tubelet
@@ -102,8 +104,13 @@ class TubeletStream:
         self._part: Part | None = None  # the frames to use, known once the frame size has changed
         self._frames = 0  # number of frames in the file, where only a part is used
         self._render, self._finish = render, finish
-        self._flow = _no_flow if kept else flow_function(spec.flow)
         self._kept, self._keep = kept, keep
+        self._flow: FlowFunction | FlowOfFrames = _no_flow
+        self._point_tracker = point_tracker(spec.tracks) if spec.tracks else None
+        if spec.tracks and (kept or keep):
+            raise UsageError("spec.tracks computes no flow, so none can be kept or used again")
+        if not kept and not spec.tracks:
+            self._flow = flow_function(spec.flow, spec.flow_weights)
 
     def __iter__(self) -> Iterator[Any]:
         if self._deadline is None:
@@ -124,9 +131,9 @@ class TubeletStream:
         if first is None:
             raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
         canvas = plan_canvas(*first.shape, self._spec)
-        tracker = Tracker(canvas, self._spec, self._flow, self._render, self._kept, self._keep)
+        tracker, frames = self._tracker(canvas, itertools.chain([first], frames))
         count, any_valid = 0, False
-        for tubelet in _tubelets(tracker, first, frames):
+        for tubelet in _tubelets(tracker, frames):
             count += 1
             any_valid |= bool(tubelet.valid.any())
             yield self._finish(tubelet, canvas, self._spec)
@@ -144,6 +151,18 @@ class TubeletStream:
             tubelets=count,
             warnings=(*warnings_of(video, tracker, first, self._spec), *self._part_warning()),
         )
+
+    def _tracker(self, canvas: Canvas, frames: Iterator[Frame]) -> tuple[Tracker, Iterator[Frame]]:
+        """The tracker, and the frames that it must take, which may be looked at in advance."""
+        tracks, flow = None, self._flow
+        if self._point_tracker is not None:
+            tracks = PointTracks(self._point_tracker, self._spec)
+            frames = tracks.watch(frames, canvas)
+        if isinstance(flow, FlowOfFrames):
+            flow = FlowRuns(flow, self._spec, every_pair=self._keep is not None)
+            frames = flow.watch(frames, canvas)
+        parts = (self._render, self._kept, self._keep, tracks)
+        return Tracker(canvas, self._spec, flow, *parts), frames
 
     def _of_one_size(self, video: Video | FrameFolder) -> Iterator[Frame]:
         """Yields the frames of the longest part with one size, numbered from its start.
@@ -183,9 +202,8 @@ def _frames_of(video: Video | FrameFolder, part: Part) -> Iterator[Frame]:
         yield dataclasses.replace(frame, number=frame.number - part.first)
 
 
-def _tubelets(tracker: Tracker, first: Frame, others: Iterator[Frame]) -> Iterator[Tubelet]:
-    yield from tracker.take(first)
-    for frame in others:
+def _tubelets(tracker: Tracker, frames: Iterator[Frame]) -> Iterator[Tubelet]:
+    for frame in frames:
         yield from tracker.take(frame)
     yield from tracker.finish()
 
