@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each measurement; default 3"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     overrides = [word for word in arguments.words if word.startswith("spec.")]
     videos = [Path(word) for word in arguments.words if word not in overrides]
     spec = TargetSpec.from_overrides(overrides)
@@ -113,7 +113,7 @@ def needed_pairs(path: Path, spec: TargetSpec) -> tuple[list[tuple[np.ndarray, n
         pairs.append((first, second))
         return np.zeros((*first.shape, 2), np.float32)
 
-    with mock.patch.object(extract, "flow_function", lambda name: record):
+    with mock.patch.object(extract, "flow_function", lambda *_: record):
         stream = extract.stream_tubelets(path, spec)
         for _ in stream:
             pass
@@ -148,7 +148,7 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch = lambda *args: patches.enter_context(mock.patch.object(*args))  # noqa: E731
         patch(video.Video, "__iter__", decoding)
         patch(video.Frame, "luma", clocked("resize", video.Frame.luma))
-        patch(extract, "flow_function", lambda name: clocked("flow", flow_function(name)))
+        patch(extract, "flow_function", lambda name, _: clocked("flow", flow_function(name)))
         patch(HogField, "load", clocked("hog", HogField.load))
         patch(HogField, "at", clocked("hog", HogField.at))
         patch(tracker, "sample", clocked("tracks", tracker.sample))

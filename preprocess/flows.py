@@ -60,7 +60,9 @@ def parser() -> CommandParser:
     address_help = "Ray cluster: HOST:PORT or auto (default: only this machine)"
     add("--address", metavar="ADDRESS", help=address_help)
     add("--serial", action="store_true", help="process one video at a time, without Ray")
-    gpus_help = "number of GPUs for each process of a flow plug-in (default: 0)"
+    gpus_help = (
+        "number of GPUs of each task, for a network; 0.25: four tasks share one (default: 0)"
+    )
     add("--gpus-per-task", type=float, default=0, metavar="G", help=gpus_help)
     timeout_help = "time limit for one video, in seconds (default: 1800)"
     add("--timeout", type=seconds, default=1800, metavar="S", help=timeout_help)
@@ -261,6 +263,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-failures {arguments.max_failures} must not be negative")
     if not 0 <= arguments.gpus_per_task < math.inf:
         raise UsageError(f"--gpus-per-task {arguments.gpus_per_task:g} must be 0 or more")
+    if arguments.gpus_per_task > 1 and not arguments.gpus_per_task.is_integer():
+        raise UsageError(
+            f"--gpus-per-task {arguments.gpus_per_task:g}: more than one must be a whole number"
+        )
 
 
 def _check_flow(work: _Work) -> None:

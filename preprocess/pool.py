@@ -75,10 +75,16 @@ def _run(
 ) -> Iterator[ShardResult]:
     import ray
 
+    waiting, plugins = iter(jobs), plugin_path()
+    first = next(waiting, None)
+    if first is None:
+        return
+    waiting = itertools.chain([first], waiting)
     _connect(ray, options, address, gpus_per_task)
     task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
-    board = ray.remote(num_cpus=0)(_Board).remote()
-    waiting, plugins = iter(jobs), plugin_path()
+    # The board is one more process, which starts when the workers need the cores. A shard of one
+    # video has nothing to report before its end.
+    board = ray.remote(num_cpus=0)(_Board).remote() if len(first.items) > 1 else None
     running: dict[ray.ObjectRef, int] = {}
     try:
         while True:
@@ -91,7 +97,8 @@ def _run(
             for reference in finished:
                 del running[reference]
                 yield _result(ray, reference)
-            _relay(ray, board, report, running)
+            if board is not None:
+                _relay(ray, board, report, running)
     finally:
         # This ends the tasks too. A `ray.cancel` before it may crash this process if a task
         # finishes at the same moment ("Tried to complete task that was not pending").
@@ -194,7 +201,7 @@ def _write_shard(job: ShardJob, board: Any, plugins: list[str]) -> ShardResult:
     def note(outcome: Outcome) -> None:
         nonlocal last
         outcomes.append(outcome)
-        if time.monotonic() - last > TICK_S:
+        if board is not None and time.monotonic() - last > TICK_S:
             last = time.monotonic()
             board.write.remote(job.number, outcomes)
 

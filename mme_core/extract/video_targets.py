@@ -240,7 +240,7 @@ def _code(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> TubeletTargets:
     )
 
 
-def _float_arrays(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> dict[str, np.ndarray]:
+def _float_arrays(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> dict[str, Any]:
     displacement, hog, valid = _arrays(tubelet, canvas, spec)
     points = tubelet.points - np.array(canvas.offset, np.float32)
     return {

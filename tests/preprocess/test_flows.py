@@ -6,11 +6,13 @@ import shutil
 import signal
 import sys
 
+import numpy as np
 import pytest
 from small_files import SPEC, write_clip, write_tree
 
 from mme_core.cli import main as mme
 from mme_core.store import TargetStore
+from preprocess.arguments import command_parser, read_spec
 from preprocess.estimate import describe, estimate
 from preprocess.jobs import Outcome
 
@@ -191,6 +193,7 @@ def test_another_spec_is_refused_by_field(videos, tmp_path, capsys):
     [
         (["spec.strid=2"], "spec.strid is not a field; the fields are stride, hop"),
         (["spec.flow=raft"], "spec.flow=raft is unknown: use one of dis-ultrafast"),
+        (["spec.flow=raft-small"], "spec.flow=raft-small needs its weights: set spec.flow_weights"),
         (["--workers", "2"], "--serial uses no Ray"),
         (["--limit", "1", "--fraction", "0.5"], "exclude each other"),
         (["--limit", "0"], "--limit 0 must be at least 1"),
@@ -214,6 +217,35 @@ def test_wrong_number_of_gpus_is_refused(videos, tmp_path, capsys, gpus):
     words = ["--dataset", "folder", "--root", str(videos), "--store", str(tmp_path / "store")]
     assert mme(["flows", *words, "--gpus-per-task", gpus]) == 2
     assert f"--gpus-per-task {gpus} must be 0 or more" in capsys.readouterr().err
+    assert mme(["flows", *words, "--gpus-per-task", "1.5"]) == 2
+    assert "--gpus-per-task 1.5: more than one must be a whole number" in capsys.readouterr().err
+
+
+TRACKER = """
+import numpy as np
+
+def track(frames, queries):
+    steps = np.arange(len(frames), dtype=np.float32)[:, None, None]
+    visible = np.ones((len(frames), len(queries)), bool)
+    visible[1, 0] = False
+    return queries + steps * np.float32((0.5, 0.25)), visible
+"""
+
+
+def test_a_point_tracker_of_the_current_folder_fills_the_store(videos, tmp_path, monkeypatch):
+    (tmp_path / "my_tracker.py").write_text(TRACKER)
+    monkeypatch.chdir(tmp_path)
+    assert flows(videos, tmp_path / "store", "spec.tracks=my_tracker:track", "--limit", "1") == 0
+    window = TargetStore(tmp_path / "store").read(0, 0, 1)
+    assert np.allclose(window.displacement[0], (0.5, 0.25), atol=1e-3)
+    assert not window.valid[0, 0, 0, 0] and window.valid[0].sum() == window.valid[0].size - 1
+
+
+def test_the_path_of_weights_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "folder", "spec.flow=raft-small", "spec.flow_weights=raft.pth"]
+    arguments = command_parser("flows", "").parse_intermixed_args(words)
+    assert read_spec(arguments).flow_weights == str(tmp_path / "raft.pth")
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon"])
