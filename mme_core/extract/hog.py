@@ -8,6 +8,8 @@ of the pixel. This equals bilinear interpolation of the sums at the four whole p
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -36,18 +38,29 @@ class HogField:
         """shape: (height, width) of the images."""
         self._spec = spec
         self._pad = (spec.hog_cell + 1) // 2  # width of the border that a window can reach
-        grown = (shape[0] + 2 * self._pad, shape[1] + 2 * self._pad)
+        grown = (shape[0] + 2 * self._pad) * (shape[1] + 2 * self._pad)
         sizes = [votes.shape[1] for votes in _votes(spec.hog_bins)]
-        self._votes = [np.empty((*grown, size), np.uint16) for size in sizes]
-        # sums of the window that starts at each pixel
-        self._sums = [np.empty((*grown, size), np.float32) for size in sizes]
+        self._memory = [
+            (np.empty(grown * size, np.uint16), np.empty(grown * size, np.float32))
+            for size in sizes
+        ]
+        self._sums: list[np.ndarray] = []  # sums of the window that starts at each pixel
         self._last = np.array([shape[1] - 1, shape[0] - 1], np.float32)
+        self._corner = np.zeros(2, np.intp)  # (x, y) of the first pixel of the part in use
 
-    def load(self, luma_HW: np.ndarray) -> None:
-        """Takes the next image, uint8. Pixels outside of it count as zero."""
+    def load(self, luma_HW: np.ndarray, around: Sequence[np.ndarray] = ()) -> None:
+        """Takes the next image, uint8. Pixels outside of it count as zero.
+
+        around  the points (x, y) [N, 2] at which HOG will be asked for. Default: anywhere. Only the
+                part of the image that their windows touch is computed.
+        """
+        part = self._part(luma_HW, around)
         # np.take would copy indices of another type.
-        codes = _gradient_codes(luma_HW, self._pad).astype(np.intp)
-        for table, votes, sums in zip(_votes(self._spec.hog_bins), self._votes, self._sums):
+        codes = _gradient_codes(part, self._pad).astype(np.intp)
+        self._sums = []
+        for table, memory in zip(_votes(self._spec.hog_bins), self._memory):
+            shape = (*codes.shape, table.shape[1])
+            votes, sums = (flat[: math.prod(shape)].reshape(shape) for flat in memory)
             # No index is out of range. The mode "clip" lets numpy write to `out` without a copy.
             np.take(table, codes, axis=0, out=votes, mode="clip")
             cv2.boxFilter(
@@ -59,6 +72,19 @@ class HogField:
                 normalize=False,
                 borderType=cv2.BORDER_CONSTANT,
             )
+            self._sums.append(sums)
+
+    def _part(self, luma_HW: np.ndarray, around: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the part of the image around the points, and notes its corner."""
+        self._corner[:] = 0
+        if not around:
+            return luma_HW
+        reach = self._spec.hog_cell + 2  # a window, its fraction, and the gradient's neighbours
+        low = np.clip(np.min([points.min(0) for points in around], 0), 0, self._last)
+        high = np.clip(np.max([points.max(0) for points in around], 0), 0, self._last)
+        self._corner[:] = np.maximum(low.astype(np.intp) - reach, 0)
+        right, bottom = high.astype(np.intp) + reach + 1
+        return luma_HW[self._corner[1] : bottom, self._corner[0] : right]
 
     def at(self, points_N2: np.ndarray) -> np.ndarray:
         """Returns HOG of the windows centred at the points (x, y), pixels: float32 [N, bins].
@@ -66,8 +92,8 @@ class HogField:
         The values are sums of gradient magnitudes, with luma in [0, 1]. A point outside the image
         is moved to its nearest border pixel.
         """
-        first_pixel = np.clip(points_N2, 0, self._last) - (self._spec.hog_cell - 1) / 2
-        sampler = Sampler(first_pixel + self._pad, self._sums[0].shape[:2])
+        first_pixel = np.clip(points_N2, 0, self._last) - (self._spec.hog_cell - 1) / 2 + self._pad
+        sampler = Sampler(first_pixel - self._corner.astype(np.float32), self._sums[0].shape[:2])
         found = np.concatenate([sampler.read(sums) for sums in self._sums], axis=1)
         return found * np.float32(1 / (255 * _UNIT))
 

@@ -204,8 +204,10 @@ class Tracker:
 
     def _describe(self, followed: list[Tubelet], luma: np.ndarray) -> None:
         """Computes HOG at the current positions."""
-        self._hog.load(luma)
-        cells = self._hog.at(self._grid) if "hog" in self._spec.cells else None
+        has_cells = "hog" in self._spec.cells
+        points = [tubelet.points[:, tubelet.step] for tubelet in followed]
+        self._hog.load(luma, [*points, self._grid] if has_cells else points)
+        cells = self._hog.at(self._grid) if has_cells else None
         for tubelet in followed:
             if cells is not None:
                 tubelet.cells["hog"][:, tubelet.step] = cells

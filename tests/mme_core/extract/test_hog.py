@@ -1,5 +1,8 @@
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from motion import render, translation
 
 from mme_core.extract.hog import HogField
@@ -48,6 +51,15 @@ def test_agrees_with_the_direct_sum_at_sub_pixel_positions(noise):
     found = hog_of(noise, points)
     expected = np.array([direct(noise, point) for point in points])
     assert np.allclose(found, expected, rtol=2e-3, atol=2e-2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.float32, (3, 2), elements=st.floats(-20, 70, width=32)))
+def test_a_part_of_the_image_gives_exactly_the_same(points):
+    luma = np.random.default_rng(0).integers(0, 256, (40, 52), np.uint8)
+    field = HogField(luma.shape, SPEC)
+    field.load(luma, [points[:1], points[1:]])
+    np.testing.assert_array_equal(field.at(points), hog_of(luma, points))
 
 
 @pytest.mark.parametrize(("bins", "cell"), [(8, 6), (9, 7), (12, 16)])
