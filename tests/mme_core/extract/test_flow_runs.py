@@ -13,8 +13,10 @@ from mme_core.extract.ahead import region_images
 from mme_core.extract.flow import FlowOfFrames, flow_function
 from mme_core.extract.flow_runs import LONGEST
 from mme_core.extract.tracks import sample
+from mme_core.extract.video_targets import stream_tubelets
 from mme_core.io.video import Video
 from mme_core.spec import TargetSpec
+from mme_core.targets import unpack_valid
 
 RUNS: list[np.ndarray] = []
 
@@ -103,6 +105,17 @@ def test_the_check_meets_the_flow_of_the_same_pair_backwards(pan):
     np.testing.assert_array_equal(checked.valid, plain.valid)
     with pytest.raises(VideoError, match="without one valid trajectory"):
         extract_video(pan, spec_of("always_right", check=True))
+
+
+def test_kept_flow_of_runs_is_that_of_every_pair(pan):
+    spec, kept = spec_of("there_and_back", check=True), []
+    tubelets = list(stream_tubelets(pan, spec, keep=kept.append))
+    expected = there_and_back(all_images(pan, spec))
+    np.testing.assert_array_equal(np.moveaxis(np.stack(kept), -1, 1), expected)
+    plain = extract_video(pan, spec_of("there_and_back"))
+    np.testing.assert_array_equal(
+        np.stack([unpack_valid(tubelet.valid, 4) for tubelet in tubelets]), plain.valid
+    )
 
 
 def test_a_wrong_result_is_named(pan):

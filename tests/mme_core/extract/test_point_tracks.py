@@ -6,6 +6,7 @@ import pytest
 
 from mme_core.errors import UsageError
 from mme_core.extract import extract_video
+from mme_core.extract.video_targets import stream_tubelets
 from mme_core.spec import TargetSpec
 
 CALLS: list[tuple[np.ndarray, np.ndarray]] = []
@@ -96,6 +97,11 @@ def test_tracks_exclude_what_needs_flow():
     for fields in ({"check": True}, {"camera": "homography"}, {"cells": ("hof",)}):
         with pytest.raises(UsageError, match=r"needs flow, and spec\.tracks computes none"):
             spec_of("exact", **fields)
+
+
+def test_tracks_have_no_flow_to_keep(pan):
+    with pytest.raises(UsageError, match=r"spec\.tracks computes no flow, so none can be kept"):
+        stream_tubelets(pan, spec_of("exact"), keep=lambda flow: None)
 
 
 def test_the_tracker_is_in_the_hash_only_where_set():
