@@ -44,7 +44,8 @@ def figure4(
     if valid is None:
         valid = np.ones((n, h, w, spec.points), bool)
     shown = valid & mask[..., None]
-    scale = readable_scale(*frames.shape[1:3], READABLE)
+    height, width = frames.shape[1:3]
+    scale = readable_scale(height, width, READABLE)
     limit = speed_limit(true_displacement[shown].mean(-2), quantile=0.9)
     starts = grid_points(h, w, spec)
     side = 64
