@@ -48,6 +48,7 @@ class CodedForm:
     tubelets, side  n and the model's h = w
     largest         side of the largest crop, patches; None where there is no zoom
     motion          whether the mask needs the motion; mask_ratio: share of hidden patches
+    speeds          whether the frame stride is drawn
     """
 
     spec: TargetSpec
@@ -57,12 +58,14 @@ class CodedForm:
     motion: bool
     mask_ratio: float
     cells: tuple[str, ...] = ()
+    speeds: bool = False
     drawn: bool = False
 
     def fields(self) -> Fields:
         """{name: (shape of one clip, dtype)}."""
         if self.drawn:
-            return self._draws() | {"view": ((5,), torch.int64)}
+            more: Fields = {"speed": ((), torch.int64)} if self.speeds else {}
+            return self._draws() | {"view": ((5,), torch.int64)} | more
         return self._content() | self._draws()
 
     def _draws(self) -> Fields:

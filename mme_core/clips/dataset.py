@@ -38,6 +38,7 @@ from mme_core.clips.assembly import assemble
 from mme_core.clips.coded import Arrays, Coded, CodedForm
 from mme_core.clips.draws import Draw, sample_rng
 from mme_core.clips.geometry import View
+from mme_core.clips.speeds import frame_numbers, span
 from mme_core.errors import VideoError
 from mme_core.io.remote import join
 from mme_core.io.video import read_frames
@@ -69,6 +70,8 @@ class ClipDataset(Dataset):
     crop        "random" or "center"
     zoom        smallest and largest side of the crop in patches; () is no zoom
     flip        mirror half of the samples
+    speeds      frame strides to draw from, as multiples of the store's; a video takes those that
+                it is long enough for, or else the smallest. () is the store's own
     mask        kind of mask (mme_core.masking.MASKS); mask_ratio: share of patches hidden
     cells       descriptors of the store's spec.cells to read as well (`mme_core.cells`)
     training    False, for held-out clips: the middle window and crop, no flip, no zoom, and in
@@ -89,6 +92,7 @@ class ClipDataset(Dataset):
         crop: str = "random",
         zoom: Sequence[int] = (),
         flip: bool = True,
+        speeds: Sequence[int] = (),
         mask: str = "tube",
         mask_ratio: float = 0.7,
         cells: Sequence[str] = (),
@@ -100,12 +104,14 @@ class ClipDataset(Dataset):
         self.source, self.root = source, os.fspath(root or "")
         self.crops, self.crop, self.flip = crops, crop, flip
         self.zoom = tuple(zoom) if training else ()
+        self.speeds = tuple(speeds) if training else ()
         self.mask, self.mask_ratio = mask, mask_ratio
         self.cells = tuple(cells)
         self.seed, self.training = seed, training
         self.tubelets, self.side = frames // TUBELET, image_size // self.spec.patch
         requirements.check_sizes(frames, image_size, self.spec.patch)
         requirements.check_choices(crops, crop, zoom)
+        requirements.check_speeds(speeds, source)
         requirements.check_mask(mask, mask_ratio, (self.tubelets, self.side, self.side))
         requirements.check_cells(self.store, self.cells)
         requirements.check_frames(self.store, source, self.root)
@@ -131,7 +137,14 @@ class ClipDataset(Dataset):
         largest = min(self.sizes[1], self._room) if self.zoom else None
         motion = self.mask == "motion"
         return CodedForm(
-            self.spec, self.tubelets, self.side, largest, motion, self.mask_ratio, self.cells
+            self.spec,
+            self.tubelets,
+            self.side,
+            largest,
+            motion,
+            self.mask_ratio,
+            self.cells,
+            bool(self.speeds),
         )
 
     @functools.cached_property
@@ -152,13 +165,14 @@ class ClipDataset(Dataset):
             raise IndexError(f"video {video} of {len(self)}")
         rng = sample_rng(self.seed, epoch if self.training else 0, video)
         row = self.store.videos[video]
-        starts = max(row["count"] - (self.tubelets - 1) * self.spec.clip_step, 1)
+        speed = self._speed(rng, row["count"]) if self.speeds else 1
+        starts = max(row["count"] - span(self.spec, self.tubelets, speed) + 1, 1)
         start = int(rng.integers(starts)) if self.training else (starts - 1) // 2
         views, masks = [], []
         for _ in range(self.crops):
             views.append(self._view(rng, row["hp"], row["wp"]))
             masks.append(self._mask(rng))
-        return Draw(video, start, tuple(views), tuple(masks))
+        return Draw(video, start, tuple(views), tuple(masks), speed)
 
     def fetch(self, key: Key) -> Coded:
         """The coded batch of a video's clips (`mme_core.clips.coded`), one clip for each crop.
@@ -201,14 +215,24 @@ class ClipDataset(Dataset):
         return {n: value.clone() if value is coded.get(n) else value for n, value in clips.items()}
 
     def _write(self, arrays: Arrays, first: int, draw: Draw) -> None:
-        window = self.store.open_window(draw.video, draw.start, self.tubelets)
+        step = draw.speed * self.spec.clip_step
+        window = self.store.open_window(draw.video, draw.start, self.tubelets, step)
         fetching.write_draw(arrays, first, draw, window.row, self.spec)
         fetching.write_targets(arrays, first, draw.views, window)
         if self.source == "store":
-            fetching.write_stored_frames(arrays, first, draw.views, window, self.spec.patch)
+            left = window.row["count"] - draw.start
+            numbers = frame_numbers(self.spec, self.tubelets, draw.speed, left)
+            fetching.write_stored_frames(
+                arrays, first, draw.views, window, self.spec.patch, numbers
+            )
         else:
             canvases = self._from_file(window, draw.start)
             fetching.write_file_frames(arrays, first, draw.views, canvases, self.spec.patch)
+
+    def _speed(self, rng: np.random.Generator, count: int) -> int:
+        """A speed for a video of `count` tubelets."""
+        fit = [one for one in self.speeds if span(self.spec, self.tubelets, one) <= count]
+        return int(rng.choice(fit)) if fit else min(self.speeds)
 
     def _view(self, rng: np.random.Generator, hp: int, wp: int) -> View:
         if not self.training:

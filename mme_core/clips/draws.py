@@ -44,9 +44,11 @@ class Draw:
     views         a crop of the canvas for each clip
     masks         {name: array} for each clip: "mask" bool [n·h·w]; or "order" and "picks" of
                   `mme_core.masking.motion_draws`, where the mask needs the motion
+    speed         frame stride as a multiple of the store's
     """
 
     video: int
     start: int
     views: tuple[View, ...]
     masks: tuple[dict[str, np.ndarray], ...]
+    speed: int = 1

@@ -38,6 +38,8 @@ def write_draw(arrays: Arrays, first: int, draw: Draw, row: Row, spec: TargetSpe
         arrays["start"][clip] = draw.start
         arrays["label"][clip] = row["label"]
         arrays["flip"][clip] = view.flip
+        if "speed" in arrays:
+            arrays["speed"][clip] = draw.speed
         for name, values in mask.items():
             arrays[name][clip] = values
         if "view" in arrays:
@@ -82,14 +84,22 @@ def _cut(view: View, hp: int, wp: int, bordered: bool) -> Cut:
 
 
 def write_stored_frames(
-    arrays: Arrays, first: int, views: Sequence[View], window: StoredWindow, patch: int
+    arrays: Arrays,
+    first: int,
+    views: Sequence[View],
+    window: StoredWindow,
+    patch: int,
+    numbers: np.ndarray,
 ) -> None:
-    """The crops of the window's JPEG frames, each of which is decoded once."""
+    """The crops of the window's JPEG frames, each of which is decoded once.
+
+    numbers  which stored frames to take (`StoredWindow.jpegs_at`)
+    """
     row = window.row
     height, width = row["hp"] * patch, row["wp"] * patch
     canvas = _CANVAS.of(height * width * 3).reshape(height, width, 3)
     frames, frame = arrays["frames"], -1
-    for frame, jpeg in enumerate(window.jpegs()):
+    for frame, jpeg in enumerate(window.jpegs_at(numbers)):
         decode_frame(jpeg, canvas, window)
         write_crops(canvas, views, patch, frames, first, frame)
     _repeat(frames, first, len(views), frame)

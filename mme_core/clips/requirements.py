@@ -42,6 +42,13 @@ def check_choices(crops: int, crop: str, zoom: Sequence[int]) -> None:
         )
 
 
+def check_speeds(speeds: Sequence[int], source: str) -> None:
+    if any(speed < 1 for speed in speeds):
+        raise UsageError(f"speeds={list(speeds)} must be whole numbers of at least 1")
+    if speeds and source != "store":
+        raise UsageError(f"speeds={list(speeds)} needs source=store: it skips stored frames")
+
+
 def check_mask(kind: str, ratio: float, shape: tuple[int, int, int]) -> None:
     if kind not in MASKS:
         raise UsageError(f"mask={kind} is not one of {', '.join(MASKS)}")

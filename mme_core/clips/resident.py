@@ -19,6 +19,7 @@ from torch import Tensor
 from mme_core.clips import fetching
 from mme_core.clips.coded import Coded, Fields
 from mme_core.clips.dataset import ClipDataset
+from mme_core.clips.speeds import second_frame, span
 from mme_core.clips.trajectories import Batch
 from mme_core.errors import StoreError
 from mme_core.spec import TUBELET
@@ -40,8 +41,11 @@ class Resident:
         self._begin = ends - table["count"]
         self._first = torch.from_numpy(self._begin).to(device)
         self._count = torch.from_numpy(np.array(table["count"])).to(device)
-        span = (clips.tubelets - 1) * clips.spec.clip_step + 1
-        self._some_short = bool((table["count"] < span).any())
+        longest = span(clips.spec, clips.tubelets, min(clips.speeds or (1,)))
+        self._some_short = bool((table["count"] < longest).any())
+        speeds = range(max(clips.speeds or (1,)) + 1)
+        second = [second_frame(clips.spec, max(speed, 1)) for speed in speeds]
+        self._second = torch.tensor(second, device=device)
         self._kept = {
             name: torch.zeros(shape, dtype=dtype, device=device)
             for name, (shape, dtype) in _kept_fields(clips).items()
@@ -54,13 +58,20 @@ class Resident:
         form, spec = self._form, self._spec
         top, left, size, *_ = drawn["view"].unbind(1)
         first, count = self._first[drawn["video"]], self._count[drawn["video"]]
+        batch = dict(drawn)
+        speed = batch.pop("speed", torch.ones_like(top))
         steps = torch.arange(form.tubelets, device=top.device) * spec.clip_step
-        time = drawn["start"][:, None] + steps
+        time = drawn["start"][:, None] + steps * speed[:, None]
         real = time < count[:, None]  # the rest pads a short video
         rows = first[:, None] + time.minimum(count[:, None] - 1)
-        batch = dict(drawn)
         batch |= self._targets(rows, real, top, left)
-        batch["frames"] = self._frames(rows, real, top, left, size, drawn["flip"])
+        later, member = self._second[speed].unbind(1)
+        second = TUBELET * (time + later[:, None]) + member[:, None]
+        second = second.minimum(TUBELET * count[:, None] - 1) + TUBELET * first[:, None]
+        last = second.gather(1, real.sum(1, keepdim=True) - 1)  # it pads a short video
+        frames = torch.stack([TUBELET * rows, second], -1)
+        frames = torch.where(real[..., None], frames, last[..., None])
+        batch["frames"] = self._frames(frames.flatten(1), top, left, size, drawn["flip"])
         if "homography" in self._kept:
             still = torch.eye(3, device=top.device)
             moved = self._kept["homography"][rows]
@@ -91,13 +102,10 @@ class Resident:
         return taken
 
     def _frames(
-        self, rows: Tensor, real: Tensor, top: Tensor, left: Tensor, size: Tensor, flip: Tensor
+        self, frame: Tensor, top: Tensor, left: Tensor, size: Tensor, flip: Tensor
     ) -> Tensor:
         kept, patch = self._kept["frames"], self._spec.patch
         side = self._form.largest or self._form.side
-        member = torch.arange(TUBELET, device=top.device)
-        member = torch.where(real[..., None], member, TUBELET - 1)
-        frame = (rows[..., None] * TUBELET + member).flatten(1)
         y = top[:, None] * patch + torch.arange(side * patch, device=top.device)
         column = torch.arange(side, device=top.device)
         mirrored = flip[:, None]

@@ -46,18 +46,22 @@ class StoredWindow:
 
     def jpegs(self) -> list[np.ndarray]:
         """The JPEG files, two of each tubelet, uint8 [bytes] each. Raises StoreError."""
+        tubelets = np.arange(0, self.high - self.low, self.step)
+        return self.jpegs_at((TUBELET * tubelets[:, None] + np.arange(TUBELET)).ravel())
+
+    def jpegs_at(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """The JPEG files of stored frames, uint8 [bytes] each. Raises StoreError.
+
+        numbers  of the frames, two of each *stored* tubelet, from the window's first one on. They
+                 may lie behind the window
+        """
         shard, before = self.shard, 1 if self.low else 0
-        ends = self.reader.rows(
-            shard, self.layouts["frame_ends"], TUBELET * self.low - before, TUBELET * self.high
-        )
+        first, last = TUBELET * self.low - before, TUBELET * self.low + int(numbers.max()) + 1
+        ends = self.reader.rows(shard, self.layouts["frame_ends"], first, last)
         bounds = ends if before else np.concatenate([[0], ends])
         data = self.reader.rows(shard, self.layouts["frames"], int(bounds[0]), int(bounds[-1]))
         cuts = (bounds - bounds[0]).tolist()
-        return [
-            data[cuts[frame] : cuts[frame + 1]]
-            for tubelet in range(0, self.high - self.low, self.step)
-            for frame in range(TUBELET * tubelet, TUBELET * (tubelet + 1))
-        ]
+        return [data[cuts[frame] : cuts[frame + 1]] for frame in numbers.tolist()]
 
     def damage(self, what: str) -> StoreError:
         """The error for a part of the window that cannot be used."""

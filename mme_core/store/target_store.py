@@ -118,11 +118,16 @@ class TargetStore:
             cells={name: take_patches(name) for name in cell_arrays.array_names(tuple(cells))},
         )
 
-    def open_window(self, video: int, start: int, tubelets: int) -> StoredWindow:
-        """A window to read piece by piece; arguments and errors as of `read_coded`."""
-        row = self._row(video, start, tubelets)
-        _, low, high = self._rows(row, start, tubelets)
-        return self._window(row, low, high, self.spec.clip_step)
+    def open_window(
+        self, video: int, start: int, tubelets: int, step: int | None = None
+    ) -> StoredWindow:
+        """A window to read piece by piece; arguments and errors as of `read_coded`.
+
+        step  stored tubelets from one tubelet of the window to its next; default spec.clip_step
+        """
+        row, step = self._row(video, start, tubelets), step or self.spec.clip_step
+        _, low, high = self._rows(row, start, tubelets, step)
+        return self._window(row, low, high, step)
 
     def open_video(self, video: int) -> StoredWindow:
         """All tubelets of a video's time line, to read piece by piece."""
@@ -139,9 +144,11 @@ class TargetStore:
         _, low, high = self._rows(row, start, tubelets)
         return self._frames(row["shard"], low, high, tubelets)
 
-    def _rows(self, row: dict[str, Any], start: int, tubelets: int) -> tuple[int, int, int]:
+    def _rows(
+        self, row: dict[str, Any], start: int, tubelets: int, step: int | None = None
+    ) -> tuple[int, int, int]:
         """Tubelets of the window that the video has, and their rows low … high − 1."""
-        step = self.spec.clip_step
+        step = step or self.spec.clip_step
         real = min(tubelets, (row["count"] - 1 - start) // step + 1)
         low = row["first"] + start
         return real, low, low + (real - 1) * step + 1

@@ -74,10 +74,12 @@ class StoreUnion:
         store, row = self.locate(video)
         return store.read_coded(row, start, tubelets, frames=frames, cells=cells)
 
-    def open_window(self, video: int, start: int, tubelets: int) -> StoredWindow:
+    def open_window(
+        self, video: int, start: int, tubelets: int, step: int | None = None
+    ) -> StoredWindow:
         """As `TargetStore.open_window`, from the store that holds the video."""
         store, row = self.locate(video)
-        return replace(store.open_window(row, start, tubelets), row=self.videos[video])
+        return replace(store.open_window(row, start, tubelets, step), row=self.videos[video])
 
     def open_video(self, video: int) -> StoredWindow:
         """As `TargetStore.open_video`, from the store that holds the video."""

@@ -45,6 +45,9 @@ class DataConfig:
         [], "smallest and largest side of the crop in patches, as [10, 16]; []: off", at_least=1
     )
     flip: bool = setting(True, "mirror half of the clips")
+    speeds: list[int] = setting(
+        [], "frame strides to draw from, as multiples of the store's; []: its own", at_least=1
+    )
     resident: bool | str = choice(
         "auto", RESIDENT, "keep the store on the device; auto: where it takes a small share of it"
     )

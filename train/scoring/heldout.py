@@ -183,6 +183,7 @@ def _readable(clips: ClipDataset, videos: Iterable[int]) -> Iterator[Sample]:
     crops="data.crops",
     crop="data.crop",
     zoom="data.zoom",
+    speeds="data.speeds",
     mask="mask.kind",
     ratio="mask.ratio",
 )
@@ -200,6 +201,7 @@ def clip_dataset(
         crop=config.data.crop,
         zoom=config.data.zoom,
         flip=config.data.flip,
+        speeds=config.data.speeds,
         mask=config.mask.kind,
         mask_ratio=config.mask.ratio,
         cells=cells_needed(content_weights(config.loss.contents, config.loss.weights)),

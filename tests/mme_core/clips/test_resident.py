@@ -75,3 +75,16 @@ def test_a_damaged_video_is_named_and_the_others_are_kept(demo_store, tmp_path):
     clips = ClipDataset(store, frames=4, image_size=48)
     resident = Resident(clips, CPU, threads=2)
     assert set(resident.unreadable) == {2, 3} and "00001.zarr" in resident.unreadable[2]
+
+
+@pytest.mark.parametrize("zoom", [(), (2, 4)])
+@pytest.mark.parametrize("hop", [1, 2, 4])
+def test_speeds_are_those_of_the_store(tmp_path, hop, zoom):
+    spec = TargetSpec(short_side=64, long_side=96, stride=2, hop=hop)
+    url = make_store(tmp_path / "store", ({"a.mp4": 44, "b.mp4": 5, "c.mp4": 14},), spec)
+    clips = ClipDataset(url, frames=6, image_size=48, zoom=zoom, speeds=(1, 2, 3))
+    sampled, read = both(clips, epochs=9)
+    assert len({clips.draw((epoch, 0)).speed for epoch in range(9)}) == 3
+    sampled, read = (assemble(batch, clips.spec) for batch in (sampled, read))
+    for name, value in read.items():
+        assert torch.equal(sampled[name], value), name
