@@ -4,10 +4,10 @@
     PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work /tmp/toy --toy --processes 2
 
 VIDEOS holds the folders egogestar, bnmocap, tennis7 and weizmann4, each as CLASS/NAME.mp4, the
-first two with split.csv. Makes their targets with all cores, decodes the training stores into
-arrays, and runs ablate/real.yaml with ablate/table5-short.yaml: pre-training on the training videos
-of all four sets with clips that lie on the GPU (benchmarks/resident), and probes on the first two
-sets. The same command goes on where it was stopped. --toy: a few videos and steps, on a CPU.
+first two with split.csv. Makes their targets with all cores, and runs ablate/real.yaml with
+ablate/table5-short.yaml: pre-training on the training videos of all four sets, which lie on the
+GPU, and probes on the first two sets. The same command goes on where it was stopped. --toy: a few
+videos and steps, on a CPU.
 docs/science.md has the plan and the results.
 """
 
@@ -21,7 +21,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.resident.cache import decode_store
 from mme_core.datasets import load_manifest
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
@@ -42,7 +41,6 @@ SETS = {  # store: (folder, split)
     "weizmann": ("weizmann4", None),
 }
 UNLABELLED = ("ego-train", "bn-train", "tennis", "weizmann")
-SPEEDS, ZOOM = "[1, 2, 3]", "[7, 8]"  # frame strides 2, 4, 6; crops of 7 or 8 patches
 VIDEOS_PER_SHARD = 12
 TOY = [
     "device=cpu", "jobs=1", "seeds=[0]", "pretrain.optim.steps=2", "pretrain.model.size=tiny",
@@ -77,16 +75,10 @@ def main() -> int:
 
     write_stores(options.videos, options.work, options.processes, 4 if options.toy else None)
     say("targets made")
-    for name in UNLABELLED:
-        decode_store(str(options.work / name), options.processes)
-    say("training stores decoded")
     if options.only_stores:
         return 0
     grid = ["ablate/real.yaml", options.grid, *grid_words(options.work)]
-    status = ablate.main(
-        [*grid, *(TOY if options.toy else []), *options.words],
-        program=("-m", "benchmarks.resident.mme"),
-    )
+    status = ablate.main([*grid, *(TOY if options.toy else []), *options.words])
     say(f"grid ended with status {status}")
     return status
 
@@ -95,7 +87,6 @@ def grid_words(work: Path) -> list[str]:
     """The stores of pre-training and of each measure."""
     union = ",".join(str(work / name) for name in UNLABELLED)
     words = [f"pretrain.store=[{union}]", f"pretrain.val_store={work / 'ego-test'}"]
-    words += [f"pretrain.resident.speeds={SPEEDS}", f"pretrain.resident.zoom={ZOOM}"]
     for measure, short in (("gestures", "ego"), ("gestures-still", "ego"), ("actions", "bn")):
         words += [f"measures.{measure}.store={work / f'{short}-train'}"]
         words += [f"measures.{measure}.val_store={work / f'{short}-test'}"]

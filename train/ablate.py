@@ -19,7 +19,6 @@ picture for each measure. Ctrl-C and SIGTERM let the running cells save, and sto
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,8 +36,7 @@ from train.recipes import loading
 from train.recipes.ablation import AblateConfig, check_grid
 
 
-def main(argv: list[str], program: Sequence[str] = ("-m", "mme_core")) -> int:
-    """Runs the command; `program`: arguments of Python, the program that runs each cell."""
+def main(argv: list[str]) -> int:
     words = [f"--config={word}" if word.endswith((".yaml", ".yml")) else word for word in argv]
     flags_help = {"dry-run": "print the plan, and run nothing"}
     config, flags = loading.load_with_flags(AblateConfig, words, "mme ablate", __doc__, flags_help)
@@ -49,7 +47,7 @@ def main(argv: list[str], program: Sequence[str] = ("-m", "mme_core")) -> int:
         return 0
     folder.write_config(config)
     gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
-    runner = Runner(slots(config.device, config.jobs, gpus, usable_cores()), _say, program)
+    runner = Runner(slots(config.device, config.jobs, gpus, usable_cores()), _say)
     with StopRequest() as stop:
         tuning = tuning_chains(config)
         if not runner.run(tuning, stop):

@@ -38,19 +38,10 @@ class Slot:
 
 
 class Runner:
-    """Runs chains of cells on the slots.
+    """Runs chains of cells on the slots; `say` prints a line."""
 
-    say      prints a line
-    program  arguments of Python: the program that gets a cell's words
-    """
-
-    def __init__(
-        self,
-        slots: Sequence[Slot],
-        say: Callable[[str], None],
-        program: Sequence[str] = ("-m", "mme_core"),
-    ) -> None:
-        self.slots, self.say, self.program = slots, say, program
+    def __init__(self, slots: Sequence[Slot], say: Callable[[str], None]) -> None:
+        self.slots, self.say = slots, say
         self.failed: list[Cell] = []
         self._free: queue.Queue[Slot] = queue.Queue()
         for slot in slots:
@@ -96,7 +87,7 @@ class Runner:
                 if self._ended.is_set():
                     return False
                 process = subprocess.Popen(
-                    [sys.executable, "-P", *self.program, *cell.words],
+                    [sys.executable, "-P", "-m", "mme_core", *cell.words],
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
