@@ -31,7 +31,7 @@ from preprocess.jobs import QUARANTINED, ShardJob
 from preprocess.plan import plan_shards
 from train import ablate
 
-SPEC = TargetSpec(stride=2, hop=2, short_side=128, long_side=160)
+SPEC = TargetSpec(stride=2, short_side=128, long_side=160)
 SETS = {  # store: (folder, split)
     "ego-train": ("egogestar", "train"),
     "ego-test": ("egogestar", "val"),
@@ -73,7 +73,7 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
-    write_stores(options.videos, options.work, options.processes, 4 if options.toy else None)
+    write_stores(options.videos, options.work, options.processes, 3 if options.toy else None)
     say("targets made")
     if options.only_stores:
         return 0
