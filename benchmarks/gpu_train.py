@@ -41,13 +41,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from gpu_cases import CASES, Bench, Result
+if TYPE_CHECKING:
+    from gpu_cases import Result
 
 
 def main() -> None:
-    args = _parse()
+    # Not at the top: each loader worker imports this file anew when it starts.
+    import torch
+    from gpu_cases import CASES, Bench
+
+    args = _parse(CASES)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         args.folder = args.folder or folder
@@ -132,7 +137,7 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _parse() -> argparse.Namespace:
+def _parse(cases: tuple[str, ...]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -140,7 +145,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--store", type=Path, help="a store with frames")
     parser.add_argument("--videos", type=int, default=512, help="videos to copy the store to")
     parser.add_argument("--folder", help="where the copy and the run go; default: a temporary one")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE")
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases, metavar="CASE")
     parser.add_argument("--limit", type=int, default=120, help="seconds for a case")
     parser.add_argument("--budget", type=int, default=3600, help="seconds for all cases")
     parser.add_argument("--json", type=Path, help="file that gets a line for each case")
