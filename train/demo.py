@@ -27,7 +27,7 @@ from train.engine.runlog import read_metrics
 
 VIDEOS = 200  # one in five is held out
 # Small frames and short trajectories: minutes, not hours.
-SPEC = ("spec.stride=2", "spec.length=4", "spec.short_side=96", "spec.long_side=112")
+SPEC = ("spec.stride=2", "spec.length=4", "spec.short_side=128", "spec.long_side=160")
 PRETRAINED, RANDOM = "pre-trained", "random weights"
 
 

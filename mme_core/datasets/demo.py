@@ -26,6 +26,7 @@ from mme_core.io.remote import is_url
 
 HEIGHT, WIDTH, FRAMES, FPS = 128, 160, 72, 30
 _TILE = 96  # side of an object's texture, pixels
+_STRIPES, _ACROSS = 2.4, 0.9  # strength of the stripes, and of those across them
 _USUAL = 100  # videos of a new set
 _NOTE = "demo.json"  # says which seed made the folder
 
@@ -178,15 +179,33 @@ def _camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, contrast: float) -> np.ndarray:
-    """Smooth coloured noise of several grains: float32 [height, width, 3], 0–255."""
-    image = np.zeros((height, width, 3), np.float32)
-    for grain, weight in ((32, 0.8), (16, 1.0), (8, 0.7)):
+    """Stripes, fainter ones across them, and smooth coloured noise.
+
+    Returns float32 [height, width, 3], 0–255.
+
+    Neighbouring patches have the same stripes, so that the shape of a hidden patch can be known.
+    Stripes of one direction alone would hide motion along them.
+    """
+    angle = rng.integers(4) * np.pi / 4 + rng.uniform(-0.1, 0.1)  # few directions: soon learnt
+    image = _STRIPES * _stripes(rng, height, width, angle)
+    image += _ACROSS * _stripes(rng, height, width, angle + np.pi / 2)
+    for grain, weight in ((32, 0.8), (16, 0.8), (8, 0.3)):
         noise = rng.standard_normal((height // grain + 3, width // grain + 3, 3)).astype(np.float32)
         noise += 1.5 * noise.mean(axis=2, keepdims=True)  # some grey: luma must vary too
         large = cv2.resize(noise, None, fx=grain, fy=grain, interpolation=cv2.INTER_CUBIC)
         image += weight * large[:height, :width]
     mean = rng.uniform(90, 165, 3).astype(np.float32)
     return np.clip(mean + 45 * contrast * image, 0, 255).astype(np.float32)
+
+
+def _stripes(rng: np.random.Generator, height: int, width: int, angle: float) -> np.ndarray:
+    """A wave of random direction, period and tint: float32 [height, width, 3], −1 to 1."""
+    period, phase = rng.uniform(8, 12), rng.uniform(0, 2 * np.pi)
+    frequency = 2 * np.pi / period
+    rows = np.arange(height)[:, None] * (frequency * np.sin(angle))
+    columns = np.arange(width) * (frequency * np.cos(angle))
+    wave = np.sin(rows + columns + phase)
+    return (wave[..., None] * rng.uniform(0.6, 1, 3)).astype(np.float32)
 
 
 def _draw_object(rng: np.random.Generator, place: int) -> _Object:
@@ -200,7 +219,7 @@ def _draw_object(rng: np.random.Generator, place: int) -> _Object:
     # places spread over the picture, so that some object is always in view
     spread = np.array([(place * 0.38 + 0.2) % 1, (place * 0.62 + 0.3) % 1])
     centre = (spread + rng.uniform(-0.12, 0.12, 2)) * (WIDTH, HEIGHT)
-    return _Object(colour, opacity, centre, rng.uniform(0, 6.28), rng.uniform(0.6, 0.95))
+    return _Object(colour, opacity, centre, rng.uniform(0, 6.28), rng.uniform(0.75, 1.1))
 
 
 def _compose(

@@ -2,10 +2,15 @@
 
 import os
 
+import cv2
+import numpy as np
 import pytest
 
-from mme_core.datasets import load_manifest
+from mme_core.canvas import grid_points
+from mme_core.datasets import demo, load_manifest
 from mme_core.errors import UsageError
+from mme_core.extract.hog import HogField
+from mme_core.spec import TargetSpec
 
 
 def touch(root, *names):
@@ -183,6 +188,18 @@ def test_bad_line_of_a_list(tmp_path, line, message):
     (tmp_path / "list.csv").write_text(f"a.mp4 0\n{line}\n")
     with pytest.raises(UsageError, match=message):
         load_manifest("csv", tmp_path / "list.csv")
+
+
+def test_patches_of_a_demo_texture_look_alike():
+    """HOG of a patch correlates with that of every other, so a hidden one can be predicted."""
+    spec = TargetSpec()
+    for seed in range(4):
+        texture = demo._texture(np.random.default_rng(seed), 96, 96, contrast=1.0)
+        luma = cv2.cvtColor(texture.astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        field = HogField(luma.shape, spec)
+        field.load(luma)
+        cells = field.at(grid_points(6, 6, spec).reshape(-1, 2)).reshape(36, 4, 9)
+        assert np.corrcoef(cells.sum(1))[np.triu_indices(36, 1)].mean() > 0.8
 
 
 def test_the_demo_set_stays_as_it_was_made(tmp_path):
