@@ -7,18 +7,15 @@ import contextlib
 import gc
 import json
 import statistics
-import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-import numpy as np
 import torch
 from bigger_store import multiply
+from gpu_parts import Result, follow, noise_batch, waits_of
 from gpu_variants import VARIANTS, Variant, compile_step, only_attention
 from plain import PlainModel, plain_loss
 from torch import Tensor
@@ -27,9 +24,7 @@ from torch.profiler import profile
 from mme_core.clips.views import to_model_input
 from mme_core.encoder import VideoEncoder, random_encoder
 from mme_core.flops import pretraining_flops
-from mme_core.masking import make_mask
 from mme_core.spec import TargetSpec
-from mme_core.targets import MOMENTS
 from train.data.sources import open_source
 from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks, connect
@@ -64,23 +59,6 @@ PRETRAIN = {
     "pretrain-resident": "",
 }
 CASES = ("plain", *VARIANTS, "zoom", *FED, *PRETRAIN, "forward", "features")
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of the table; None: not measured in this case."""
-
-    case: str
-    clips_per_s: float
-    step_ms: float
-    idle: float | None = None  # share of time
-    host_ms: float | None = None  # for a step
-    waited: float | None = None  # share of time
-    mfu: float | None = None
-    memory_gb: float | None = None
-    start_s: float | None = None  # to the end of the first step
-    loss: float | None = None
-    waits: tuple[str, ...] = ()  # lines at which the host waits for the device
 
 
 class Bench:
@@ -376,55 +354,3 @@ class Bench:
         if case in ("plain", "zoom", "forward", "features"):
             return getattr(self, case)(case)
         return self.fed(case) if case in FED else self.synthetic(case)
-
-
-def noise_batch(args: argparse.Namespace, batch: int, device: torch.device) -> dict[str, Tensor]:
-    """Noise in the form that the loader delivers, on the device."""
-    spec = TargetSpec()
-    side, n = args.image_size // spec.patch, args.frames // 2
-    tokens = (batch, n, side, side)
-    track = (*tokens, spec.points, spec.length)
-    rng = np.random.default_rng(0)
-    masks = [make_mask("tube", tokens[1:], 0.7, rng).ravel() for _ in range(batch)]
-    pixels = (batch, args.frames, args.image_size, args.image_size, 3)
-    made = {
-        "frames": torch.randint(0, 256, pixels, dtype=torch.uint8),
-        "position": torch.randint(-127, 128, (*track, 2), dtype=torch.int8),
-        "shape": torch.randint(-127, 128, (*track, spec.hog_bins), dtype=torch.int8),
-        "moments": torch.rand(*tokens, MOMENTS),
-        "valid": torch.full(tokens, 2**spec.points - 1, dtype=torch.uint8),
-        "flip": torch.rand(batch) < 0.5,
-        "mask": torch.from_numpy(np.stack(masks)),
-    }
-    return {name: value.to(device) for name, value in made.items()}
-
-
-def follow(command: list[str]) -> float:
-    """Runs a command and repeats what it says, with seconds; those of its first step.
-
-    Raises RuntimeError where it fails.
-    """
-    began, first = time.perf_counter(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            for text in process.stdout:
-                seconds = time.perf_counter() - began
-                first = first or (seconds if text.startswith("step") else 0.0)
-                print(f"{seconds:6.1f} s  {text}", end="", flush=True)
-        finally:
-            process.terminate()
-    if process.returncode:
-        raise RuntimeError(f"mme pretrain ended with status {process.returncode}")
-    return first
-
-
-def waits_of(take: Callable[[], int]) -> tuple[str, ...]:
-    """Lines of Python at which a step waits for the device."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        take()
-        torch.cuda.set_sync_debug_mode("default")
-    found = [w for w in caught if "called a synchronizing" in str(w.message)]
-    return tuple(sorted({f"{Path(w.filename).name}:{w.lineno}" for w in found}))

@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gpu_cases import Result
+    from gpu_parts import Result
 
 
 def main() -> None:

@@ -29,10 +29,11 @@ from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.sources import frame_stride, open_sources
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
-from train.engine.loop import Batch, Loop, Task
+from train.engine.loop import Loop
 from train.engine.optim import layer_decay_groups
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED, StoppedError
+from train.engine.task import Batch, Task
 from train.objective.classification import ClassifierStep, Mixing, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, ViewConfig

@@ -30,9 +30,10 @@ from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.stores import check_spec, open_training
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
-from train.engine.loop import Batch, Loop, Task
+from train.engine.loop import Loop
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
+from train.engine.task import Batch, Task
 from train.engine.unread import Unread
 from train.objective.reconstruction import Objective, PretrainStep, build_model
 from train.recipes import loading
