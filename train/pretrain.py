@@ -109,7 +109,6 @@ class Pretraining:
             state={
                 "config": loading.to_dict(config),
                 "spec": self.store.spec.to_dict(),
-                "spec_hash": self.store.spec.hash,
                 "spec_hashes": [store.spec.hash for store in parts(self.store)],
             },
             check=self._check,
@@ -198,7 +197,8 @@ class Pretraining:
 
     def _check(self, state: Mapping[str, Any], source: str) -> None:
         """Raises MMEError where a checkpoint was trained on a store of another specification."""
-        theirs = state.get("spec_hashes", [state["spec_hash"]])
+        # Checkpoints of older versions know one store alone.
+        theirs = state.get("spec_hashes") or [state["spec_hash"]]
         mine = [store.spec.hash for store in parts(self.store)]
         if theirs[0] != mine[0]:
             differences = self.store.spec.differences(TargetSpec.from_dict(state["spec"]))
