@@ -1,10 +1,15 @@
 """Fixtures that several test modules use."""
 
+import signal
 import uuid
 from pathlib import Path
 
 import pytest
 from stores import write_store
+
+# nohup and the background of a shell ignore these; the tests' processes must hear them.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
