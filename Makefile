@@ -66,7 +66,7 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
 	@touch $@
 
-demo: $(STAMP)  ## run everything on generated videos; 10 minutes on 2 idle cores
+demo: $(STAMP)  ## run everything on generated videos; 6 minutes on 2 idle cores
 	$(BIN)/python -P -m train.demo $(OPTS)
 
 flows: $(STAMP)  ## stage 1: from videos to a store of targets
