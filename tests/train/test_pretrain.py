@@ -81,7 +81,7 @@ def test_the_run_leaves_its_recipe_metrics_checkpoints_and_pictures(finished, de
 
 def test_a_checkpoint_is_plain_and_its_keys_are_the_bare_models(finished, demo_store):
     state = torch.load(checkpoint.checkpoints(finished)[0], weights_only=True)
-    assert state["spec_hash"] == TargetStore(demo_store).spec.hash
+    assert state["spec_hashes"] == [TargetStore(demo_store).spec.hash]
     assert state["config"]["model"]["depth"] == 2
     config = read(demo_store, finished)
     spec = TargetStore(demo_store).spec
