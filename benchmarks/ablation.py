@@ -33,8 +33,8 @@ from omegaconf import OmegaConf
 
 from mme_core.datasets import load_manifest
 from mme_core.datasets.demo import HEIGHT, WIDTH, encode
+from mme_core.weights.run_folder import read_metrics
 from train import pretrain, probe
-from train.engine.runlog import read_metrics
 
 PAPER = ["norm.floor=0", "data.flip=false"]  # overrides the recipe of benchmarks/learning.py
 QUIET = ["data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"]

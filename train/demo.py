@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mme_core.terminal import styled
-from train.engine.runlog import read_metrics
+from mme_core.weights.run_folder import PICTURES, PROBE, read_metrics
 
 VIDEOS = 200  # one in five is held out
 # Small frames and short trajectories: minutes, not hours.
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def result_table(places: Places) -> Table:
     """Probe and fine-tuning accuracy, random weights beside pre-trained ones."""
-    probe = json.loads((places.out / "probe" / "probe.json").read_text())
+    probe = json.loads((places.out / "probe" / PROBE).read_text())
     classes = probe["classes"]
     table = Table(
         title=f"A SMOKE TEST, not a result: {probe['test_videos']} test videos, "
@@ -135,7 +135,7 @@ def result_table(places: Places) -> Table:
 
 
 def _last_panel(places: Places) -> Path:
-    return sorted((places.out / "pretrain" / "pictures").glob("step-*-0.png"))[-1]
+    return sorted((places.out / "pretrain" / PICTURES).glob("step-*-0.png"))[-1]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from mme_core.weights.card import model_card
 from mme_core.weights.files import read_json
 from mme_core.weights.load import Weights, build_from, read_weights
 from mme_core.weights.names import to_hf
+from mme_core.weights.run_folder import EVALUATION, METRICS, read_metrics
 from mme_core.weights.save import (
     CARD,
     CONFIG,
@@ -37,7 +38,6 @@ from mme_core.weights.save import (
     writing,
 )
 from train.engine.folder import check_suffix
-from train.engine.runlog import METRICS, read_metrics
 
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 
@@ -174,8 +174,8 @@ def _write_card(weights: Weights, format: str, folder: Path) -> None:
 
 def _measured(run: Path) -> dict[str, float]:
     """What a run's folder says about held-out videos; {} for a file of weights."""
-    if (run / "evaluation.json").exists():
-        values, names = read_json(run / "evaluation.json"), ("top1", "top5", "coverage", "videos")
+    if (run / EVALUATION).exists():
+        values, names = read_json(run / EVALUATION), ("top1", "top5", "coverage", "videos")
     elif (run / METRICS).exists():
         evaluated = [row for row in read_metrics(run) if "val_loss" in row]
         values, names = (evaluated or [{}])[-1], ("step", "val_loss", "constant_loss", "knn")

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mme_core.terminal import plain, styled
+from mme_core.weights.run_folder import PROBE
 from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, connected
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
         sources = open_sources(config.data, config.store, config.val_store)
         report = probe_all(config, sources, ranks)
         if ranks.main:
-            path = Path(config.out) / "probe.json"
+            path = Path(config.out) / PROBE
             path.write_text(json.dumps(report, indent=2))
             if "json" in flags:
                 print(json.dumps(report, indent=2))

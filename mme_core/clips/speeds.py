@@ -1,9 +1,9 @@
 """Clips of a larger frame stride than the store's: which stored tubelets and frames they need.
 
-At speed m a clip's frames are m · spec.stride raw frames apart. Its tubelets begin at stored
-tubelets that are m · spec.clip_step apart, so their trajectories are exact: these are raw frames
-from the tubelet's first frame on, whatever the stride. Frame number f of a video counts the stored
-frames, two of each tubelet.
+At speed m a clip's frames are m · spec.stride raw frames apart, and its tubelets are every
+m · spec.clip_step-th stored tubelet. The stored trajectories stay exact: they follow raw frames
+from a tubelet's first frame on, whatever the stride. A frame's number counts the stored frames of
+a video, two of each tubelet.
 """
 
 from __future__ import annotations

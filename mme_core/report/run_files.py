@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,17 @@ from typing import Any
 import numpy as np
 
 from mme_core.errors import UsageError
+from mme_core.keys import dotted
+from mme_core.weights.run_folder import (
+    CONFIG,
+    EVALUATION,
+    METRICS,
+    PICTURES,
+    PREDICTIONS,
+    PROBE,
+    read_metrics,
+)
 
-CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 _CHANGED = re.compile(r"# (\S+): (.*) \(default: (.*)\)")
 _PICTURE = re.compile(r"step-(\d+)-(\d+)\.png")
 
@@ -80,11 +88,11 @@ def read_run(path: Path, name: str) -> Run:
         path=path,
         config=config,
         changed=changed,
-        rows=list(_read_rows(path / METRICS)),
-        pictures=_find_pictures(path / "pictures"),
-        probe=_read_json(path / "probe.json"),
-        evaluation=_read_json(path / "evaluation.json"),
-        predictions=_read_predictions(path / "predictions.csv"),
+        rows=read_metrics(path),
+        pictures=_find_pictures(path / PICTURES),
+        probe=_read_json(path / PROBE),
+        evaluation=_read_json(path / EVALUATION),
+        predictions=_read_predictions(path / PREDICTIONS),
         parent=_read_config(Path(str(init)) / CONFIG)[0] if init else {},
     )
 
@@ -113,28 +121,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, str]]
         raise UsageError(f"{path}: is not the recipe of a run")
     head = (line for line in text.splitlines() if line.startswith("# "))
     changed = [found.groups() for found in map(_CHANGED.fullmatch, head) if found]
-    return dict(_leaves(values)), [(key, value, default) for key, value, default in changed]
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows, without a last one that a kill cut off."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            return
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
+    return dotted(values), [(key, value, default) for key, value, default in changed]
 
 
 def _find_pictures(folder: Path) -> dict[int, list[tuple[int, Path]]]:

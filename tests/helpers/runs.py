@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from mme_core.weights.run_folder import read_metrics
 from train import pretrain
 from train.engine.distributed import Ranks
-from train.engine.runlog import read_metrics
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
 

@@ -25,8 +25,8 @@ from mme_core.io.remote import RemoteFile, join, relative
 from mme_core.io.video import Video, read_frames
 from mme_core.store import TargetStore
 from mme_core.store.writer import ShardWriter
+from mme_core.weights.run_folder import read_metrics
 from train.data.staging import copies_folder, copy_shards
-from train.engine.runlog import read_metrics
 
 SLOW = """
 import time

@@ -11,9 +11,9 @@ import torch
 
 from mme_core import cli
 from mme_core.errors import UsageError
+from mme_core.weights.run_folder import read_metrics
 from train import pretrain
 from train.engine import checkpoint, distributed
-from train.engine.runlog import read_metrics
 
 PHASES = Path(pretrain_phases.__file__)
 

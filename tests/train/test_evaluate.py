@@ -18,12 +18,12 @@ from mme_core.io.video import Video
 from mme_core.model import build_classifier
 from mme_core.store import TargetStore
 from mme_core.weights.load import read_weights
+from mme_core.weights.run_folder import read_metrics
 from mme_core.weights.save import save_weights
 from train import evaluate, finetune
 from train.data.labelled import TestViews, ViewPlan, collate_train
 from train.engine import checkpoint
 from train.engine.distributed import connect
-from train.engine.runlog import read_metrics
 from train.recipes.classification import LabelledDataConfig
 from train.scoring.evaluation import score_videos, trained_data
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from mme_core.errors import MMEError, UsageError, VideoError
 from mme_core.model import build_pretraining_model
+from mme_core.weights.run_folder import read_metrics
 from train import finetune
 from train.engine import checkpoint
 from train.engine.distributed import connect
 from train.engine.loop import Loop
-from train.engine.runlog import read_metrics
 from train.objective import classification
 from train.recipes.pretraining import PretrainConfig
 

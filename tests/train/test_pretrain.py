@@ -16,12 +16,12 @@ from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.tokens import take_tokens
+from mme_core.weights.run_folder import read_metrics
 from mme_core.weights.save import save_weights
 from preprocess.lock import StoreLock
 from train import pretrain
 from train.engine import checkpoint
 from train.engine.distributed import Ranks
-from train.engine.runlog import read_metrics
 from train.objective.reconstruction import Objective, build_model
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig

@@ -13,11 +13,11 @@ import torch
 
 from mme_core import cli
 from mme_core.errors import MMEError, UsageError
+from mme_core.weights.run_folder import read_metrics
 from train import pretrain
 from train.engine import checkpoint, folder
 from train.engine.distributed import Ranks
 from train.engine.loop import Loop
-from train.engine.runlog import read_metrics
 from train.engine.signals import STOP_SIGNALS
 
 STEPS = 40

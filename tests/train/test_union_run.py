@@ -7,11 +7,11 @@ import torch
 
 from mme_core.errors import UsageError
 from mme_core.store import TargetStore
+from mme_core.weights.run_folder import read_metrics
 from train import pretrain
 from train.engine import checkpoint
 from train.engine.distributed import Ranks
 from train.engine.loop import Loop
-from train.engine.runlog import read_metrics
 from train.pretrain import Pretraining
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mme_core.weights.run_folder import PROBE, read_metrics
 from train.ablation.cells import PRETRAIN, Chain
 from train.ablation.runner import is_done
-from train.engine.runlog import read_metrics
 from train.recipes.ablation import AblateConfig
 
 
@@ -63,7 +63,7 @@ def choose_rates(config: AblateConfig, chains: Sequence[Chain]) -> dict[str, flo
 
 def choice_accuracy(folder: Path, kind: str) -> float:
     """Best accuracy of a probe's trials on the training videos held out to choose by."""
-    row = json.loads((folder / "probe.json").read_text())["rows"][0]
+    row = json.loads((folder / PROBE).read_text())["rows"][0]
     return max(trial["choice"] for trial in row[kind]["trials"])
 
 
@@ -74,8 +74,8 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _read(folder: Path) -> Iterator[tuple[str, float]]:
-    if (folder / "probe.json").exists():
-        yield from _probe(folder / "probe.json")
+    if (folder / PROBE).exists():
+        yield from _probe(folder / PROBE)
     elif folder.name == PRETRAIN:
         yield from _held_out(folder)
     else:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mme_core.errors import MMEError, UsageError
-from mme_core.weights.run_folder import FOLDER, checkpoints
+from mme_core.weights.run_folder import CHECKPOINTS, checkpoints
 from train.engine.signals import interrupt_waits
 
 
@@ -30,7 +30,7 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     was resumed from an earlier one. Raises MMEError where the file cannot be written; the earlier
     checkpoints are then as they were.
     """
-    folder = run / FOLDER
+    folder = run / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     aside = path.with_suffix(".tmp")
@@ -75,7 +75,7 @@ def load_last(run: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
         except MMEError as error:
             warn(f"{error}; trying the one before")
     if paths:
-        raise MMEError(f"{run / FOLDER}: every checkpoint is damaged; choose another out=…")
+        raise MMEError(f"{run / CHECKPOINTS}: every checkpoint is damaged; choose another out=…")
     return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mme_core.errors import UsageError
+from mme_core.weights.run_folder import CONFIG
 from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
 from train.engine.writers import start_writers
@@ -19,7 +20,6 @@ from train.recipes import loading
 from train.recipes.classification import FinetuneConfig
 from train.recipes.pretraining import PretrainConfig
 
-CONFIG = "config.yaml"
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)  # what file systems without flock answer
 

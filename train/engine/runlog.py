@@ -15,9 +15,8 @@ from rich.text import Text
 
 from mme_core.errors import MMEError
 from mme_core.terminal import is_quiet, styled
+from mme_core.weights.run_folder import METRICS, read_metrics
 from train.engine.writers import Writer
-
-METRICS = "metrics.jsonl"
 
 
 class RunLog:
@@ -112,17 +111,6 @@ def step_line(row: Mapping[str, Any], steps: int, terms: list[str]) -> str:
         f"grad {row['grad_norm']:.2f}  {row['clips_per_s']:.1f} clips/s  {idle}"
         f"{row['memory']:.1f} GB  left {left}"
     )
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, without a last line that a kill cut off."""
-    rows = []
-    for line in (run / METRICS).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 def _drop_rows(path: Path, after: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mme_core.errors import UsageError
+from mme_core.keys import dotted
 from train.recipes.pretraining import LogConfig
 
 WANDB_ID = "wandb_id.txt"
@@ -73,7 +74,7 @@ class TensorBoard:
 
         purge = after + 1 if after else None
         self.writer = SummaryWriter(run / TENSORBOARD, purge_step=purge)
-        lines = [f"    {name}: {value}" for name, value in _flat(config).items()]
+        lines = [f"    {name}: {value}" for name, value in dotted(config).items()]
         self.writer.add_text("recipe", "\n".join(lines), after)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -110,14 +111,3 @@ def _package(name: str, key: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(f"{key}=true needs the package {name}: pip install {name}") from error
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim.lr": 1e-3, …} of a nested configuration."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mme_core.errors import UsageError
+from mme_core.keys import dotted
 from mme_core.parser import CommandParser
 from train.recipes.fields import MISSING, as_text, check_limits, describe, walk
 
@@ -86,7 +87,7 @@ def merge(
             raise UsageError(f"{prefix}{error}") from error
         except OmegaConfBaseException as error:
             raise UsageError(f"{prefix}{_explain(error)}") from error
-        raw = raw | {key: str(value) for key, value in _leaves(layer)}
+        raw = raw | {key: str(value) for key, value in dotted(layer).items()}
     raw = {key: text for key, text in raw.items() if "${" in text}
     if raw and not interpolate:
         key = min(raw)
@@ -148,17 +149,9 @@ def differing_keys(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[s
 
     Without the values: some may come from the environment, and messages must not show these.
     """
-    a, b = dict(_leaves(mine)), dict(_leaves(theirs))
+    a, b = dotted(mine), dotted(theirs)
     absent = object()
     return [k for k in dict.fromkeys([*a, *b]) if a.get(k, absent) != b.get(k, absent)]
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:

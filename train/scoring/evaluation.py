@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mme_core.clips.views import to_model_input
 from mme_core.errors import MMEError
 from mme_core.progress import Progress
+from mme_core.weights.run_folder import EVALUATION, PREDICTIONS
 from train.data.labelled import TestViews, ViewPlan, collate_views
 from train.data.loader import make_loader
 from train.data.sources import Source, frame_stride
@@ -171,10 +172,10 @@ def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
     """Writes evaluation.json, predictions.csv, per_class.csv and confusion.png into `out`."""
     names = list(source.class_names)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(result.to_dict(), indent=2))
+    (out / EVALUATION).write_text(json.dumps(result.to_dict(), indent=2))
     ids = [source.ids[video] for video in result.video]
     labels = source.labels[result.video]
-    write_predictions(out / "predictions.csv", ids, labels, result.scores, names)
+    write_predictions(out / PREDICTIONS, ids, labels, result.scores, names)
     write_per_class(out / "per_class.csv", result.metrics.confusion, names)
     draw_confusion(out / "confusion.png", result.metrics.confusion, names)
 

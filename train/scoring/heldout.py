@@ -21,6 +21,7 @@ from mme_core.model import PretrainingModel
 from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.union import parts
 from mme_core.tokens import take_tokens
+from mme_core.weights.run_folder import PICTURES
 from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
 from train.data.sources import warn_of_overlap
@@ -36,7 +37,6 @@ from train.scoring.panels import draw_panels
 from train.scoring.pixels import ERRORS, end_point_errors
 
 Batch = Mapping[str, Tensor]
-PICTURES = "pictures"
 
 
 class HeldOut:

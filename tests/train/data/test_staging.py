@@ -17,9 +17,9 @@ from mme_core import cli
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.weights.run_folder import read_metrics
 from train.data import staging
 from train.data.staging import StagedStore, copies_folder, main
-from train.engine.runlog import read_metrics
 
 # the tests must not depend on how full the machine's disk is
 copy_shards = partial(staging.copy_shards, keep_free=0)

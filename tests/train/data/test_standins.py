@@ -10,10 +10,10 @@ from runs import losses
 
 from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import StoreError
+from mme_core.weights.run_folder import read_metrics
 from train.data.standins import StandIns
 from train.engine import checkpoint
 from train.engine.loop import Loop
-from train.engine.runlog import read_metrics
 
 
 @pytest.fixture(scope="module")

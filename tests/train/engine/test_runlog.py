@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from train.engine.runlog import RunLog, read_metrics
+from mme_core.weights.run_folder import read_metrics
+from train.engine.runlog import RunLog
 
 
 class Written:
