@@ -77,7 +77,7 @@ def histogram(values: np.ndarray, title: str, unit: str, *, bins: int = 24, note
     cut = float(np.quantile(values, 0.99))
     clipped = high > low and high - low > 2 * (cut - low) > 0
     top = cut if clipped else high
-    if top <= low:
+    if math.isclose(low, top):  # also where rounding alone makes them differ
         low, top, bins = low - 0.5, low + 0.5, 9
     counts, edges = np.histogram(np.minimum(values, top), bins, (low, top))
     axes = _Axes((low, top), (0, float(counts.max())), counts=True)

@@ -44,8 +44,10 @@ def test_outliers_do_not_flatten_a_histogram():
     assert "the last bar holds all up to 1,000" in figure
 
 
-def test_equal_values_make_one_bar():
-    assert bars(plots.histogram(np.full(5, 25.0), "t", "fps")) == [5]
+@pytest.mark.parametrize("other", [25.0, np.nextafter(25.0, 0), np.nextafter(25.0, 30)])
+def test_values_that_are_equal_but_for_rounding_make_one_bar(other):
+    values = np.array([25.0, 25.0, other, 25.0, 25.0])
+    assert bars(plots.histogram(values, "t", "fps")) == [5]
 
 
 @pytest.mark.parametrize("values", [[], [np.nan]])
