@@ -57,8 +57,8 @@ PROBES = KINDS[1:]
 
 def main() -> None:
     options = _parse()
-    pretraining, held_out = make_unlabelled(options.work, options.videos)
-    train, test = make_labelled(options.work, options.labelled)
+    pretraining, held_out = make_unlabelled(options.work, options.videos, learning.SPEC)
+    train, test = make_labelled(options.work, options.labelled, learning.SPEC)
     stores = {"pretrain": pretraining, "held_out": held_out, "train": train, "test": test}
     names = options.only or list(CHANGES)
     seeds = range(options.seeds)
@@ -75,7 +75,7 @@ def main() -> None:
         show(name, found[name])
 
 
-def make_unlabelled(work: Path, videos: int) -> tuple[Path, Path]:
+def make_unlabelled(work: Path, videos: int, spec: list[str]) -> tuple[Path, Path]:
     """Stores for pre-training and for the held-out loss; one video in five is held out."""
     parts: dict[str, list[Path]] = {"pretrain": [], "held-out": []}
     for number in range(videos):
@@ -86,21 +86,17 @@ def make_unlabelled(work: Path, videos: int) -> tuple[Path, Path]:
             rng = np.random.default_rng(number)
             encode(path, render_disc(rng) if number % 2 else learning.render(rng))
         parts[part].append(path)
-    return tuple(
-        make_store(work, name, paths, [name], learning.SPEC) for name, paths in parts.items()
-    )
+    return tuple(make_store(work, name, paths, [name], spec) for name, paths in parts.items())
 
 
-def make_labelled(work: Path, videos: int) -> tuple[Path, Path]:
+def make_labelled(work: Path, videos: int, spec: list[str]) -> tuple[Path, Path]:
     """Stores of the demo set: every second round of its classes is held out."""
     root = work / "labelled"
     load_manifest("demo", str(root), videos=videos)
     classes = sorted(path.name for path in root.iterdir() if path.is_dir())
     found = [sorted((root / name).glob("*.mp4")) for name in classes]
     return tuple(
-        make_store(
-            work, part, [p for paths in found for p in paths[first::2]], classes, learning.SPEC
-        )
+        make_store(work, part, [p for paths in found for p in paths[first::2]], classes, spec)
         for first, part in enumerate(("train", "test"))
     )
 

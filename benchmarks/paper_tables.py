@@ -1,13 +1,15 @@
-"""Table 5 on real videos, on one GPU, by one command: from the videos to the table.
+"""Table 5 on real videos by one command: from the videos to the table, on one GPU or on a CPU.
 
     PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work runs/tables [mme ablate's words]
     PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work /tmp/toy --toy --processes 2
+    PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work runs/tables --processes 2 \
+        --base ablate/real-cpu.yaml --unlabelled bn-train
 
 VIDEOS holds the folders egogestar, bnmocap, tennis7 and weizmann4, each as CLASS/NAME.mp4, the
 first two with split.csv. Makes their targets with all cores, and runs ablate/real.yaml with
 ablate/table5-short.yaml: pre-training on the training videos of all four sets, which lie on the
-GPU, and probes on the first two sets. The same command goes on where it was stopped. --toy: a few
-videos and steps, on a CPU.
+GPU, and probes on the first two sets. The last command is a smaller grid for a CPU. A
+command goes on where it was stopped. --toy: a few videos and steps, on a CPU.
 docs/science.md has the plan and the results.
 """
 
@@ -18,6 +20,7 @@ import queue
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from preprocess.isolate import Isolated
 from preprocess.jobs import QUARANTINED, ShardJob
 from preprocess.plan import plan_shards
 from train import ablate
+from train.recipes.loading import read_yaml
 
 SPEC = TargetSpec(stride=2, short_side=128, long_side=160)
 SETS = {  # store: (folder, split)
@@ -41,6 +45,7 @@ SETS = {  # store: (folder, split)
     "weizmann": ("weizmann4", None),
 }
 UNLABELLED = ("ego-train", "bn-train", "tennis", "weizmann")
+MEASURED = {"gestures": "ego", "actions": "bn"}  # first word of a measure: the set that it is on
 VIDEOS_PER_SHARD = 12
 TOY = [
     "device=cpu", "jobs=1", "seeds=[0]", "pretrain.optim.steps=2", "pretrain.model.size=tiny",
@@ -62,6 +67,8 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=int, default=0, help="then stop, with what is done; 0: never"
     )
+    parser.add_argument("--base", default="ablate/real.yaml", help="what the variants share")
+    parser.add_argument("--unlabelled", nargs="+", choices=SETS, default=UNLABELLED)
     parser.add_argument("--grid", default="ablate/table5-short.yaml", help="the grid's variants")
     parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
     options = parser.parse_intermixed_args()
@@ -77,17 +84,19 @@ def main() -> int:
     say("targets made")
     if options.only_stores:
         return 0
-    grid = ["ablate/real.yaml", options.grid, *grid_words(options.work)]
+    grid = [options.base, options.grid, *grid_words(options.work, options.base, options.unlabelled)]
     status = ablate.main([*grid, *(TOY if options.toy else []), *options.words])
     say(f"grid ended with status {status}")
     return status
 
 
-def grid_words(work: Path) -> list[str]:
-    """The stores of pre-training and of each measure."""
-    union = ",".join(str(work / name) for name in UNLABELLED)
-    words = [f"pretrain.store=[{union}]", f"pretrain.val_store={work / 'ego-test'}"]
-    for measure, short in (("gestures", "ego"), ("gestures-still", "ego"), ("actions", "bn")):
+def grid_words(work: Path, base: str, unlabelled: Sequence[str]) -> list[str]:
+    """The stores of pre-training and of each measure of the base."""
+    sets = {name: MEASURED[name.partition("-")[0]] for name in read_yaml(base)["measures"]}
+    union = ",".join(str(work / name) for name in unlabelled)
+    first = next(iter(sets.values()))
+    words = [f"pretrain.store=[{union}]", f"pretrain.val_store={work / f'{first}-test'}"]
+    for measure, short in sets.items():
         words += [f"measures.{measure}.store={work / f'{short}-train'}"]
         words += [f"measures.{measure}.val_store={work / f'{short}-test'}"]
     return [*words, f"out={work / 'grid'}"]
