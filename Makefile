@@ -99,9 +99,10 @@ lint: $(STAMP)  ## ruff: rules and format; mypy: types
 test: $(STAMP)  ## run the quick tests; OPTS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPTS)
 
-# left out: plain.py (a part of step.py), middlebury.py (needs that data set: OPTS=DIR), gpu_train.py (a GPU)
+# left out: parts of other benchmarks, and those that need a GPU, a store or data
+bench: SKIPPED = $(addprefix %/,plain.py known_motion.py gpu_cases.py gpu_parts.py gpu_variants.py gpu_train.py bigger_store.py paper_tables.py)
 bench: $(STAMP)  ## run the benchmarks that need no data and no GPU; one: BENCH=benchmarks/workers.py
-	@for script in $(or $(BENCH),$(filter-out %/plain.py %/known_motion.py %/gpu_train.py,$(sort $(wildcard benchmarks/*.py)))); do \
+	@for script in $(or $(BENCH),$(filter-out $(SKIPPED),$(sort $(wildcard benchmarks/*.py)))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(OPTS) || exit 1; done
 
 notebook: $(STAMP)  ## run the notebooks; the results are notebooks/*_run.ipynb

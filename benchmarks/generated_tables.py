@@ -34,7 +34,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="+", help="grids, such as table5, and keys, such as jobs=1")
+    parser.add_argument(
+        "words", nargs="*", help="grids (default: table5), and keys, such as jobs=1"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/generated"))
     parser.add_argument("--toy", action="store_true", help="a few videos and steps")
     parser.add_argument("--only-stores", action="store_true", help="end before the grids")
