@@ -62,11 +62,14 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="N", help="clips to take from a worker")
     parser.add_argument("--crops", type=int, default=1, help="crops of each window; default 1")
     parser.add_argument("--zoom", type=int, nargs=2, default=(), metavar=("MIN", "MAX"))
+    parser.add_argument("--quality", type=int, default=90, help="of the frames; default 90")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        store = options.store or generate(Path(folder), videos=4, frames=300)
+        store = options.store or generate(
+            Path(folder), videos=4, frames=300, quality=options.quality
+        )
         measure(TargetStore(store), options)
 
 
@@ -211,9 +214,9 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in shares.items())
 
 
-def generate(folder: Path, videos: int, frames: int) -> Path:
+def generate(folder: Path, videos: int, frames: int, quality: int = 90) -> Path:
     """Generates videos under folder/videos and their store; returns the store's path."""
-    spec = TargetSpec(flow="dis-ultrafast")
+    spec = TargetSpec(flow="dis-ultrafast", jpeg_quality=quality)
     open_or_create_store(folder / "store", spec, "generated", None, [])
     with ShardWriter(folder / "store", 0, spec) as writer:
         for number in range(videos):
