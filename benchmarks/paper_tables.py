@@ -68,7 +68,9 @@ def main() -> int:
         "--seconds", type=int, default=0, help="then stop, with what is done; 0: never"
     )
     parser.add_argument("--base", default="ablate/real.yaml", help="what the variants share")
-    parser.add_argument("--unlabelled", nargs="+", choices=SETS, default=UNLABELLED)
+    parser.add_argument(
+        "--unlabelled", action="append", choices=SETS, help="a set to pre-train on; repeat it"
+    )
     parser.add_argument("--grid", default="ablate/table5-short.yaml", help="the grid's variants")
     parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
     options = parser.parse_intermixed_args()
@@ -84,7 +86,11 @@ def main() -> int:
     say("targets made")
     if options.only_stores:
         return 0
-    grid = [options.base, options.grid, *grid_words(options.work, options.base, options.unlabelled)]
+    grid = [
+        options.base,
+        options.grid,
+        *grid_words(options.work, options.base, options.unlabelled or UNLABELLED),
+    ]
     status = ablate.main([*grid, *(TOY if options.toy else []), *options.words])
     say(f"grid ended with status {status}")
     return status
