@@ -23,6 +23,7 @@ from mme_core.flops import classifier_flops
 from mme_core.model import Classifier
 from mme_core.weights.save import save_weights
 from train.data.augment import rand_augment
+from train.data.device_augment import augments_on_device
 from train.data.labelled import TrainClips, collate_train
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
@@ -84,6 +85,7 @@ class Finetuning:
             still=data.still,
             augment=config.augment,
             seed=config.seed,
+            on_device=augments_on_device(config.augment.place, ranks.device),
         )
         sampler = ClipSampler(
             len(clips),

@@ -124,6 +124,35 @@ def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_pa
     assert losses(tmp_path) == losses(finished / "run")
 
 
+def test_a_killed_run_that_augments_on_the_device_ends_the_same(
+    demo_store, held_out_store, tmp_path, monkeypatch
+):
+    def run(name, *more):
+        stores = [f"store={demo_store}", f"val_store={held_out_store}", f"out={tmp_path / name}"]
+        recipe = ["data.dataset=null", "data.stride=null", "augment.flip=true", "optim.steps=4"]
+        recipe += ["eval.every=0", "checkpoint.every=2", "augment.place=device"]
+        assert finetune.main([*SMALL, *recipe, *stores, *more]) == 0
+        return load_file(tmp_path / name / "model.safetensors")
+
+    def killed(loop, batches):
+        if loop.done == 3:
+            raise RuntimeError("killed")
+        return step(loop, batches)
+
+    whole = run("whole", "data.workers=1")
+    step = Loop._step
+    monkeypatch.setattr(Loop, "_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        run("resumed")
+    monkeypatch.undo()
+    resumed = run("resumed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    run("workers", "augment.place=workers")
+    workers, device = (losses(tmp_path / name) for name in ("workers", "whole"))
+    assert workers == pytest.approx(device, abs=1e-3) and workers != device
+
+
 def test_final_evaluation_is_stopped_at_once_and_resumed(labelled_set, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         signal.raise_signal(signal.SIGINT)

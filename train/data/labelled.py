@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from mme_core.clips import views
 from mme_core.clips.draws import sample_rng
 from mme_core.errors import MMEError
-from train.data.augment import augment_clip
+from train.data.augment import augment_clip, crop_clip
 from train.data.sources import Source
 from train.recipes.classification import AugmentConfig
 
@@ -25,6 +25,9 @@ class TrainClips(Dataset):
 
     An item is {"frames": uint8 [crops, T, S, S, 3], "label", "video": int64 [crops]}, or
     {"failed": reason}.
+
+    on_device  leave flip and RandAugment to the device: the frames are only cropped, and "drawn"
+               lists what is to be done to each crop, as `train.data.augment.Drawn`
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class TrainClips(Dataset):
         still: bool,
         augment: AugmentConfig,
         seed: int,
+        on_device: bool = False,
     ) -> None:
         self.source, self.clip, self.size = source, frames, size
         self.sampling, self.stride, self.crops = sampling, stride, crops
         self.still, self.augment, self.seed = still, augment, seed
+        self.on_device = on_device
 
     def __len__(self) -> int:
         return len(self.source.ids)
@@ -54,10 +59,15 @@ class TrainClips(Dataset):
             clip = self.source.read(video, partial(self._choose, rng))
         except UNREADABLE as error:
             return {"failed": f"{self.source.ids[video]}: {error}"}
+        label = torch.full((self.crops,), int(self.source.labels[video]))
+        number = torch.full((self.crops,), video)
+        return {**self._crops(clip, rng), "label": label, "video": number}
+
+    def _crops(self, clip_THW3: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         options = self.augment
-        crops = [
-            augment_clip(
-                clip,
+        pairs = [
+            crop_clip(
+                clip_THW3,
                 self.size,
                 rng,
                 scale=(options.scale[0], options.scale[1]),
@@ -66,9 +76,10 @@ class TrainClips(Dataset):
             )
             for _ in range(self.crops)
         ]
-        label = torch.full((self.crops,), int(self.source.labels[video]))
-        number = torch.full((self.crops,), video)
-        return {"frames": torch.from_numpy(np.stack(crops)), "label": label, "video": number}
+        if self.on_device:
+            crops, drawn = zip(*pairs)
+            return {"frames": torch.from_numpy(np.stack(crops)), "drawn": list(drawn)}
+        return {"frames": torch.from_numpy(np.stack([augment_clip(*pair) for pair in pairs]))}
 
     def _choose(self, rng: np.random.Generator, frames: int) -> np.ndarray:
         chosen = views.train_indices(self.sampling, frames, self.clip, self.stride, rng)
@@ -86,11 +97,13 @@ def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:
     if not good:
         return {"failed": failed}
     good += [good[i % len(good)] for i in range(len(failed))]
+    drawn = [one for item in good for one in item.get("drawn", ())]
     return {
         "frames": torch.cat([item["frames"] for item in good]),
         "label": torch.cat([item["label"] for item in good]),
         "video": torch.cat([item["video"] for item in good]),
         "failed": failed,
+        **({"drawn": drawn} if drawn else {}),
     }
 
 

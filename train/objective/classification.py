@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.data.mixup import Mixup, mixup_target
@@ -14,6 +15,7 @@ from mme_core.clips.views import to_model_input
 from mme_core.errors import UsageError, named
 from mme_core.model import Classifier, build_classifier
 from train.data.augment import erase
+from train.data.device_augment import augment_batch
 from train.recipes.classification import AugmentConfig, FinetuneConfig
 from train.recipes.pretraining import RESIDUALS
 from train.recipes.weights import fill
@@ -39,8 +41,9 @@ def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Random erasing, and mixup and CutMix or label smoothing alone: a batch of
-    `train.data.labelled` on the device becomes {"clip", "target"}.
+    """The flip and RandAugment that were left to the device, random erasing, and mixup and CutMix
+    or label smoothing alone: a batch of `train.data.labelled` on the device becomes {"clip",
+    "target"}.
 
     It runs there because the device is faster than the loader. It is not compiled: what is done
     with a batch is drawn anew for each.
@@ -55,9 +58,12 @@ class Mixing:
         mixup = build_mixup(augment.mixup, augment.cutmix, augment.smoothing, classes, batch_size)
         return cls(augment, mixup, classes)
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """clip float32 [B, 3, T, H, W], normalised; target float32 [B, classes], soft."""
-        label, clip = batch["label"], to_model_input(batch["frames"])
+        label, frames = batch["label"], batch["frames"]
+        if "drawn" in batch:
+            frames = augment_batch(frames, batch["drawn"])
+        clip = to_model_input(frames)
         if self.augment.erase:
             clip = erase(clip, self.augment.erase)
         if self.mixup is not None:

@@ -19,6 +19,8 @@ from train.recipes.pretraining import (
     OptimConfig,
 )
 
+PLACES = ("auto", "workers", "device")
+
 
 @dataclass
 class LabelledDataConfig:
@@ -55,6 +57,11 @@ class AugmentConfig:
     )
     flip: bool = setting(True, "mirror half of the clips; never where left and right are classes")
     rand_augment: str | None = setting("rand-m7-n4-mstd0.5-inc1", "timm's RandAugment; null: off")
+    place: str = choice(
+        "auto",
+        PLACES,
+        "where flip and RandAugment run; auto: on the device if it is CUDA, else in the workers",
+    )
     erase: float = number(0.25, "probability of random erasing", at_least=0, at_most=1)
     mixup: float = number(0.8, "alpha of mixup; 0: off", at_least=0)
     cutmix: float = number(1.0, "alpha of CutMix; 0: off", at_least=0)
