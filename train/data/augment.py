@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -26,6 +26,7 @@ from mme_core.errors import UsageError
 
 FILL = (124, 116, 104)  # ImageNet's mean, where an operation uncovers pixels
 INTERPOLATION = Image.Resampling.BICUBIC  # of the operations that move pixels
+PILLOW: Mapping[str, Any] = NAME_TO_OP  # timm's name of an operation -> its function of an image
 RATIO = (3 / 4, 4 / 3)  # aspect of a random crop
 
 
@@ -94,7 +95,7 @@ def augment_clip(clip_THW3: np.ndarray, drawn: Drawn) -> np.ndarray:
 def _augment_frame(frame_HW3: np.ndarray, operations: tuple[Operation, ...]) -> np.ndarray:
     image = Image.fromarray(frame_HW3)
     for name, arguments in operations:
-        image = NAME_TO_OP[name](image, *arguments, fillcolor=FILL, resample=INTERPOLATION)
+        image = PILLOW[name](image, *arguments, fillcolor=FILL, resample=INTERPOLATION)
     return np.asarray(image)
 
 

@@ -10,6 +10,7 @@ from train.data.augment import (
     FILL,
     INTERPOLATION,
     Drawn,
+    Operation,
     augment_clip,
     crop_clip,
     draw_operations,
@@ -70,6 +71,15 @@ def test_posterize_keeps_at_least_one_bit():
     }
     assert ("PosterizeIncreasing", (1,)) in drawn
     assert all(arguments[0] for name, arguments in drawn if name == "PosterizeIncreasing")
+
+
+def test_shifts_reach_45_percent_and_fill_with_imagenets_mean():
+    drawn = {one for seed in range(60) for one in draw_operations("rand-m10-p1-inc1", seed)}
+    assert {share for name, share in drawn if name == "TranslateXRel"} == {(0.45,), (-0.45,)}
+    shifted = augment_clip(
+        np.zeros((1, 20, 20, 3), np.uint8), Drawn((Operation("TranslateXRel", (0.45,)),), False)
+    )
+    assert (shifted[0, :, 11:] == (124, 116, 104)).all() and not shifted[0, :, :11].any()
 
 
 def test_a_crop_and_its_draws_are_a_function_of_the_generator():
