@@ -185,12 +185,17 @@ class TargetSpec:
 
     def differences(self, other: TargetSpec) -> list[str]:
         """Returns the fields that differ, as `stride: 4 here, 2 there`."""
+        differing = self.differing(other).items()
+        return [f"{name}: {mine} here, {theirs} there" for name, (mine, theirs) in differing]
+
+    def differing(self, other: TargetSpec) -> dict[str, tuple[Any, Any]]:
+        """Returns {field: (value here, value there)} of the fields that differ, for messages."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        return [
-            f"{name}: {_shown(mine[name])} here, {_shown(theirs[name])} there"
+        return {
+            name: (_shown(mine[name]), _shown(theirs[name]))
             for name in mine
             if mine[name] != theirs[name]
-        ]
+        }
 
 
 def _shown(value: Any) -> Any:

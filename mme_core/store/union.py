@@ -16,8 +16,18 @@ from mme_core.store.table import COLUMNS, VideoTable
 from mme_core.store.target_store import TargetStore
 from mme_core.store.window import CodedWindow
 
-# What the stores of a union may differ in: the size of the canvas, and how well things were made.
-_FREE = ("short_side", "long_side", "flow", "check", "jpeg_quality", "square_pixels")
+# What the stores of a union may differ in: the size of the canvas, how points are followed, and the
+# quality of frames.
+_FREE = (
+    "short_side",
+    "long_side",
+    "flow",
+    "flow_weights",
+    "tracks",
+    "check",
+    "jpeg_quality",
+    "square_pixels",
+)
 
 
 class StoreUnion:
@@ -113,12 +123,11 @@ def parts(store: TargetStore | StoreUnion) -> Sequence[TargetStore]:
 
 def check_agreement(first: TargetStore, other: TargetStore) -> None:
     """Raises StoreError naming a field in which two stores must agree and do not."""
-    mine, theirs = first.spec.to_dict(), other.spec.to_dict()
-    for name, value in mine.items():
-        if name not in _FREE and value != theirs[name]:
+    for name, (theirs, mine) in other.spec.differing(first.spec).items():
+        if name not in _FREE:
             raise StoreError(
-                f"{other.url} has spec.{name}={theirs[name]} and {first.url} has spec.{name}="
-                f"{value}: stores that are read as one may differ in {', '.join(_FREE)} alone"
+                f"{other.url} has spec.{name}={theirs} and {first.url} has spec.{name}={mine}: "
+                f"stores that are read as one may differ in {', '.join(_FREE)} alone"
             )
 
 

@@ -67,6 +67,22 @@ def test_stores_that_disagree_are_named(small, tmp_path):
         StoreUnion([small, small])
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_descriptors_that_one_store_lacks_are_named(small, tmp_path, order):
+    make_store(tmp_path / "cells", spec=dataclasses.replace(SPEC, cells=("hog",)))
+    stores = [small, tmp_path / "cells"]
+    with pytest.raises(
+        StoreError, match=r"spec\.cells=(none|hog) and .* has spec\.cells=(none|hog): "
+    ):
+        StoreUnion([stores[number] for number in order])
+
+
+def test_stores_may_differ_in_how_points_are_followed(small, tmp_path):
+    make_store(tmp_path / "other", spec=dataclasses.replace(SPEC, flow_weights="raft.pth"))
+    for order in ([small, tmp_path / "other"], [tmp_path / "other", small]):
+        assert len(StoreUnion(order).videos) == 4
+
+
 def test_stores_of_one_name_are_told_apart(small, tmp_path):
     make_store(tmp_path / "deep" / "small", ({"a.mp4": 11},))
     ids = StoreUnion([small, tmp_path / "deep" / "small"]).videos["id"]
