@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TEMPERATURE = 0.07  # of the votes, as in instance discrimination and DINO
+_SIMILARITIES = 1 << 28  # in memory at once: 1 GiB. Those of all of Kinetics would be 37 GB
 
 
 def knn_accuracy(
@@ -20,8 +21,10 @@ def knn_accuracy(
     mean = train_ND.float().mean(0)
     train, test = (F.normalize(x.float() - mean, dim=1) for x in (train_ND, test_MD))
     classes = int(torch.max(train_labels_N.max(), test_labels_M.max())) + 1
-    similarity, index = (test @ train.T).topk(min(k, len(train)), dim=1)
-    votes = torch.zeros(len(test), classes, device=test.device)
-    weight = ((similarity - similarity[:, :1]) / TEMPERATURE).exp()
-    votes.scatter_add_(1, train_labels_N[index], weight)
-    return float((votes.argmax(1) == test_labels_M).float().mean())
+    found = []
+    for rows in test.split(max(_SIMILARITIES // len(train), 1)):
+        similarity, index = (rows @ train.T).topk(min(k, len(train)), dim=1)
+        weight = ((similarity - similarity[:, :1]) / TEMPERATURE).exp()
+        votes = torch.zeros(len(rows), classes, device=rows.device)
+        found.append(votes.scatter_add_(1, train_labels_N[index], weight).argmax(1))
+    return float((torch.cat(found) == test_labels_M).float().mean())
