@@ -11,6 +11,7 @@ test videos choose nothing. The baselines are random weights, and clips that rep
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from datetime import timedelta
@@ -69,22 +70,20 @@ def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, 
     coverage: dict[str, Any] = {}
     for name, initial in initials.items():
         for still in (False, True) if config.baselines else (config.data.still,):
-            pair = _frozen_pair(config, sources, initial, still, ranks)
-            if not ranks.main:
-                continue
-            train, val = pair
-            row: dict[str, Any] = {"weights": name, "clip": "still frame" if still else "video"}
-            prober = Prober(config, train, val, len(sources.train.class_names))
-            row |= {kind: dataclasses.asdict(prober.run(kind)) for kind in config.probes}
-            row |= {f"{n}-shot": prober.few_shot(n) for n in config.shots}
+            with contextlib.ExitStack() as files:
+                train, val = _frozen_pair(config, sources, initial, still, ranks, files)
+                if not ranks.main:
+                    continue
+                row: dict[str, Any] = {"weights": name, "clip": "still frame" if still else "video"}
+                prober = Prober(config, train, val, len(sources.train.class_names))
+                row |= {kind: dataclasses.asdict(prober.run(kind)) for kind in config.probes}
+                row |= {f"{n}-shot": prober.few_shot(n) for n in config.shots}
             rows.append(row)
             coverage = {
                 "training_videos": len(train.labels),
                 "test_videos": len(val.labels),
                 "not_read": train.failures + val.failures,
             }
-            for frozen in pair:
-                frozen.close()
     return {"rows": rows, **coverage, "classes": len(sources.train.class_names)}
 
 
@@ -94,7 +93,9 @@ def _frozen_pair(
     initial: InitialEncoder,
     still: bool,
     ranks: Ranks,
+    files: contextlib.ExitStack,
 ) -> tuple[FrozenSet, FrozenSet]:
+    """The features of the training and of the test videos. Their tokens go when `files` closes."""
     encoder, model, recipe = initial
 
     def one(source: Source, name: str) -> FrozenSet:
@@ -108,6 +109,8 @@ def _frozen_pair(
             still=still,
         )
         tokens = TokenFile(Path(config.out) / f".tokens-{name}.bin", encoder)
+        if ranks.main:
+            files.callback(tokens.close)
         return extract_set(
             encoder.to(ranks.device),
             source,

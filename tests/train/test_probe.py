@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from mme_core.encoder import random_encoder
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
+from train.scoring import frozen
 from train.scoring.frozen import TokenFile, Tokens
 from train.scoring.probe_selection import draw_shots, stratified_split
 from train.scoring.probes import (
@@ -173,6 +175,31 @@ def test_colours_are_told_apart_by_every_probe(report):
 
 def test_the_tokens_do_not_stay_on_the_disk(report):
     assert {path.name for path in (report[0] / "run").iterdir()} == {"config.yaml", "probe.json"}
+
+
+def test_tokens_go_when_a_probe_fails(tmp_path, monkeypatch):
+    root = write_set(tmp_path / "set", train=2, val=1)
+
+    def interrupted(self, kind):
+        assert len(list((tmp_path / "run").glob(".tokens-*"))) == 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe.Prober, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        probe.main(words(root, tmp_path / "run", "init=none", *MODEL))
+    assert not list((tmp_path / "run").glob(".tokens-*"))
+
+
+def test_tokens_of_a_killed_run_take_no_room(tmp_path, monkeypatch):
+    path = tmp_path / "tokens"
+    path.write_bytes(b"of another run")
+
+    def disk_usage(_folder):
+        assert not path.exists()
+        return SimpleNamespace(free=10**9)
+
+    monkeypatch.setattr(frozen.shutil, "disk_usage", disk_usage)
+    TokenFile(path, random_encoder(0, "tiny", depth=1, frames=4, image_size=32, patch=16)).create(1)
 
 
 def test_a_pipe_gets_a_line_for_each_row(report, capsys):

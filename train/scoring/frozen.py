@@ -42,6 +42,7 @@ class TokenFile:
         """Makes the file. Raises MMEError if the disk has too little room."""
         needed = videos * math.prod(self.shape) * 2
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)  # of a run that was killed
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise MMEError(
@@ -103,10 +104,6 @@ class FrozenSet:
     labels: Tensor
     tokens: Tokens | None
     failures: list[tuple[str, str]]
-
-    def close(self) -> None:
-        if self.tokens is not None:
-            self.tokens.file.close()
 
 
 def extract_set(
