@@ -117,13 +117,25 @@ def test_the_split_takes_a_share_of_each_class():
     assert together.tolist() == list(range(17))
 
 
+def test_a_large_share_leaves_every_class_videos_to_learn_from():
+    labels = np.repeat([0, 1, 2], [10, 2, 1])
+    split = stratified_split(labels, 0.99, seed=0)
+    assert np.bincount(labels[split.learn]).tolist() == [1, 1, 1]
+
+
 def test_shots_are_of_each_class_and_the_rest_chooses():
     labels = np.repeat([0, 1], [6, 4])
-    split = draw_shots(labels, 3, seed=1)
+    split = draw_shots(labels, 3, draw=1, seed=0)
     assert np.bincount(labels[split.learn]).tolist() == [3, 3]
     assert len(split.choose) == 4
     with pytest.raises(UsageError, match="class number 1 has 4 training videos"):
-        draw_shots(labels, 4, seed=1)
+        draw_shots(labels, 4, draw=1, seed=0)
+
+
+def test_shots_follow_the_draw_and_the_seed():
+    labels = np.zeros(1000, int)
+    drawn = [draw_shots(labels, 3, draw, seed).learn for draw, seed in ((0, 0), (1, 0), (0, 1))]
+    assert len(torch.cat(drawn).unique()) == 9
 
 
 # the command

@@ -28,8 +28,9 @@ class Split:
 
 
 def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> Split:
-    """Draws a share of each class to choose by: at least one video of a class with two or more.
+    """Draws a share of each class to choose by, and leaves some of each class to learn from.
 
+    At least one video of a class with two or more chooses, and at least one of each class learns.
     Raises UsageError if no class has two videos.
     """
     rng = np.random.default_rng([seed, len(labels_N)])
@@ -37,19 +38,21 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> Split:
     for label in np.unique(labels_N):
         rows = rng.permutation(np.flatnonzero(labels_N == label))
         if len(rows) > 1:
-            choose += rows[: max(1, round(share * len(rows)))].tolist()
+            count = min(max(round(share * len(rows)), 1), len(rows) - 1)
+            choose += rows[:count].tolist()
     learn = np.setdiff1d(np.arange(len(labels_N)), choose)
     if not len(choose) or not len(learn):
         raise UsageError("too few training videos to choose by: each class needs at least two")
     return Split(torch.from_numpy(learn), torch.tensor(sorted(choose)))
 
 
-def draw_shots(labels_N: np.ndarray, shots: int, seed: int) -> Split:
+def draw_shots(labels_N: np.ndarray, shots: int, draw: int, seed: int) -> Split:
     """Draws `shots` videos of each class to train on; the other training videos choose.
 
+    draw  number of the draw: each takes other videos
     Raises UsageError if a class has too few videos.
     """
-    rng = np.random.default_rng([seed, shots])
+    rng = np.random.default_rng([draw, shots, seed])
     classes, counts = np.unique(labels_N, return_counts=True)
     if counts.min() <= shots:
         raise UsageError(
@@ -92,7 +95,8 @@ class Prober:
     def few_shot(self, shots: int) -> list[float]:
         """Test accuracies of the linear probe for several draws of `shots` videos of each class."""
         labels = self.train.labels.cpu().numpy()
-        splits = [draw_shots(labels, shots, draw) for draw in range(self.config.shot_draws)]
+        seed, draws = self.config.seed, range(self.config.shot_draws)
+        splits = [draw_shots(labels, shots, draw, seed) for draw in draws]
         return [self._swept("linear", split, split.learn).accuracy for split in splits]
 
     def _swept(self, kind: str, split: Split, final: Tensor) -> ProbeResult:
