@@ -71,7 +71,8 @@ def check_overlap(train: Videos, val: Videos, mend: str) -> str:
 def find_overlap(train: Videos, val: Videos) -> Overlap:
     """Which held-out videos are training videos.
 
-    Of two large stores only videos of equal ids are compared, and samples of these.
+    Of two large stores only videos of equal ids are compared. Where a sample of these is all equal
+    or all different, the rest counts as the sample.
     """
     if isinstance(train, TargetStore) and isinstance(val, TargetStore):
         return _of_stores(train, val)
@@ -187,11 +188,15 @@ def _of_stores(train: TargetStore, val: TargetStore) -> Overlap:
         for video, mark in enumerate(_row_marks(val, with_id=True))
         if mark in marks
     ]
-    step = max(1, -(-len(pairs) // _MOST_READ))
-    equal = [pair for pair in pairs[::step] if _targets(val, pair[0]) == _targets(train, pair[1])]
-    if 2 * len(equal) * step > len(pairs) > _MOST_READ:
-        equal = pairs
-    same = dict(equal)
+
+    def equal(some: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [pair for pair in some if _targets(val, pair[0]) == _targets(train, pair[1])]
+
+    sample = pairs[:: max(1, -(-len(pairs) // _MOST_READ))]
+    found = equal(sample)
+    if len(sample) < len(pairs) and found:
+        found = pairs if len(found) == len(sample) else equal(pairs)
+    same = dict(found)
     same |= _renamed(train, val, same)
     ids, theirs = _ids(val), _ids(train)
     return Overlap({ids[video]: theirs[twin] for video, twin in same.items()}, {})

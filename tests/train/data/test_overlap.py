@@ -10,6 +10,7 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from train.data import overlap
 from train.data.overlap import check_overlap, find_overlap, trained_videos
 from train.data.sources import open_sources
 from train.recipes.classification import LabelledDataConfig
@@ -29,8 +30,8 @@ def videos(tmp_path_factory):
 
 
 def test_equal_paths_are_found(videos):
-    overlap = find_overlap(items(*videos[:3]), items(*videos[2:]))
-    assert overlap.same == {"c/0.mp4": "c/0.mp4"}
+    found = find_overlap(items(*videos[:3]), items(*videos[2:]))
+    assert found.same == {"c/0.mp4": "c/0.mp4"}
 
 
 def test_copies_and_links_are_found(videos, tmp_path):
@@ -38,8 +39,8 @@ def test_copies_and_links_are_found(videos, tmp_path):
     (tmp_path / "link.mp4").symlink_to(videos[1])
     (tmp_path / "hard.mp4").hardlink_to(videos[2])
     held_out = items(*(tmp_path / f"{name}.mp4" for name in ("copy", "link", "hard")), videos[3])
-    overlap = find_overlap(items(*videos[:3]), held_out)
-    twins = [overlap.same.get(item.id) for item in held_out]
+    found = find_overlap(items(*videos[:3]), held_out)
+    twins = [found.same.get(item.id) for item in held_out]
     assert twins == ["a/0.mp4", "b/0.mp4", "c/0.mp4", None]
 
 
@@ -63,6 +64,21 @@ def test_targets_tell_whether_stores_share_videos(videos, tmp_path):
     other = write_square(tmp_path / "a" / "0.mp4", -3, 9)  # the id of a training video
     val = TargetStore(write_store(tmp_path / "val", [videos[2], renamed, other, videos[3]], SPEC))
     assert find_overlap(train, val).same == {"c/0.mp4": "c/0.mp4", "z/1.mp4": "b/0.mp4"}
+
+
+def test_a_partial_overlap_of_large_stores_is_counted_in_full(tmp_path, monkeypatch):
+    """Of the sample, videos 0, 2 and 4, two are equal."""
+    names = [f"{number}.mp4" for number in range(6)]
+    train = [write_square(tmp_path / "t" / "a" / name, 1, i) for i, name in enumerate(names)]
+    val = [write_square(tmp_path / "v" / "a" / name, -1, 50 + i) for i, name in enumerate(names)]
+    for number in (0, 2, 3):
+        shutil.copy(train[number], val[number])
+    stores = [
+        TargetStore(write_store(tmp_path / name, paths, SPEC))
+        for name, paths in (("train", train), ("val", val))
+    ]
+    monkeypatch.setattr(overlap, "_MOST_READ", 3)
+    assert sorted(find_overlap(*stores).same) == ["a/0.mp4", "a/2.mp4", "a/3.mp4"]
 
 
 def test_ids_alone_are_said_where_contents_cannot_be_compared(videos, tmp_path):
