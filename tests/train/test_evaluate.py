@@ -240,7 +240,7 @@ def test_the_stride_of_training_goes_with_the_weights(labelled_store, labelled_s
     stores = [f"store={train}", f"val_store={labelled_store}", f"out={tmp_path / 'run'}"]
     assert finetune.main([*run, *stores, "optim.steps=1"]) == 0
     assert read_weights(tmp_path / "run").recipe["data"]["stride"] == 2
-    assert checkpoint.read(checkpoint.newest(tmp_path / "run"))["config"]["data"]["stride"] == 2
+    assert checkpoint.load_last(tmp_path / "run", pytest.fail)["config"]["data"]["stride"] == 2
 
 
 def test_a_batch_keeps_its_size_when_videos_fail():

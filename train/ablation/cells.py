@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from train.recipes.ablation import AblateConfig, flat
+from mme_core.keys import dotted
+from train.recipes.ablation import AblateConfig
 from train.recipes.loading import read_yaml
 from train.recipes.weights import RANDOM
 
@@ -59,13 +60,15 @@ def chain(
         model = _model_keys(config)  # random weights have no recipe of their own
     else:
         run = folder / PRETRAIN
-        values = {**flat(config.pretrain), **flat(keys)} | ({} if lr is None else {"optim.lr": lr})
+        values = {**dotted(config.pretrain), **dotted(keys)} | (
+            {} if lr is None else {"optim.lr": lr}
+        )
         cells.append(_cell(PRETRAIN, config.recipes, values | shared, run))
         init = str(run)
     for name in measures:
         values = dict(config.measures[name])
         command, recipes = values.pop("command"), values.pop("recipes", [])
-        keys_of_cell = model | flat(values) | {"init": init} | shared
+        keys_of_cell = model | dotted(values) | {"init": init} | shared
         cells.append(_cell(command, recipes, keys_of_cell, folder / name))
     return Chain(variant, seed, lr, tuple(cells))
 
@@ -95,7 +98,7 @@ def all_chains(config: AblateConfig, chosen: Mapping[str, float]) -> list[Chain]
 
 def _model_keys(config: AblateConfig) -> dict[str, Any]:
     """The keys model.* of the pre-training recipe that all variants share."""
-    layers = [flat(read_yaml(recipe)) for recipe in config.recipes] + [flat(config.pretrain)]
+    layers = [dotted(read_yaml(recipe)) for recipe in config.recipes] + [dotted(config.pretrain)]
     return {k: v for layer in layers for k, v in layer.items() if k.startswith("model.")}
 
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mme_core.keys import dotted
 from train.ablation.results import Number, spread
-from train.recipes.ablation import AblateConfig, flat
+from train.recipes.ablation import AblateConfig
 
 RUNS, TABLE = "runs.csv", "table"
 # Variants that change these are not compared at equal encoder, clips seen and augmentation.
@@ -80,13 +81,17 @@ def _changes(config: AblateConfig, variant: str) -> str:
     keys = config.variants[variant]
     if keys is None:
         return "random weights"
-    return ", ".join(f"`{key}={value}`" for key, value in flat(keys).items()) or "as the grid says"
+    return (
+        ", ".join(f"`{key}={value}`" for key, value in dotted(keys).items()) or "as the grid says"
+    )
 
 
 def _equal(config: AblateConfig, variant: str) -> bool:
     """Whether a variant has the grid's encoder, clips and augmentation."""
-    shared = flat(config.pretrain)
-    changed = {k: v for k, v in flat(config.variants[variant] or {}).items() if shared.get(k) != v}
+    shared = dotted(config.pretrain)
+    changed = {
+        k: v for k, v in dotted(config.variants[variant] or {}).items() if shared.get(k) != v
+    }
     return not any(key.startswith(_EQUAL) for key in changed)
 
 

@@ -31,10 +31,10 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     checkpoints are then as they were.
     """
     folder = run / CHECKPOINTS
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     aside = path.with_suffix(".tmp")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:
             torch.save(dict(state), file)
             file.flush()
@@ -44,7 +44,7 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__ or error
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(run).free
         raise MMEError(
             f"checkpoint {path}: cannot be written ({cause}; {free / 1e9:.2f} GB free on that "
             "disk); the earlier checkpoints are intact: make room and run the same command again"
@@ -55,11 +55,6 @@ def save(run: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     for old in [*paths[:mine], *paths[mine + keep :], *halves]:
         old.unlink()
     return path
-
-
-def newest(path: Path) -> Path:
-    """A run's newest checkpoint; any other path as it is."""
-    return next(iter(checkpoints(path)), path)
 
 
 def load_last(run: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mme_core.errors import UsageError
+from mme_core.keys import dotted
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import DEVICES
 from train.recipes.scoring import PROBES, USUAL_PROBES
@@ -39,15 +40,6 @@ class AblateConfig:
         {}, "{name: {command: probe or finetune, recipes: [...], keys of that command}}"
     )
     tune: TuneConfig = field(default_factory=TuneConfig)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of nested keys; `a.b: 1` and `a: {b: 1}` are the same key."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, Mapping) and value
-        result |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return result
 
 
 def check_grid(config: AblateConfig) -> None:
@@ -87,7 +79,7 @@ def _check_tuning(config: AblateConfig) -> None:
 
 
 def _check_keys(where: str, values: Mapping[str, Any]) -> None:
-    for key in flat(values):
+    for key in dotted(values):
         if key in _OWN:
             raise UsageError(f"{where}.{key}: the grid sets {key} itself")
 

@@ -14,7 +14,7 @@ from train.ablation.results import Number, choose_rates, spread
 from train.ablation.runner import Runner, is_done, slots
 from train.ablation.tables import markdown
 from train.recipes import loading
-from train.recipes.ablation import AblateConfig, check_grid, flat
+from train.recipes.ablation import AblateConfig, check_grid
 from train.recipes.loading import RECIPES, merge, read_yaml
 from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import ProbeConfig
@@ -57,10 +57,6 @@ def finished(monkeypatch):
 
 
 # planning
-
-
-def test_nested_and_dotted_keys_are_the_same():
-    assert flat({"a.b": 1, "a": {"b": 2, "c": {"d": []}}}) == {"a.b": 2, "a.c.d": []}
 
 
 def test_variants_differ_in_their_own_keys_alone():

@@ -84,6 +84,15 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001.pt"]
 
 
+def test_a_full_disk_without_room_for_the_folder_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(MMEError, match=r"step-00000001.pt: cannot be written .*No space left"):
+        checkpoint.save(tmp_path, 1, state(1), keep=1)
+
+
 def test_a_write_that_fails_midway_names_the_cause(tmp_path, monkeypatch):
     def save(_state, file):
         try:
