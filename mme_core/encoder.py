@@ -104,9 +104,13 @@ def encoder_from(weights: Weights) -> VideoEncoder:
 def random_encoder(
     seed: int, size: str, *, frames: int, image_size: int, patch: int, depth: int | None
 ) -> VideoEncoder:
-    """An encoder with the weights that pre-training starts from, in evaluation mode."""
-    torch.manual_seed(seed)
-    model = build_pretraining_model(
-        size, frames=frames, image_size=image_size, patch=patch, depth=depth
-    )
+    """An encoder with the weights that pre-training starts from, in evaluation mode.
+
+    The caller's random numbers stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = build_pretraining_model(
+            size, frames=frames, image_size=image_size, patch=patch, depth=depth
+        )
     return VideoEncoder(model.encoder, nn.Identity()).eval()

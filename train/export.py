@@ -83,7 +83,8 @@ def export_encoder(weights: Weights, path: Path) -> str:
 def export_onnx(weights: Weights, path: Path) -> str:
     """The classifier: `clip` float32 [batch, 3, T, H, W], normalised → `logits` [batch, classes].
 
-    Runs the file in onnxruntime and raises MMEError where its logits differ from torch's.
+    Runs the file in onnxruntime. Where its logits differ from torch's, removes it and raises
+    MMEError.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
@@ -115,6 +116,7 @@ def export_onnx(weights: Weights, path: Path) -> str:
     with torch.inference_mode():
         error = (torch.from_numpy(got) - model(three)).abs().max().item()
     if not error < ONNX_TOLERANCE:
+        path.unlink()
         raise MMEError(f"{path}: onnxruntime's logits differ from torch's by {error:.2g}")
     return f"{path}: logits equal torch's within {error:.1e}"
 

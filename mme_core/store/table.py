@@ -122,6 +122,13 @@ def shard_numbers(place: Place) -> list[int]:
     return sorted(int(name.removesuffix(".zarr")) for name in names)
 
 
+def finished_shards(place: Place) -> dict[int, str]:
+    """{number: stamp of its metadata} of the finished shards, ascending."""
+    numbers = shard_numbers(place)
+    stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
+    return {number: stamp for number, stamp in zip(numbers, stamps) if stamp}
+
+
 def lost_shards(place: Place) -> list[int]:
     """Returns the numbers of shards that the ledger names and that are not there, or unfinished."""
     try:
@@ -168,18 +175,16 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
 
     Raises StoreError for a shard that is damaged or was made with another specification.
     """
-    numbers = shard_numbers(place)
-    stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
-    finished = {number: stamp for number, stamp in zip(numbers, stamps) if stamp}
+    finished = finished_shards(place)
     cached_stamps, cached = read_cache(place)
     if cached_stamps == finished:
         return cached
-    lowest = np.array(numbers, np.int64)
+    lowest = np.array(list(finished), np.int64)
     bounds = np.searchsorted(cached["shard"], np.stack([lowest, lowest + 1]))
     known = {
         number: cached.part(low, high)
-        for number, low, high in zip(numbers, *bounds)
-        if number in cached_stamps and cached_stamps[number] == finished.get(number)
+        for number, low, high in zip(finished, *bounds)
+        if cached_stamps.get(number) == finished[number]
     }
     with ThreadPoolExecutor(place.parallel_reads) as pool:
         new = [number for number in finished if number not in known]

@@ -17,11 +17,11 @@ from mme_core import cells as cell_arrays
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
-from mme_core.store.layout import FORMAT, SEALED_SINCE, STORE, layouts
+from mme_core.store.layout import FORMAT, LEDGER, SEALED_SINCE, STORE, layouts
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.reader import ChunkReader
 from mme_core.store.seal import blank, seal, unseal
-from mme_core.store.table import VideoTable, load_table
+from mme_core.store.table import VideoTable, finished_shards, load_table
 from mme_core.store.window import CodedWindow, Window
 
 KEPT_FLOW = "kept_flow"  # in made_by: the store whose kept flow this one was made from
@@ -51,10 +51,7 @@ class TargetStore:
         self.made_by: dict[str, str] = about["made_by"]
         self.videos: VideoTable = load_table(self._place, self.spec.hash)
         if not len(self.videos):
-            raise StoreError(
-                f"{self.url} has no finished shard yet: is it being written? `mme flows` goes on "
-                "where it stopped"
-            )
+            raise StoreError(f"{self.url} {_why_empty(self._place)}")
         self._layouts = layouts(self.spec)
         self._reader = ChunkReader(self._place)
 
@@ -175,6 +172,12 @@ class TargetStore:
         window = StoredWindow(self._reader, self._layouts, {}, shard, low, high, step)
         jpegs = tuple(jpeg.tobytes() for jpeg in window.jpegs())
         return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
+
+
+def _why_empty(place: Place) -> str:
+    if finished_shards(place):
+        return f"holds no video: all are quarantined, and {LEDGER} says why"
+    return "has no finished shard yet: is it being written? `mme flows` goes on where it stopped"
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

@@ -125,6 +125,14 @@ def test_a_path_without_weights_is_named(tmp_path):
         load_encoder(tmp_path / "nothing.safetensors")
 
 
+def test_random_encoder_leaves_the_callers_numbers():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    random_encoder(0, "tiny", patch=16, depth=1, **CLIP)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_random_encoders_follow_their_seed():
     one, same, other = (
         random_encoder(seed, "tiny", patch=16, depth=1, **CLIP).features(video())

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from mme_core import load_encoder
-from mme_core.errors import UsageError
+from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_classifier, build_pretraining_model
 from mme_core.transformer import Encoder
 from mme_core.weights.load import load_weights, read_weights
 from mme_core.weights.save import save_weights
+from train import export
 from train.export import main
 
 FRAMES, SIDE = 4, 32
@@ -172,6 +173,13 @@ def test_onnx_gives_the_logits_of_torch(classifier, tmp_path):
         (logits,) = session.run(["logits"], {"clip": clip.numpy()})
         with torch.inference_mode():
             torch.testing.assert_close(torch.from_numpy(logits), model(clip), atol=1e-4, rtol=0)
+
+
+def test_no_onnx_file_of_other_logits_is_left(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "ONNX_TOLERANCE", 0.0)
+    with pytest.raises(MMEError, match="logits differ from torch's by"):
+        main([str(classifier[0]), "--to", "onnx", "-o", str(tmp_path / "x.onnx")])
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_an_encoder_has_no_onnx_classifier(pretrained, tmp_path):

@@ -19,6 +19,7 @@ from mme_core.store import layout
 from mme_core.store.layout import FORMAT, INDEX
 from mme_core.store.table import VideoTable
 from mme_core.store.target_store import TargetStore, open_or_create_store
+from mme_core.store.writer import ShardWriter
 
 HOP_2 = TargetSpec(stride=2, hop=2, short_side=64, long_side=80, frames="jpeg")
 
@@ -231,6 +232,14 @@ def test_no_store(kind, tmp_path):
 def test_an_unknown_kind_of_url():
     with pytest.raises(StoreError, match="nope://x"):
         TargetStore("nope://x")
+
+
+def test_a_store_of_quarantined_videos_alone(tmp_path):
+    open_or_create_store(tmp_path / "s", SPEC, "folder", None, [])
+    with ShardWriter(tmp_path / "s", 0, SPEC) as writer:
+        writer.quarantine({"id": "a.mp4", "path": "a.mp4", "label": 0, "reason": "no video"})
+    with pytest.raises(StoreError, match="s holds no video: all are quarantined"):
+        TargetStore(tmp_path / "s")
 
 
 def test_a_store_without_shards(tmp_path):
