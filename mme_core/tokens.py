@@ -54,8 +54,11 @@ def distances(one_BM: Tensor, other_BV: Tensor, grid: tuple[int, int, int]) -> T
 
 
 def count_hidden(mask_BN: Tensor) -> int:
-    """Hidden tokens of a row. It reads the mask back from the device: where that waits matter,
-    give the number to the model. Raises UsageError when rows differ."""
+    """Number of hidden tokens of a row. Raises UsageError where rows differ.
+
+    This waits until the device has computed the mask. A training step should pass the number on
+    instead.
+    """
     counts = mask_BN.sum(1).tolist()
     if len(set(counts)) != 1:
         raise UsageError(f"the masks of a batch hide different numbers of tokens: {counts}")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import MMEError, StoreError
 from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
@@ -53,26 +54,13 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, ranks: Ranks) -> None:
         folder.check_folder(config)
-        self.config, self.ranks = config, ranks
-        data, accumulate = config.data, config.optim.accumulate
-
-        # The clips.
         check_stores(config)
+        self.config, self.ranks = config, ranks
+        data = config.data
         self.store = open_training(config.store, data.stage, data.stage_gb)
         check_spec(self.store, config)
         clips = clip_dataset(self.store, config, training=True)
-        sampler = ClipSampler(
-            len(clips),
-            videos_per_batch(data.batch_size, data.crops),
-            rank=ranks.rank,
-            world=ranks.world,
-            accumulate=accumulate,
-            seed=config.seed,
-            shards=clips.shards if data.shard_shuffle else None,
-            mix=Mix([len(store.videos) for store in parts(self.store)], data.mix)
-            if data.mix
-            else None,
-        )
+        sampler = self._sampler(clips)
         resident, self.where = make_resident(data.resident, clips, ranks.device)
         self.loader = make_clip_loader(
             DrawnClips(clips, resident.unreadable) if resident else clips,
@@ -81,8 +69,6 @@ class Pretraining:
             budget=data.bad_budget,
         )
         self.unread = Unread(data.bad_budget, self._mend)
-
-        # What is learnt from them.
         dtype = autocast_dtype(config.precision, ranks.device)
         check_residual(config.model.residual, dtype)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
@@ -91,20 +77,14 @@ class Pretraining:
         held_out = None
         if config.val_store:
             held_out = HeldOut(config, config.val_store, self.store, self.objective, sizes, ranks)
-
-        # The model: equal in every process at first; what each draws afterwards is its own.
-        torch.manual_seed(config.seed)
-        self.model = build_model(config, sizes).to(ranks.device)
-        self.loaded = fill(self.model, config.init or RANDOM)
-        torch.manual_seed(config.seed + ranks.rank)
-
+        self._build()
         self.task = Task(
             model=self.model,
             step=PretrainStep(self.model, self.objective),
             batches=self._batches(),
             sampler=sampler,
             video_ids=self.store.videos["id"],
-            lr_batch=data.batch_size * ranks.world * accumulate,  # clips
+            lr_batch=data.batch_size * ranks.world * config.optim.accumulate,  # clips
             dtype=dtype,
             state={
                 "config": loading.to_dict(config),
@@ -118,6 +98,27 @@ class Pretraining:
             ready=self.loader.ready,
             flops=3 * pretraining_flops(self.model, self.objective.hidden),
         )
+
+    def _sampler(self, clips: ClipDataset) -> ClipSampler:
+        data, sizes = self.config.data, [len(store.videos) for store in parts(self.store)]
+        return ClipSampler(
+            len(clips),
+            videos_per_batch(data.batch_size, data.crops),
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            accumulate=self.config.optim.accumulate,
+            seed=self.config.seed,
+            shards=clips.shards if data.shard_shuffle else None,
+            mix=Mix(sizes, data.mix) if data.mix else None,
+        )
+
+    def _build(self) -> None:
+        """The model: equal in every process at first; what each draws afterwards is its own."""
+        seed = self.config.seed
+        torch.manual_seed(seed)
+        self.model = build_model(self.config, self.objective.sizes).to(self.ranks.device)
+        self.loaded = fill(self.model, self.config.init or RANDOM)
+        torch.manual_seed(seed + self.ranks.rank)
 
     def run(self) -> int:
         """Trains to the end, or to a signal; returns the exit status."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mme_core.clips.settings import TargetSettings
+from mme_core.clips.settings import NORM_AXES, TargetSettings
 from mme_core.clips.trajectories import Batch, Trajectories, travelled
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
@@ -61,10 +61,8 @@ def _of_displacement(
     displacement: Tensor, valid: Tensor, settings: TargetSettings
 ) -> tuple[Tensor, Tensor]:
     """[..., K, steps, 2] normalised as the settings say, and what of it counts."""
-    if settings.norm == "patch":
-        target = normalise(displacement, (-3, -2, -1), settings.floor)
-    elif settings.norm == "step":
-        target = normalise(displacement, (-3,), settings.floor)
+    if settings.norm in NORM_AXES:
+        target = normalise(displacement, NORM_AXES[settings.norm], settings.floor)
     elif settings.norm == "length":
         length = travelled(displacement)[..., None, None]
         target = displacement / (length.clamp_min(settings.floor) + EPSILON)

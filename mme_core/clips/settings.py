@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mme_core.errors import UsageError
 
 NORMS = ("patch", "step", "length", "none")
+# Axes of a displacement [..., K, L, 2] that have one mean and deviation, by the norm.
+NORM_AXES: dict[str, tuple[int, ...]] = {"patch": (-3, -2, -1), "step": (-3,)}
 MERGES = ("none", "mean", "max")
 
 
@@ -30,6 +32,10 @@ class TargetSettings:
     camera: bool = False
     length: int | None = None
     merge: str = "none"
+
+    def trajectories(self, points: int) -> int:
+        """Number of trajectories of a patch of K = `points` points: one where they are merged."""
+        return points if self.merge == "none" else 1
 
     def __post_init__(self) -> None:
         for key, value, choices in (

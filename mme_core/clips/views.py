@@ -78,7 +78,7 @@ def _segment_test(frames: int, clip: int, clips: int) -> np.ndarray:
 
 
 def short_side_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) after the resize that makes the shorter side `side`; the longer is cut."""
+    """(height, width) after a resize of the shorter side to `side`; the longer is rounded down."""
     if width < height:
         return int(side * height / width), side
     return side, int(side * width / height)

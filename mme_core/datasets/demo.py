@@ -115,7 +115,10 @@ def make_demo(top: Path, videos: int, seed: int | None, report: Callable[[int, i
 
 
 def _claim(top: Path, seed: int | None) -> int:
-    """Makes the folder a demo set's, or sees that it is one of this seed (None: of any)."""
+    """Claims a new or empty folder for a demo set, and returns the set's seed.
+
+    Raises UsageError for a folder of other files, or of a demo set of another seed than `seed`.
+    """
     note = top / _NOTE
     top.mkdir(parents=True, exist_ok=True)
     if not note.exists():

@@ -150,13 +150,14 @@ def _from_split_folder(top: AnyPath, split: str) -> Manifest:
     ids, others = find_videos(folder)
     # The class folders of all splits count, so that a class has the same label in each split.
     names = sorted(
-        entry.name
-        for name in {*_SPLIT_FOLDERS, split}
-        if (top / name).is_dir()
-        for entry in (top / name).iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
+        {
+            entry.name
+            for name in {*_SPLIT_FOLDERS, split}
+            if (top / name).is_dir()
+            for entry in (top / name).iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        }
     )
-    names = sorted(set(names))
     items = _items(top, ((f"{split}/{video}", class_of(video)) for video in ids), names)
     return Manifest("folder", str(top), split, tuple(names), sort_items(items), _notes(others))
 

@@ -1,8 +1,8 @@
 """Are held-out videos also training videos? Then what is measured on them means nothing.
 
-Two video files are the same where their paths are, where they are one file under two names, or
-where their sizes and samples of their bytes are equal. Two videos of stores are the same where
-their first targets are equal. An equal id alone proves nothing: CLASS/0001.mp4 is a usual name.
+Two video files count as the same if their paths are equal, if they are two names of one file, or if
+their sizes and samples of their bytes are equal. Two videos of stores count as the same if their
+first targets are equal. An equal id alone proves nothing: CLASS/0001.mp4 is a usual name.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class DrawnClips:
 def make_resident(
     setting: bool | str, clips: ClipDataset, device: torch.device
 ) -> tuple[Resident | None, str]:
-    """The clips' store on the device where `data.resident` asks for it, and a line that says so.
+    """The store's content on the device, or None where it stays on disk; and a line that says why.
 
     setting  True, False, or "auto": where it takes no more than its share of the device's memory
 

@@ -46,7 +46,7 @@ class Source(Protocol):
 
     @property
     def videos(self) -> Videos:
-        """What an overlap with another source is looked for in."""
+        """The videos, as `check_overlap` compares them with those of another source."""
 
     def missing(self) -> list[tuple[str, str]]:
         """(id, reason) of videos of the data set that were left out before."""
@@ -87,7 +87,7 @@ class FileSource:
         return self._missing
 
     def read(self, video: int, choose: Choose) -> np.ndarray:
-        """A packet is taken for a frame; where that does not come out, frames are counted.
+        """Counts packets as frames, which needs no decoding. Where that fails, counts frames.
 
         Where the frame size changes, the frames are those of the longest part of one size.
         """
@@ -227,7 +227,7 @@ def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | N
 def warn_of_overlap(train: Videos, val: Videos) -> None:
     """Says how many held-out videos are training videos; UsageError where all of them are.
 
-    The main process does it: it takes a question to the disk for every file.
+    The main process alone does it, since it asks the disk about every file.
     """
     if _is_main():
         mend = "name other videos by val_store, data.val_root or data.val_split"

@@ -1,4 +1,4 @@
-"""A command's output: is the folder free or its own, who writes into it, and its recipe."""
+"""The output folder of a command: whether it is free, its lock, and the recipe in it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ FREE = (
 
 
 def check_command(config: Any) -> Any:
-    """The configuration that `out` holds of this command, or None.
+    """The configuration of an earlier run of this command in `out`; None where there is none.
 
-    Raises UsageError where it holds another command's, whose output would be lost.
+    Raises UsageError where another command wrote into `out`: its output would be lost.
     """
     path = Path(config.out) / CONFIG
     if not path.exists():

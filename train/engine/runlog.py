@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, a line for each logged step, and to writers on request."""
+"""Reports a run: rows of metrics.jsonl, lines on the terminal, numbers and pictures to writers."""
 
 from __future__ import annotations
 

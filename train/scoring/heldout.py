@@ -150,8 +150,8 @@ class HeldOut:
         model.eval()
         mine += [found for _, found in read_back(encoded(), self.ranks.device)]
         model.train()
-        parts = [part for rank in self.ranks.gather(mine) for part in rank]
-        features, labels = (torch.cat(column) for column in zip(*parts))
+        everyone = [found for rank in self.ranks.gather(mine) for found in rank]
+        features, labels = (torch.cat(column) for column in zip(*everyone))
         return features, labels
 
     def _draw(self, model: PretrainingModel, step: int, log: RunLog) -> None:

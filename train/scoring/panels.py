@@ -46,7 +46,7 @@ def draw_panels(
     drawn = to_pixels(every, true, objective.settings, objective.spec.points)
 
     grid, points = batch["valid"].shape, objective.spec.points  # [B, n, h, w]
-    kept = 1 if objective.settings.merge != "none" else points
+    kept = objective.settings.trajectories(points)
 
     def per_point(values_BND: Tensor) -> np.ndarray:
         """[B, n, h, w, K, L, 2]; a merged trajectory is drawn at every point of its patch."""

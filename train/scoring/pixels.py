@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mme_core.clips.assembly import assemble
 from mme_core.clips.contents import build_targets
-from mme_core.clips.settings import TargetSettings
+from mme_core.clips.settings import NORM_AXES, TargetSettings
 from mme_core.targets import EPSILON, mean_and_deviation
 from mme_core.tokens import distances, take_tokens
 from train.objective.reconstruction import Objective, Question
@@ -35,9 +35,8 @@ class Moments(NamedTuple):
 
 def moments_of(displacement: Tensor, settings: TargetSettings) -> Moments:
     """Of displacement [..., K, L, 2], by the normalisation of `mme_core.clips.motion`."""
-    axes = {"patch": (-3, -2, -1), "step": (-3,)}
-    if settings.norm in axes:
-        _, mean, deviation = mean_and_deviation(displacement, axes[settings.norm])
+    if settings.norm in NORM_AXES:
+        _, mean, deviation = mean_and_deviation(displacement, NORM_AXES[settings.norm])
         return Moments(deviation.clamp_min(settings.floor) + EPSILON, mean)
     if settings.norm == "length":
         travelled = displacement.norm(dim=-1).sum(-1)[..., None, None]
@@ -54,8 +53,7 @@ def to_pixels(
 
     Both are [..., D] with D = K · L · 2.
     """
-    kept = 1 if settings.merge != "none" else points
-    shape = (*displacement.shape[:-1], kept, -1, 2)
+    shape = (*displacement.shape[:-1], settings.trajectories(points), -1, 2)
     scale, mean = moments_of(displacement.reshape(shape), settings)
     return (normalised.reshape(shape) * scale + mean).reshape(displacement.shape)
 
@@ -74,7 +72,7 @@ def end_point_errors(
     settings = dataclasses.replace(objective.settings, norm="none")
     batch = assemble(batch, objective.spec)
     target, valid = build_targets(batch, objective.spec, settings, ["position"])["position"]
-    kept = 1 if settings.merge != "none" else objective.spec.points
+    kept = settings.trajectories(objective.spec.points)
     true = target.unflatten(-1, (kept, -1, 2))  # [B, N, K, L, 2]
     counts = valid.unflatten(-1, (kept, -1, 2)).all(-1).all(-1)  # [B, N, K]
     near, all_ = _weights(question, counts.all(-1), objective.grid)
