@@ -34,6 +34,22 @@ def test_the_most_extreme_number_of_a_group_uses_the_last_code():
     assert position[0, 0, 0].tolist() == [127, -127]
 
 
+def test_rounded_moments_move_no_value_by_a_tenth_of_a_step():
+    rng = np.random.default_rng(0)
+    moments = rng.normal(0, 3, (200, 6)).astype(np.float32)
+    moments[:, [2, 3, 5]] = 10 ** rng.uniform(-2, 1, (200, 3))
+    rounded = targets.round_moments(moments, SPEC)
+    for code in (-127, 127):  # where an error of the deviation counts most
+        position, shape = np.full((200, 4, 6, 2), code, "i1"), np.full((200, 4, 6, 9), code, "i1")
+        for decode, codes, scale, deviation in (
+            (targets.decode_displacement, position, targets.position_scale(SPEC), slice(2, 4)),
+            (targets.decode_hog, shape, targets.shape_scale(SPEC), slice(5, 6)),
+        ):
+            error = np.abs(decode(codes, rounded, SPEC) - decode(codes, moments, SPEC))
+            assert (error <= 0.1 * moments[:, None, None, deviation] / scale).all()
+    assert (rounded != moments).mean() > 0.9
+
+
 def test_equal_numbers_have_no_deviation():
     displacement = np.full((3, 4, 6, 2), 3.1, np.float32)
     position, _, moments = targets.encode(displacement, np.ones((3, 4, 6, 9), np.float32), SPEC)

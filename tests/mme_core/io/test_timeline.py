@@ -41,6 +41,13 @@ def test_broken_packet_without_timestamp_leaves_doubt(reorders, doubtful):
     assert [timeline.step(pts) for pts in range(1, 9)].count(False) == doubtful
 
 
+def test_a_restarted_clock_is_a_gap_and_a_few_frames_back_are_not():
+    assert all(map(Timeline(reliable=True).step, (*range(40), 37)))
+    timeline = Timeline(reliable=True)
+    assert all(map(timeline.step, range(40)))
+    assert not timeline.step(0)
+
+
 def test_timestamps_that_go_backwards_are_no_gaps():
     timeline = Timeline(reliable=True)
     assert all(timeline.step(pts) for pts in (0, 1, 3, 2, 5, 4, 4, NO_PTS, 9))

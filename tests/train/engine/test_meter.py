@@ -42,6 +42,19 @@ def test_a_cpu_has_no_idle_time_of_its_own_and_no_peak():
     assert set(figures) == {"clips_per_s", "data_wait", "memory", "eta"}
 
 
+def test_gaps_reach_from_the_end_of_work_to_the_next_batch(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
+    measured = Meter(CPU, clips=4, steps_left=1)
+    for _ in range(2):
+        with measured.loading():
+            now[0] += 2
+        now[0] += 3
+        measured.end_micro_batch()
+    gaps = measured.take().gaps
+    assert [(end.time, begin.time) for end, begin in gaps] == [(0, 2), (5, 7)]
+
+
 def test_pauses_are_left_out(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])

@@ -99,6 +99,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing_though_the_loss_is():
     assert torch.equal(model.linear.weight, before)
 
 
+def test_a_loss_that_is_not_finite_changes_nothing_though_the_gradient_is():
+    model = Small()
+    optimizer = make_optimizer(model, OptimConfig(), lr=0.1)
+    step(model, optimizer, 1.0)
+    before = model.linear.weight.clone()
+    off = torch.amp.GradScaler(enabled=False)
+    norm = guarded_step(optimizer, off, list(model.parameters()), torch.tensor(math.inf), None)
+    assert torch.isfinite(norm) and torch.equal(model.linear.weight, before)
+
+
 def test_layers_of_a_twelve_block_encoder():
     assert layer_of("encoder.patch_embed.proj.weight", 12) == 0
     assert layer_of("encoder.blocks.0.attn.qkv.weight", 12) == 1
