@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mme_core.clips.settings import NORM_AXES, TargetSettings
-from mme_core.clips.trajectories import Batch, Trajectories, travelled
+from mme_core.clips.trajectories import DIVISORS, Batch, Trajectories
 from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.targets import EPSILON, normalise
@@ -63,9 +63,9 @@ def _of_displacement(
     """[..., K, steps, 2] normalised as the settings say, and what of it counts."""
     if settings.norm in NORM_AXES:
         target = normalise(displacement, NORM_AXES[settings.norm], settings.floor)
-    elif settings.norm == "length":
-        length = travelled(displacement)[..., None, None]
-        target = displacement / (length.clamp_min(settings.floor) + EPSILON)
+    elif settings.norm in DIVISORS:
+        divisor = DIVISORS[settings.norm](displacement)
+        target = displacement / (divisor.clamp_min(settings.floor) + EPSILON)
     else:
         target = displacement
     return target.flatten(-3), _of_points(valid, target).flatten(-3)

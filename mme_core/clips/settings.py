@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mme_core.errors import UsageError
 
-NORMS = ("patch", "step", "length", "none")
+NORMS = ("patch", "step", "length", "scale", "none")
 # Axes of a displacement [..., K, L, 2] that have one mean and deviation, by the norm.
 NORM_AXES: dict[str, tuple[int, ...]] = {"patch": (-3, -2, -1), "step": (-3,)}
 MERGES = ("none", "mean", "max")
@@ -18,9 +18,11 @@ class TargetSettings:
 
     norm     of position: "patch", one mean and deviation of a patch's K·L·2 numbers (the paper);
              "step", per step and axis over the K points (the authors' release; it deletes common
-             translation); "length", divided by the trajectory's Σ‖Δp‖; "none", canvas pixels.
+             translation); "length", divided by the trajectory's Σ‖Δp‖; "scale", divided by the
+             root mean square of a patch's K·L·2 numbers; "none", canvas pixels. Only "length",
+             "scale" and "none" keep the direction of a translation.
              Shape is normalised over a patch's numbers, except with "none".
-    floor    smallest deviation (or length) to divide by, canvas pixels; the paper uses 0
+    floor    smallest number to divide by, canvas pixels; the paper uses 0
     camera   subtracts the camera's motion from the displacement
     length   number of steps to use. Default: all steps in the store
     merge    reduces a patch to one trajectory (Table 7c): "mean" of its points, or "max", the point

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -75,6 +75,13 @@ def merge_points(raw: Trajectories, merge: str) -> Trajectories:
 def travelled(displacement: Tensor) -> Tensor:
     """Σ‖Δp‖ of each trajectory: [..., K]."""
     return torch.linalg.vector_norm(displacement, dim=-1).sum(-1)
+
+
+# What a displacement [..., K, L, 2] is divided by under the norms that subtract no mean.
+DIVISORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "length": lambda displacement: travelled(displacement)[..., None, None],
+    "scale": lambda displacement: displacement.square().mean((-3, -2, -1), keepdim=True).sqrt(),
+}
 
 
 def _residual(displacement: Tensor, batch: Batch, spec: TargetSpec) -> Tensor:

@@ -231,7 +231,7 @@ def test_ctrl_c_as_the_held_out_workers_end_is_heard(pair, tmp_path, monkeypatch
         list(held_out._batches(held_out.val, 4))
 
 
-@pytest.mark.parametrize("norm", ["patch", "step", "length", "none"])
+@pytest.mark.parametrize("norm", ["patch", "step", "length", "scale", "none"])
 def test_true_targets_are_drawn_as_the_true_motion(pair, tmp_path, norm):
     held_out, objective, _, _ = held_out_parts(pair, tmp_path, f"norm.kind={norm}")
     batch = next(held_out._batches(held_out.val, 2))

@@ -17,6 +17,7 @@ from torch import Tensor
 from mme_core.clips.assembly import assemble
 from mme_core.clips.contents import build_targets
 from mme_core.clips.settings import NORM_AXES, TargetSettings
+from mme_core.clips.trajectories import DIVISORS
 from mme_core.targets import EPSILON, mean_and_deviation
 from mme_core.tokens import distances, take_tokens
 from train.objective.reconstruction import Objective, Question
@@ -38,9 +39,8 @@ def moments_of(displacement: Tensor, settings: TargetSettings) -> Moments:
     if settings.norm in NORM_AXES:
         _, mean, deviation = mean_and_deviation(displacement, NORM_AXES[settings.norm])
         return Moments(deviation.clamp_min(settings.floor) + EPSILON, mean)
-    if settings.norm == "length":
-        travelled = displacement.norm(dim=-1).sum(-1)[..., None, None]
-        scale = travelled.clamp_min(settings.floor) + EPSILON
+    if settings.norm in DIVISORS:
+        scale = DIVISORS[settings.norm](displacement).clamp_min(settings.floor) + EPSILON
         return Moments(scale, torch.zeros_like(scale))
     one = torch.ones_like(displacement[..., :1, :1, :1])
     return Moments(one, torch.zeros_like(one))

@@ -44,6 +44,22 @@ def test_length_normalisation_and_none():
     torch.testing.assert_close(travelled, torch.ones_like(travelled))
 
 
+def test_scale_keeps_the_direction_that_patch_normalisation_loses():
+    batch, _ = a_batch(flip=(False, False))
+    moments = batch["moments"]
+
+    def position(norm, x, y):
+        moments[..., :4] = torch.tensor([x, y, 0.0, 0.0])
+        built = build_targets(batch, SPEC, TargetSettings(norm=norm), ["position"])
+        return built["position"][0][0, 0].reshape(K, L, 2)
+
+    left, down = (-2.0, 0.0), (0.0, 3.0)
+    torch.testing.assert_close(position("patch", *left), position("patch", *down))
+    for x, y in (left, down):
+        expected = torch.tensor([x, y]).sign() * 2**0.5  # a root mean square of 1
+        torch.testing.assert_close(position("scale", x, y), expected.expand(K, L, 2))
+
+
 def test_floor_keeps_static_patches_small_and_leaves_moving_ones():
     batch, _ = a_batch(flip=(False, False))
     batch["moments"][:, 0, 0, 0, 0:4] = torch.tensor([0.0, 0.0, 0.01, 0.01])

@@ -71,7 +71,7 @@ CASES = [
     ({"mask": "motion"}, ["norm.kind=none", "target.merge=mean", "norm.camera=true"]),
     ({}, ["loss.contents=[flow,hof,mbh,position_sampled,shape_sampled,hog_sampled]"]),
     ({}, ["loss.contents=[hog_every,mbh_sampled,mbh_every]"]),
-    ({"zoomed": True}, ["loss.contents=[position,pixel,hog]", "decoder.head_layers=2"]),
+    ({"zoomed": True}, ["loss.contents=[position,pixel,hog]", "norm.kind=scale"]),
     (
         {"mask": "future"},
         [
