@@ -11,17 +11,18 @@ from mme_core.transformer import Decoder, Encoder
 def pretraining_flops(model: PretrainingModel, hidden: int) -> int:
     """FLOPs of the forward pass of one clip with so many hidden tokens, 2 for a multiply–add.
 
-    All patches are embedded and all tokens pass every block of a decoder. The model skips a few
-    per cent of that, which changes no prediction.
+    All patches are embedded, and all tokens pass every block of a decoder, for each depth of the
+    encoder that is asked. The model skips a few per cent of that, which changes no prediction.
     """
     encoder = model.encoder
     tokens, visible = encoder.tokens, encoder.tokens - hidden
+    passes = len(model.depths) + 1  # of each decoder
     total = _embedding(encoder) + _blocks(encoder.blocks, visible, encoder.width)
     for decoder in model.decoders.values():
         assert isinstance(decoder, Decoder)
         width = decoder.embed.out_features
-        total += visible * _weights(decoder.embed) + hidden * _weights(decoder.heads)
-        total += _blocks(decoder.blocks, tokens, width)
+        once = visible * _weights(decoder.embed) + hidden * _weights(decoder.heads)
+        total += passes * (once + _blocks(decoder.blocks, tokens, width))
     return 2 * total
 
 

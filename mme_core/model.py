@@ -5,7 +5,7 @@ The parts are in `mme_core.transformer`; tokens and masks are described in `mme_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -22,13 +22,17 @@ HEAD_LAYERS = (1, 2)
 class PretrainingModel(nn.Module):
     """Encoder on the visible tokens, decoder(s) on all, a head for each content.
 
-    `decoders` holds one entry, `joint`, or one for each content.
+    decoders  one entry, `joint`, or one for each content
+    depths    encoder blocks (1: the first) after which `predict_depths` asks the decoders too
     """
 
-    def __init__(self, encoder: Encoder, decoders: Mapping[str, Decoder]) -> None:
+    def __init__(
+        self, encoder: Encoder, decoders: Mapping[str, Decoder], depths: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoders = nn.ModuleDict(decoders)
+        self.depths = tuple(depths)
 
     def forward(
         self, clip: Tensor, mask_BN: Tensor, hidden: int | None = None
@@ -44,19 +48,28 @@ class PretrainingModel(nn.Module):
         return self._decode(self.encoder(clip, visible_BV), visible_BV, hidden_BM)
 
     def predict(
+        self, patches_BVD: Tensor, visible_BV: Tensor, hidden_BM: Tensor
+    ) -> dict[str, Tensor]:
+        """What `forward` returns, from the visible patches, normalised, and the indices of both
+        kinds of tokens (`mme_core.tokens.split_tokens`).
+        """
+        encoded = self.encoder.encode_patches(patches_BVD, visible_BV)
+        return self._decode(encoded, visible_BV, hidden_BM)
+
+    def predict_depths(
         self,
         patches_BVD: Tensor,
         visible_BV: Tensor,
         hidden_BM: Tensor,
         seen_too: bool = False,
-    ) -> dict[str, Tensor]:
-        """What `forward` returns, from the visible patches, normalised, and the indices of both
-        kinds of tokens (`mme_core.tokens.split_tokens`).
+    ) -> list[dict[str, Tensor]]:
+        """Predictions from the encoder's tokens at each of `depths`; the last are what `predict`
+        returns.
 
         seen_too  predict visible tokens as well: [B, V + M, D], the visible ones first
         """
-        encoded = self.encoder.encode_patches(patches_BVD, visible_BV)
-        return self._decode(encoded, visible_BV, hidden_BM, seen_too)
+        encoded = self.encoder.encode_depths(patches_BVD, visible_BV, self.depths)
+        return [self._decode(tokens, visible_BV, hidden_BM, seen_too) for tokens in encoded]
 
     def _decode(
         self, encoded: Tensor, visible_BV: Tensor, hidden_BM: Tensor, seen_too: bool = False
@@ -116,6 +129,7 @@ def build_pretraining_model(
     patch: int = 16,
     depth: int | None = None,
     residual: torch.dtype | None = None,
+    depths: Sequence[int] = (),
 ) -> PretrainingModel:
     """A pre-training model with VideoMAE's initial weights.
 
@@ -126,6 +140,8 @@ def build_pretraining_model(
     head_layers   1, or 2 for Linear–GELU–Linear
     residual      dtype of the tokens between blocks, such as torch.bfloat16, which needs autocast.
                   Default: float32 under autocast, too
+    depths        encoder blocks, as (4, 8), after which `predict_depths` asks the decoders too. No
+                  weights are added.
     Raises UsageError for a value out of range.
     """
     heads = {"position": 48, "shape": 216} if heads is None else heads
@@ -150,6 +166,12 @@ def build_pretraining_model(
         depth=depth,
         residual=residual,
     )
+    blocks = len(encoder.blocks)
+    if list(depths) != sorted(set(depths) & set(range(1, blocks))):
+        raise UsageError(
+            f"depths={list(depths)} must be ascending numbers of blocks before the encoder's last, "
+            f"which is block {blocks}"
+        )
     build_decoder = partial(
         Decoder,
         encoder.width,
@@ -161,7 +183,7 @@ def build_pretraining_model(
         residual=residual,
     )
     decoders = {name: build_decoder(outputs=outputs) for name, outputs in groups.items()}
-    model = PretrainingModel(encoder, decoders)
+    model = PretrainingModel(encoder, decoders, depths)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -6,7 +6,7 @@ tokens that are asked for pass the last block of a decoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -105,14 +105,26 @@ class Encoder(nn.Module):
 
         `mme_core.tokens.cut_patches` says how the numbers of a patch are ordered.
         """
+        return self.encode_depths(patches_BVD, visible_BV, ())[-1]
+
+    def encode_depths(
+        self, patches_BVD: Tensor, visible_BV: Tensor | None, depths: Collection[int]
+    ) -> list[Tensor]:
+        """Tokens [B, V, width] after each of the blocks `depths` (1: the first) and after the last.
+
+        All pass the last norm. The rest is as of `encode_patches`.
+        """
         positions = self.pos_embed
         if visible_BV is not None:
             positions = take_tokens(positions.expand(len(visible_BV), -1, -1), visible_BV)
         x = self.patch_embed(patches_BVD) + positions
         x = x if self.residual is None else x.to(self.residual)
-        for block in self.blocks:
+        early = []
+        for number, block in enumerate(self.blocks, start=1):
             x = block(x)
-        return self.norm(x)
+            if number in depths:
+                early.append(self.norm(x))
+        return [*early, self.norm(x)]
 
 
 class Decoder(nn.Module):

@@ -42,27 +42,40 @@ def test_multiply_adds_are_the_papers(decoder, depth, giga):
     }
 
 
-@pytest.mark.parametrize("decoder", ["joint", "separate"])
-def test_counted_flops_are_those_of_a_pass_that_skips_nothing(decoder):
+@pytest.mark.parametrize(
+    "options", [{}, {"decoder": "separate"}, {"depth": 3, "depths": (1, 2)}], ids=str
+)
+def test_counted_flops_are_those_of_a_pass_that_skips_nothing(options):
     with torch.device("meta"):
-        model = build_pretraining_model("tiny", **{**SMALL, "decoder": decoder})
+        model = build_pretraining_model("tiny", **{**SMALL, **options})
         clip, mask = torch.empty(1, 3, 4, 32, 32), torch.empty(1, 8, dtype=torch.bool)
     with FlopCounterMode(display=False) as counter:
         pass_without_skipping(model, clip, mask, 5)
     assert pretraining_flops(model, 5) == counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
-        model(clip, mask, 5)
+        model.predict_depths(*visible_patches(clip, mask))
     assert counter.get_total_flops() < pretraining_flops(model, 5)
+
+
+def visible_patches(clip, mask):
+    """The patches of the visible tokens, and the indices of both kinds of tokens."""
+    seen, asked = split_tokens(mask, 5)
+    return take_tokens(cut_patches(clip, 16), seen), seen, asked
 
 
 def pass_without_skipping(model, clip, mask, hidden):
     """Embeds all patches, and sends all tokens, in their own places, through every block."""
-    seen, asked = split_tokens(mask, hidden)
     tokens = model.encoder.patch_embed(cut_patches(clip, 16)) + model.encoder.pos_embed
-    x = take_tokens(tokens, seen)
-    for block in model.encoder.blocks:
+    x = take_tokens(tokens, split_tokens(mask, hidden)[0])
+    for number, block in enumerate(model.encoder.blocks, start=1):
         x = block(x)
-    x = model.encoder.norm(x)
+        if number in (*model.depths, len(model.encoder.blocks)):
+            predictions = decode_without_skipping(model, model.encoder.norm(x), clip, mask, hidden)
+    return predictions
+
+
+def decode_without_skipping(model, x, clip, mask, hidden):
+    seen, asked = split_tokens(mask, hidden)
     predictions = {}
     for part in model.decoders.values():
         y = part.mask_token.expand(len(clip), mask.shape[1], -1)
@@ -137,10 +150,28 @@ def test_skipping_hidden_tokens_changes_nothing(options):
 
 def test_predictions_of_patches_are_those_of_the_clip():
     model, clip, mask = a_model(), a_clip(), some_masks()
-    seen, asked = split_tokens(mask, 5)
-    patches = take_tokens(cut_patches(clip, 16), seen)
-    for name, value in model.predict(patches, seen, asked).items():
+    for name, value in model.predict(*visible_patches(clip, mask)).items():
         assert torch.equal(value, model(clip, mask)[name])
+
+
+def test_a_depth_is_asked_as_if_the_encoder_ended_there():
+    model, clip, mask = a_model(depth=3, depths=(1, 2)), a_clip(), some_masks()
+    answers = model.predict_depths(*visible_patches(clip, mask))
+    assert len(answers) == 3
+    for blocks, answer in enumerate(answers, start=1):
+        shorter = a_model(depth=blocks)
+        shorter.load_state_dict(model.state_dict(), strict=False)
+        for name, value in shorter(clip, mask).items():
+            assert torch.equal(answer[name], value)
+
+
+def test_depths_change_neither_weights_nor_predictions():
+    model, plain, clip, mask = a_model(depths=(1,)), a_model(), a_clip(), some_masks()
+    weights, others = model.state_dict(), plain.state_dict()
+    assert list(weights) == list(others)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    for name, value in plain(clip, mask).items():
+        assert torch.equal(model(clip, mask)[name], value)
 
 
 def test_tokens_between_blocks_may_be_bf16():
@@ -224,6 +255,8 @@ def test_classifier_takes_the_encoder():
         ({"decoder": "both"}, "decoder="),
         ({"head_layers": 3}, "head_layers="),
         ({"decoder_heads": 5}, "decoder_width="),
+        ({"depths": (2,)}, r"depths=\[2\] must be .* last, which is block 2"),
+        ({"depths": (1, 1)}, "ascending"),
     ],
 )
 def test_bad_options_name_the_field(options, word):

@@ -115,7 +115,7 @@ class Objective:
         return Question(seen, visible, hidden, targets)
 
     def predict(self, model: PretrainingModel, question: Question) -> dict[str, Tensor]:
-        """{content: [B, M, D]} for the hidden tokens."""
+        """{content: [B, M, D]} for the hidden tokens, from the encoder's end."""
         with self.autocast():
             return model.predict(question.patches, question.visible, question.hidden)
 
@@ -136,19 +136,34 @@ class Objective:
             mask_invalid=self.mask_invalid,
         )
 
-    def dense_loss(
+    def training_loss(
         self, model: PretrainingModel, question: Question
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss on hidden tokens plus that on visible ones, which is also the part "visible"."""
+        """The mean loss over the model's depths and the encoder's end, and its parts.
+
+        The parts are those of the end, and "early", the mean of the earlier depths.
+        """
         with self.autocast():
-            every = model.predict(
-                question.patches, question.visible, question.hidden, seen_too=True
+            answers = model.predict_depths(
+                question.patches, question.visible, question.hidden, seen_too=self.visible > 0
             )
+        losses, terms = zip(*(self._loss_with_visible(answer, question) for answer in answers))
+        if len(losses) == 1:
+            return losses[0], terms[0]
+        each = torch.stack(losses)
+        return each.mean(), {**terms[-1], "early": each[:-1].mean()}
+
+    def _loss_with_visible(
+        self, predictions: Mapping[str, Tensor], question: Question
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on hidden tokens plus that on visible ones, which is also the part "visible"."""
+        if not self.visible:
+            return self.loss(predictions, question)
         count = question.visible.shape[1]
-        hidden = {name: value[:, count:] for name, value in every.items()}
+        hidden = {name: value[:, count:] for name, value in predictions.items()}
         total, terms = self.loss(hidden, question)
         visible = visible_loss(
-            {name: value[:, :count] for name, value in every.items()},
+            {name: value[:, :count] for name, value in predictions.items()},
             question.targets,
             question.visible,
             distance_to_hidden(question.visible, question.hidden, self.grid),
@@ -166,10 +181,7 @@ class PretrainStep(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        question = self.objective.ask(batch)
-        if self.objective.visible:
-            return self.objective.dense_loss(self.model, question)
-        return self.objective.loss(self.objective.predict(self.model, question), question)
+        return self.objective.training_loss(self.model, self.objective.ask(batch))
 
 
 @named(
@@ -181,6 +193,7 @@ class PretrainStep(nn.Module):
     decoder_width="decoder.width",
     decoder_heads="decoder.heads",
     head_layers="decoder.head_layers",
+    depths="loss.depths",
 )
 def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> PretrainingModel:
     """The model of the recipe, with random weights.
@@ -200,4 +213,5 @@ def build_model(config: PretrainConfig, sizes: Mapping[str, int]) -> Pretraining
         image_size=config.model.image_size,
         patch=config.model.patch,
         residual=RESIDUALS[config.model.residual],
+        depths=config.loss.depths,
     )

@@ -124,6 +124,9 @@ class LossConfig:
     visible: float = number(
         0.0, "factor of a loss on visible tokens, weighted by 1 / √distance to hidden", at_least=0
     )
+    depths: list[int] = setting(
+        [], "encoder blocks after which the decoder is asked too, as [4, 8]; []: none", at_least=1
+    )
 
 
 @dataclass

@@ -67,7 +67,16 @@ def a_batch(mask="tube", zoomed=False):
 CASES = [
     ({}, ["norm.kind=patch"]),
     ({"mask": "cube"}, ["norm.kind=step", "decoder.kind=separate", "loss.mask_invalid=false"]),
-    ({"mask": "random"}, ["norm.kind=length", "target.merge=max", "decoder.depth=2"]),
+    (
+        {"mask": "random"},
+        [
+            "norm.kind=length",
+            "target.merge=max",
+            "decoder.depth=2",
+            "model.depth=3",
+            "loss.depths=[1,2]",
+        ],
+    ),
     ({"mask": "motion"}, ["norm.kind=none", "target.merge=mean", "norm.camera=true"]),
     ({}, ["loss.contents=[flow,hof,mbh,position_sampled,shape_sampled,hog_sampled]"]),
     ({}, ["loss.contents=[hog_every,mbh_sampled,mbh_every]"]),
@@ -133,6 +142,29 @@ def test_a_step_with_bf16_tokens_loses_about_the_same():
     assert losses[1] == pytest.approx(losses[0], rel=1e-2) and losses[1] != losses[0]
     with pytest.raises(UsageError, match=r"model\.residual=bf16 needs precision=bf16"):
         check_residual("bf16", torch.float32)
+
+
+def test_losses_of_several_depths_are_averaged():
+    step, batch = a_step("model.depth=3", "loss.depths=[1,2]"), a_batch()
+    loss, terms = step(batch)
+    question = step.objective.ask(batch)
+    answers = step.model.predict_depths(question.patches, question.visible, question.hidden)
+    first, second, end = (step.objective.loss(answer, question) for answer in answers)
+    torch.testing.assert_close(loss, (first[0] + second[0] + end[0]) / 3)
+    torch.testing.assert_close(terms.pop("early"), (first[0] + second[0]) / 2)
+    assert terms == end[1]
+
+
+def test_an_early_loss_trains_the_blocks_up_to_its_depth():
+    step = a_step("model.depth=3", "loss.depths=[2]")
+    step(a_batch())[1]["early"].backward()
+    reached = [bool(block.mlp.fc2.weight.grad.any()) for block in step.model.encoder.blocks]
+    assert reached == [True, True, False]
+
+
+def test_a_depth_that_the_encoder_lacks_is_refused():
+    with pytest.raises(UsageError, match=r"loss\.depths=\[1\] must be .* which is block 1"):
+        a_step("loss.depths=[1]")
 
 
 def test_hidden_pixels_are_not_read():
