@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
@@ -15,17 +13,17 @@ from pathlib import Path
 
 import torch
 from bigger_store import multiply
-from gpu_parts import Result, follow, noise_batch, waits_of
+from gpu_command import PRETRAIN, pretrain
+from gpu_encoder import features, forward
+from gpu_parts import STREAMED, Result, noise_batch, waits_of
 from gpu_variants import VARIANTS, Variant, compile_step, only_attention
 from plain import PlainModel, plain_loss
 from torch import Tensor
 from torch.profiler import profile
 
 from mme_core.clips.views import to_model_input
-from mme_core.encoder import VideoEncoder, random_encoder
 from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
-from train.data.sources import open_source
 from train.engine.device import on_device, to_device
 from train.engine.distributed import Ranks, connect
 from train.engine.meter import Meter, Moment, peak_flops
@@ -35,13 +33,9 @@ from train.objective.reconstruction import Objective, PretrainStep, build_model
 from train.pretrain import Pretraining
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
-from train.recipes.scoring import FeaturesConfig
-from train.scoring.evaluation import view_plan
-from train.scoring.features import stream_features
 
 Batch = Mapping[str, Tensor]
 PLAIN_BATCH = 96  # attention matrices of more clips do not fit 80 GB
-STREAMED = ["data.resident=false"]  # later words of a case override it
 FED = {  # words of the recipe
     "store-16": ["data.workers=16"],
     "store-8": ["data.workers=8"],
@@ -51,14 +45,8 @@ FED = {  # words of the recipe
     "store-8-two-crops": ["data.workers=8", "data.crops=2"],
     "resident": ["data.workers=2", "data.resident=true"],
 }
-# model.residual of `mme pretrain`, where the recipe's own is not used
-PRETRAIN = {
-    "pretrain": "",
-    "pretrain-bf16": "bf16",
-    "pretrain-fp32": "fp32",
-    "pretrain-resident": "",
-}
-CASES = ("plain", *VARIANTS, "zoom", *FED, *PRETRAIN, "forward", "features")
+ENCODER = {"forward": forward, "features": features}
+CASES = ("plain", *VARIANTS, "zoom", *FED, *PRETRAIN, *ENCODER)
 
 
 class Bench:
@@ -249,100 +237,6 @@ class Bench:
         seconds = end.since(start) / self.args.steps
         return Result(case, clips / seconds, 1000 * seconds, loss=float(loss.detach()))
 
-    def pretrain(self, case: str) -> Result:
-        """The command in a process of its own; the median of its rows but the first two."""
-        self.need_store()
-        steps, every = (100, 5) if self.gpu else (6, 1)
-        words = [f"optim.steps={steps}", f"log.every={every}", "checkpoint.every=100000"]
-        words += [f"profile={3 if self.gpu else 1}", f"data.workers={self.args.workers}"]
-        words += [f"model.residual={PRETRAIN[case]}"] if PRETRAIN[case] and self.gpu else []
-        if case != "pretrain-resident":
-            words += STREAMED
-        command = [sys.executable, "-m", "mme_core", "pretrain", *self.words(*words)]
-        start = follow(command)
-        out = self.folder / f"run-{self.runs}"
-        lines = (out / "metrics.jsonl").read_text().splitlines()
-        rows = [row for row in map(json.loads, lines) if "clips_per_s" in row][2:]
-        # The profiler slows down the steps that it watches, which come first.
-        rows = rows[len(rows) // 3 :]
-        kernels = (out / "profile" / "kernels.txt").read_text()
-        if self.args.profile:
-            Path(self.args.profile, f"kernels-{case}.txt").write_text(kernels)
-        print("\n".join(kernels.splitlines()[: self.args.rows]), flush=True)
-
-        def median(name: str) -> float | None:
-            values = [row[name] for row in rows if name in row]
-            return statistics.median(values) if values else None
-
-        rate = median("clips_per_s") or 0.0
-        return Result(
-            case,
-            rate,
-            1000 * self.args.batch / max(rate, 1e-9),
-            idle=median("device_idle") if self.gpu else median("data_wait"),
-            waited=median("data_wait"),
-            mfu=median("mfu"),
-            memory_gb=median("memory"),
-            start_s=start,
-            loss=rows[-1]["loss"],
-        )
-
-    def forward(self, case: str) -> Result:
-        """The encoder's pooled features of clips that stay on the device."""
-        encoder = self.encoder()
-        shape = (self.views, self.args.frames, self.args.image_size, self.args.image_size, 3)
-        frames = torch.randint(0, 256, shape, dtype=torch.uint8).to(self.device)
-
-        def take() -> None:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.gpu):
-                tokens = encoder.tokens(to_model_input(frames))
-            encoder.pool(tokens.float())
-
-        with torch.inference_mode():
-            for _ in range(self.args.warmup):
-                take()
-            start = Moment(self.device)
-            for _ in range(4 * self.args.steps):
-                take()
-            end = Moment(self.device)
-        end.wait()
-        seconds = end.since(start) / (4 * self.args.steps)
-        return Result(case, self.views / seconds, 1000 * seconds)
-
-    def features(self, case: str) -> Result:
-        """The same from the store, as `mme features` does it, one view of each video."""
-        sized = [f"model.size={self.args.size}", f"model.image_size={self.args.image_size}"]
-        words = [*sized, f"model.frames={self.args.frames}", f"view.batch={self.views}"]
-        words += ["init=none", "out=features.npz", f"store={self.need_store()}"]
-        config = load(FeaturesConfig, words, "", "")
-        source = open_source(config.data, config.store, root=None, split=None)
-        plan = view_plan(source, config.data, config.view, config.model, recipe={})
-        rows = stream_features(
-            self.encoder(),
-            source,
-            plan,
-            self.ranks,
-            tokens=False,
-            batch=self.views,
-            workers=self.args.workers,
-            dtype=self.dtype,
-        )
-        first = [next(rows) for _ in range(self.views * min(self.args.warmup, 2))]
-        began = time.perf_counter()
-        count = sum(1 for _ in rows)
-        seconds = (time.perf_counter() - began) / max(count, 1)
-        assert all(not isinstance(found, str) for _, found in first)
-        return Result(case, 1 / seconds, 1000 * self.views * seconds)
-
-    @property
-    def views(self) -> int:
-        return min(self.args.batch, 32)
-
-    def encoder(self) -> VideoEncoder:
-        args = self.args
-        sizes = {"frames": args.frames, "image_size": args.image_size, "patch": 16, "depth": None}
-        return random_encoder(0, args.size, **sizes).to(self.device)
-
     def need_store(self) -> Path:
         if self.store is None:
             raise RuntimeError("needs --store")
@@ -350,7 +244,9 @@ class Bench:
 
     def run(self, case: str) -> Result:
         if case in PRETRAIN:
-            return self.pretrain(case)
-        if case in ("plain", "zoom", "forward", "features"):
+            return pretrain(self, case)
+        if case in ENCODER:
+            return ENCODER[case](self, case)
+        if case in ("plain", "zoom"):
             return getattr(self, case)(case)
         return self.fed(case) if case in FED else self.synthetic(case)

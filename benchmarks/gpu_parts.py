@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from torch import Tensor
 from mme_core.masking import make_mask
 from mme_core.spec import TargetSpec
 from mme_core.targets import MOMENTS
+
+STREAMED = ["data.resident=false"]  # later words of a case override it
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,6 @@ def noise_batch(args: argparse.Namespace, batch: int, device: torch.device) -> d
         "mask": torch.from_numpy(np.stack(masks)),
     }
     return {name: value.to(device) for name, value in made.items()}
-
-
-def follow(command: list[str]) -> float:
-    """Runs a command and repeats what it says, with seconds; those of its first step.
-
-    Raises RuntimeError where it fails.
-    """
-    began, first = time.perf_counter(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            for text in process.stdout:
-                seconds = time.perf_counter() - began
-                first = first or (seconds if text.startswith("step") else 0.0)
-                print(f"{seconds:6.1f} s  {text}", end="", flush=True)
-        finally:
-            process.terminate()
-    if process.returncode:
-        raise RuntimeError(f"mme pretrain ended with status {process.returncode}")
-    return first
 
 
 def waits_of(take: Callable[[], int]) -> tuple[str, ...]:
