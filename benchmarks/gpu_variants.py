@@ -72,7 +72,7 @@ def compile_step(step: PretrainStep, variant: Variant) -> None:
     if variant.compile == "whole":
         step.compile(**options)
     elif variant.compile == "model":
-        step.model.predict = torch.compile(step.model.predict, **options)
+        step.model.predict_depths = torch.compile(step.model.predict_depths, **options)
     elif variant.compile == "blocks":
         for blocks in (step.model.encoder.blocks, step.model.decoders["joint"].blocks):
             for block in blocks:
