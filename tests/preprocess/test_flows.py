@@ -12,9 +12,6 @@ from small_files import SPEC, write_clip, write_tree
 
 from mme_core.cli import main as mme
 from mme_core.store import TargetStore
-from preprocess.arguments import command_parser, read_spec
-from preprocess.estimate import describe, estimate
-from preprocess.jobs import Outcome
 
 
 def flows(root, store, *more, dataset="folder", spec=SPEC):
@@ -188,39 +185,6 @@ def test_another_spec_is_refused_by_field(videos, tmp_path, capsys):
     assert tree(tmp_path / "store") == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["spec.strid=2"], "spec.strid is not a field; the fields are stride, hop"),
-        (["spec.flow=raft"], "spec.flow=raft is unknown: use one of dis-ultrafast"),
-        (["spec.flow=raft-small"], "spec.flow=raft-small needs its weights: set spec.flow_weights"),
-        (["--workers", "2"], "--serial uses no Ray"),
-        (["--limit", "1", "--fraction", "0.5"], "exclude each other"),
-        (["--limit", "0"], "--limit 0 must be at least 1"),
-        (["--fraction", "1.5"], "--fraction 1.5 must be above 0"),
-        (["--max-failures", "-1"], "--max-failures -1 must not be negative"),
-        (["spec.hog_bins=129"], "spec.hog_bins=129: OpenCV sums up to 128"),
-        (["--list", "x.csv"], "--list belongs to --dataset csv"),
-        (["--split", "train"], "split 'train': there is neither"),
-    ],
-)
-def test_wrong_arguments(videos, tmp_path, capsys, arguments, message):
-    assert flows(videos, tmp_path / "store", *arguments) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.count("\n") == 1  # one line, no traceback
-    assert not (tmp_path / "store").exists()
-
-
-@pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])
-def test_wrong_number_of_gpus_is_refused(videos, tmp_path, capsys, gpus):
-    words = ["--dataset", "folder", "--root", str(videos), "--store", str(tmp_path / "store")]
-    assert mme(["flows", *words, "--gpus-per-task", gpus]) == 2
-    assert f"--gpus-per-task {gpus} must be 0 or more" in capsys.readouterr().err
-    assert mme(["flows", *words, "--gpus-per-task", "1.5"]) == 2
-    assert "--gpus-per-task 1.5: more than one must be a whole number" in capsys.readouterr().err
-
-
 TRACKER = """
 import numpy as np
 
@@ -239,23 +203,6 @@ def test_a_point_tracker_of_the_current_folder_fills_the_store(videos, tmp_path,
     window = TargetStore(tmp_path / "store").read(0, 0, 1)
     assert np.allclose(window.displacement[0], (0.5, 0.25), atol=1e-3)
     assert not window.valid[0, 0, 0, 0] and window.valid[0].sum() == window.valid[0].size - 1
-
-
-def test_the_path_of_weights_is_made_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = ["--dataset", "folder", "spec.flow=raft-small", "spec.flow_weights=raft.pth"]
-    arguments = command_parser("flows", "").parse_intermixed_args(words)
-    assert read_spec(arguments).flow_weights == str(tmp_path / "raft.pth")
-
-
-@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon"])
-@pytest.mark.parametrize("command", ["flows", "estimate"])
-def test_wrong_time_limit_is_refused(videos, tmp_path, capsys, command, limit):
-    words = ["--dataset", "folder", "--root", str(videos), "--timeout", limit]
-    words += ["--store", str(tmp_path / "store")] if command == "flows" else []
-    assert mme([command, *words]) == 2
-    assert f"--timeout: {limit} is not a number of seconds above 0" in capsys.readouterr().err
-    assert not (tmp_path / "store").exists()
 
 
 def test_sigterm_during_a_ray_call_exits_143(videos, tmp_path, monkeypatch):
@@ -284,27 +231,6 @@ def test_store_behind_a_url(videos, tmp_path):
     assert flows(videos, f"file://{tmp_path}/store") == 0
     assert len(TargetStore(f"file://{tmp_path}/store").videos) == 4
     assert len(ledger(tmp_path / "store")) == 4
-
-
-def test_estimate(videos, capsys):
-    (videos / "a/000.mp4").write_bytes(b"")
-    words = ["estimate", "--dataset", "folder", "--root", str(videos), "--cores", "10", *SPEC]
-    assert mme(words) == 0
-    output = capsys.readouterr().out
-    assert "4 of 4 videos" in output
-    assert "on 10 cores" in output
-    assert "1 in the sample: about 1 in all" in output
-
-
-def test_estimate_scales_with_the_data_set():
-    rows = [Outcome("", str(n), "ok", seconds=2.0, frames=100) for n in range(4)]
-    lines = describe(estimate(rows, size=4_000_000, videos=3600, cores=8))
-    assert lines[0].endswith("2.00 s a video on one core, 50 frames/s")
-    assert lines[1:4] == [
-        "work         2 core-hours (± 0)",
-        "wall time    15:00 on 8 cores",
-        "store        3.6 GB",
-    ]
 
 
 def test_names_that_look_like_markup(tmp_path, capsys):

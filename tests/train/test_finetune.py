@@ -2,13 +2,12 @@ import json
 import os
 import random
 import signal
-import subprocess
 
 import numpy as np
 import pytest
 import torch
 from labelled import write_set
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mme_core.errors import MMEError, UsageError, VideoError
 from mme_core.model import build_pretraining_model
@@ -18,7 +17,6 @@ from train.engine import checkpoint
 from train.engine.distributed import connect
 from train.engine.loop import Loop
 from train.objective import classification
-from train.recipes.pretraining import PretrainConfig
 
 SMALL = [
     "init=none",
@@ -320,88 +318,3 @@ def test_a_video_shorter_than_the_clip_is_padded(tmp_path):
 def test_another_recipe_in_the_same_folder_is_refused(finished, labelled_set):
     with pytest.raises(UsageError, match=r"holds another run.*optim\.lr"):
         finetune.main(words(labelled_set, finished / "run", "optim.lr=1"))
-
-
-# recipes
-
-FOLDER = finetune.loading.RECIPES / "finetune"
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_are_complete(path):
-    load = finetune.loading.load
-    config = load(finetune.FinetuneConfig, ["--config", str(path), "init=x", "out=y"], "", "")
-    finetune.check(config)
-    assert not (path.stem in ("ssv2", "tennis7", "demo") and config.augment.flip)
-
-
-@pytest.mark.parametrize("name", ["demo", "tennis7"])
-def test_small_recipes_have_the_model_of_their_pretraining(name):
-    load, shared = finetune.loading.load, ("size", "depth", "frames", "image_size", "patch")
-    words = ["out=y", "store=s"]
-    after = load(
-        finetune.FinetuneConfig, ["--config", f"finetune/{name}.yaml", "init=x", *words], "", ""
-    )
-    before = load(PretrainConfig, ["--config", f"pretrain/{name}.yaml", *words], "", "")
-    for key in shared:
-        assert getattr(after.model, key) == getattr(before.model, key), key
-
-
-PUBLISHED = {  # epochs, lr, test clips, accumulation in the authors' scripts
-    "k400": (75, 1e-3, 7, 1),
-    "ssv2": (30, 5e-4, 2, 1),
-    "ucf101": (100, 1e-3, 10, 4),
-    "hmdb51": (100, 1e-3, 10, 4),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_recipes_are_the_authors(name):
-    epochs, lr, clips, accumulate = PUBLISHED[name]
-    words = ["--config", f"finetune/{name}.yaml", "init=x", "out=y"]
-    config = finetune.loading.load(finetune.FinetuneConfig, words, "", "")
-    optim, augment = config.optim, config.augment
-    assert (optim.epochs, optim.lr, optim.warmup_epochs) == (epochs, lr, 5)
-    assert (optim.layer_decay, optim.weight_decay, optim.accumulate) == (0.75, 0.05, accumulate)
-    assert optim.betas == [0.9, 0.999]
-    assert (config.eval.clips, config.eval.crops) == (clips, 3)
-    assert (config.model.size, config.model.frames, config.model.drop_path) == ("base", 16, 0.1)
-    assert config.data.crops == 2
-    assert (augment.mixup, augment.cutmix, augment.smoothing, augment.erase) == (0.8, 1, 0.1, 0.25)
-    assert augment.rand_augment == "rand-m7-n4-mstd0.5-inc1"
-    assert augment.scale == [0.25, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        (["DATASET=k400", "ROOT=/d"], 'data.dataset=k400 "data.root=/d" "out=runs/k400-finetune"'),
-        (["STORE=a", "VAL_STORE=b"], 'data.dataset=null "store=a" "val_store=b" "out=runs/demo'),
-        (
-            ["INIT=none", "NPROC=2"],
-            '--nproc-per-node=2 --no-python .venv/bin/mme finetune --config "finetune/',
-        ),
-    ],
-)
-def test_make_names_the_command(variables, words):
-    repository = finetune.loading.RECIPES.parents[1]
-    command = ["make", "-n", "-C", str(repository), "finetune", *variables]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert words in done.stdout
-
-
-def test_the_recipe_reaches_the_classifier_and_other_weights_leave_its_head(tmp_path):
-    given = words("r", "o", "model.depth=2", "model.drop_path=0.2", "model.fc_dropout=0.3")
-    model, _ = classification.build(
-        finetune.loading.load(finetune.FinetuneConfig, given, "", ""), 4
-    )
-    assert model.fc_dropout.p == 0.3 and model.encoder.blocks[1].drop_path1.drop_prob == 0.2
-    torch.nn.init.constant_(model.head.weight, 5)
-    learnt = {k: v for k, v in model.state_dict().items() if k != "encoder.pos_embed"}
-    save_file(learnt, tmp_path / "w.safetensors")
-    given.append(f"init={tmp_path / 'w.safetensors'}")
-    again, _ = classification.build(
-        finetune.loading.load(finetune.FinetuneConfig, given, "", ""), 4
-    )
-    qkv = [one.encoder.blocks[1].attn.qkv.weight for one in (model, again)]
-    assert torch.equal(*qkv) and again.head.weight.abs().max() < 1

@@ -1,7 +1,6 @@
 """The pre-training loop: what it writes, what it learns, what it refuses."""
 
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from mme_core.errors import MMEError, StoreError, UsageError
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
-from mme_core.tokens import take_tokens
 from mme_core.weights.run_folder import read_metrics
 from mme_core.weights.save import save_weights
 from preprocess.lock import StoreLock
@@ -25,10 +23,7 @@ from train.engine.distributed import Ranks
 from train.objective.reconstruction import Objective, build_model
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
-from train.scoring import heldout
-from train.scoring.heldout import HeldOut, held_out_loss
 from train.scoring.knn import knn_accuracy
-from train.scoring.pixels import to_pixels
 
 DECODER_TOKEN = "decoders.joint.mask_token"
 CPU = Ranks(0, 1, torch.device("cpu"))
@@ -42,11 +37,6 @@ def read(store, out, *words):
 
 def run(store, out, *words):
     return pretrain.Pretraining(read(store, out, *words), CPU).run()
-
-
-@pytest.fixture
-def pair(demo_store, held_out_store):
-    return demo_store, held_out_store
 
 
 @pytest.fixture(scope="module")
@@ -158,59 +148,6 @@ def test_a_run_reports_its_loader_and_profiles_steps(demo_store, tmp_path):
     assert {path.name for path in (tmp_path / "profile").iterdir()} == {"trace.json", "kernels.txt"}
 
 
-def held_out_parts(pair, tmp_path, *words):
-    config = read(pair[0], tmp_path, f"val_store={pair[1]}", *words)
-    store = TargetStore(pair[0])
-    objective = Objective.of(config, store.spec, CPU.device, torch.float32)
-    sizes = content_sizes(list(objective.weights), store.spec, objective.settings)
-    return HeldOut(config, config.val_store, store, objective, sizes, CPU), objective, sizes, config
-
-
-def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
-    held_out, objective, sizes, _ = held_out_parts(pair, tmp_path)
-    batches = list(held_out._batches(held_out.val, 100))
-    assert sum(len(batch["video"]) for batch in batches) == 6
-    questions = [objective.ask(batch) for batch in batches]
-    parts = [[take_tokens(x, q.hidden) for x in q.targets["position"]] for q in questions]
-    target, valid = (torch.cat(column).flatten(0, 1) for column in zip(*parts))
-    mean = (target * valid).sum(0) / valid.sum(0)
-
-    def loss(vector):
-        return float(((target - vector).square() * valid).sum() / valid.numel())
-
-    class Constant(torch.nn.Module):
-        def predict(self, patches, visible, hidden):
-            shape = hidden.shape
-            return {n: mean[:1].expand(*shape, size) for n, size in sizes.items()} | {
-                "position": mean.expand(*shape, -1)
-            }
-
-    row = held_out_loss(Constant(), objective, sizes, batches, CPU)
-    assert row["constant_position"] == pytest.approx(loss(mean), rel=1e-5)
-    assert row["val_position"] == pytest.approx(row["constant_position"], rel=1e-5)
-    assert row["constant_position"] < loss(mean + 0.01)
-    assert row["val_loss"] == pytest.approx(row["val_position"] + row["val_shape"])
-
-
-def test_the_held_out_clips_are_the_same_every_time(pair, tmp_path):
-    held_out, objective, sizes, config = held_out_parts(pair, tmp_path, "eval.clips=4")
-    model = build_model(config, sizes)
-    losses = [
-        held_out_loss(model, objective, sizes, held_out._batches(held_out.val, 4), CPU)
-        for _ in range(2)
-    ]
-    assert losses[0] == losses[1]
-
-
-def test_as_many_held_out_clips_are_read_as_the_recipe_says(pair, tmp_path):
-    taken = []
-    for size in (1, 2, 3):
-        held_out = held_out_parts(pair, tmp_path, f"data.batch_size={size}")[0]
-        batches = list(held_out._batches(held_out.val, 4))
-        taken.append(torch.cat([batch["video"] for batch in batches]).tolist())
-    assert len(taken[0]) == 4 and taken[0] == taken[1] == taken[2]
-
-
 def test_evaluation_does_not_change_training_draws(demo_store, held_out_store, tmp_path):
     words = ["data.shuffle_frames=true", f"val_store={held_out_store}", "eval.panels=0"]
     for every in (0, 1):
@@ -218,29 +155,6 @@ def test_evaluation_does_not_change_training_draws(demo_store, held_out_store, t
     rows = [read_metrics(tmp_path / str(every)) for every in (0, 1)]
     losses = [[row["loss"] for row in part if "loss" in row] for part in rows]
     assert losses[0] == losses[1]
-
-
-def test_ctrl_c_as_the_held_out_workers_end_is_heard(pair, tmp_path, monkeypatch):
-    class Ending(list):
-        def __del__(self):
-            signal.raise_signal(signal.SIGINT)
-
-    held_out, *_ = held_out_parts(pair, tmp_path)
-    monkeypatch.setattr(heldout, "make_clip_loader", lambda *_, **__: Ending())
-    with pytest.raises(KeyboardInterrupt):
-        list(held_out._batches(held_out.val, 4))
-
-
-@pytest.mark.parametrize("norm", ["patch", "step", "length", "scale", "none"])
-def test_true_targets_are_drawn_as_the_true_motion(pair, tmp_path, norm):
-    held_out, objective, _, _ = held_out_parts(pair, tmp_path, f"norm.kind={norm}")
-    batch = next(held_out._batches(held_out.val, 2))
-    plain = held_out_parts(pair, tmp_path, "norm.kind=none")[1]
-    true = plain.ask(batch).targets["position"][0]
-    drawn = to_pixels(
-        objective.ask(batch).targets["position"][0], true, objective.settings, objective.spec.points
-    )
-    torch.testing.assert_close(drawn, true, atol=1e-4, rtol=1e-4)
 
 
 def test_nearest_neighbours_vote_by_similarity():

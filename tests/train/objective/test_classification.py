@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mme_core.errors import UsageError
 from mme_core.model import build_classifier
-from train.objective.classification import ClassifierStep, Mixing, build_mixup, mix
-from train.recipes.classification import AugmentConfig
+from train.objective.classification import ClassifierStep, Mixing, build, build_mixup, mix
+from train.recipes.classification import AugmentConfig, FinetuneConfig
+from train.recipes.loading import load
 
 
 def pairs(labels):
@@ -84,3 +86,21 @@ def test_the_step_of_fine_tuning_is_one_graph():
         torch.manual_seed(1)
         losses.append(run(batch)[0].item())
     assert losses[0] == losses[1]
+
+
+RECIPE = ["out=o", "data.dataset=folder", "data.root=r", "model.size=tiny", "model.frames=4"]
+
+
+def test_the_recipe_reaches_the_classifier_and_other_weights_leave_its_head(tmp_path):
+    def built(*words):
+        return build(load(FinetuneConfig, [*RECIPE, *words], "", ""), 4)[0]
+
+    words = ["model.image_size=32", "model.depth=2", "model.drop_path=0.2", "model.fc_dropout=0.3"]
+    model = built("init=none", *words)
+    assert model.fc_dropout.p == 0.3 and model.encoder.blocks[1].drop_path1.drop_prob == 0.2
+    torch.nn.init.constant_(model.head.weight, 5)
+    learnt = {k: v for k, v in model.state_dict().items() if k != "encoder.pos_embed"}
+    save_file(learnt, tmp_path / "w.safetensors")
+    again = built(f"init={tmp_path / 'w.safetensors'}", *words)
+    qkv = [one.encoder.blocks[1].attn.qkv.weight for one in (model, again)]
+    assert torch.equal(*qkv) and again.head.weight.abs().max() < 1
