@@ -7,6 +7,7 @@ of hidden tokens in every row; tokens are gathered by index, so that every shape
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from mme_core.errors import UsageError
@@ -70,6 +71,5 @@ def cut_patches(clip: Tensor, patch: int) -> Tensor:
 
     The numbers of a patch are ordered by channel, frame, row and column.
     """
-    b, c, t, h, w = clip.shape
-    grid = clip.reshape(b, c, t // TUBELET, TUBELET, h // patch, patch, w // patch, patch)
-    return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+    pattern = "b c (n t) (h y) (w x) -> b (n h w) (c t y x)"
+    return rearrange(clip, pattern, t=TUBELET, y=patch, x=patch)

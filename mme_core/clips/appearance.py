@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,11 +18,7 @@ def pixel(
 ) -> tuple[Tensor, Tensor]:
     """A tubelet's pixels, each channel over its mean and deviation (VideoMAE), as [t, y, x, c]."""
     frames = batch["frames"].float() / 255
-    b, t, height, width, c = frames.shape
-    p = spec.patch
-    grid = frames.reshape(b, t // TUBELET, TUBELET, height // p, p, width // p, p, c)
-    patches = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
-    target = normalise(patches, (-2,)).flatten(-2)
+    target = normalise(_gather(frames, TUBELET, spec.patch), (-2,)).flatten(-2)
     return target, always_valid(target)
 
 
@@ -43,13 +40,16 @@ def _hog_of(
     frames: Tensor, per_tubelet: int, spec: TargetSpec, settings: TargetSettings
 ) -> tuple[Tensor, Tensor]:
     cells = hog_cells(luma(frames), spec)
-    b, t, rows, columns, bins = cells.shape
-    m, n = spec.patch // spec.hog_cell, t // per_tubelet
-    grid = cells.reshape(b, n, per_tubelet, rows // m, m, columns // m, m, bins)
-    target = grid.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+    target = _gather(cells, per_tubelet, spec.patch // spec.hog_cell)
     if settings.norm != "none":
         target = normalise(target, (-2, -1))
     return target.flatten(-2), always_valid(target)
+
+
+def _gather(values: Tensor, times: int, side: int) -> Tensor:
+    """[B, n·times, h·side, w·side, C] as patches: [B, n, h, w, times·side·side, C]."""
+    pattern = "b (n t) (h y) (w x) c -> b n h w (t y x) c"
+    return rearrange(values, pattern, t=times, y=side, x=side)
 
 
 def always_valid(target: Tensor) -> Tensor:

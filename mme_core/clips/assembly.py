@@ -14,6 +14,7 @@ import math
 
 import cv2
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from mme_core import cells
@@ -146,14 +147,12 @@ def zoom_field(values: Tensor, taps: tuple[Tensor, Tensor], grid: int) -> Tensor
     Returns float32 [B, n, out, out, K, L, D].
     """
     rows, columns = taps
-    b, n, patches, *_, length, numbers = values.shape
-    field = values.unflatten(4, (grid, grid)).permute(0, 1, 2, 4, 3, 5, 6, 7)
-    field = field.reshape(b, n, patches * grid, -1)
+    points = {"y": grid, "x": grid}  # of a patch
+    field = rearrange(values, "b n h w (y x) l d -> b n (h y) (w x l d)", **points)
     field = rows[:, None] @ field  # [B, n, out·grid, patches·grid·L·D]
-    field = columns[:, None, None] @ field.unflatten(3, (patches * grid, -1))
-    out = rows.shape[1] // grid
-    field = field.reshape(b, n, out, grid, out, grid, length, numbers)
-    return field.permute(0, 1, 2, 4, 3, 5, 6, 7).flatten(4, 5)
+    field = columns[:, None, None] @ field.unflatten(3, (columns.shape[2], -1))
+    pattern = "b n (h y) (w x) (l d) -> b n h w (y x) l d"
+    return rearrange(field, pattern, l=values.shape[5], **points)
 
 
 def zoom_taps(view: Tensor, out: int, grid: int, patches: int) -> tuple[Tensor, Tensor]:
