@@ -24,7 +24,7 @@ from train.data.sources import FileSource
 from train.engine.distributed import connect
 from train.engine.folder import check_suffix
 from train.recipes.classification import LabelledDataConfig, ViewConfig
-from train.recipes.pretraining import DEVICES
+from train.recipes.shared import DEVICES
 from train.recipes.weights import architecture, read_classifier
 from train.scoring.evaluation import view_plan
 from train.scoring.metrics import TOP, rank, shorten

@@ -8,8 +8,8 @@ from typing import Any
 
 from mme_core.errors import UsageError
 from mme_core.keys import dotted
+from train.recipes import shared
 from train.recipes.fields import MISSING, choice, number, setting
-from train.recipes.pretraining import DEVICES
 from train.recipes.scoring import PROBES, USUAL_PROBES
 
 COMMANDS = ("probe", "finetune")
@@ -29,7 +29,7 @@ class TuneConfig:
 class AblateConfig:
     out: str = setting(MISSING, "folder of all runs and tables")
     seeds: list[int] = setting([0, 1, 2], "seeds of each variant", at_least=0, not_empty=True)
-    device: str = choice("auto", DEVICES, "where to compute")
+    device: str = shared.device()
     jobs: int = number(1, "runs at once, on each GPU or on the CPU", at_least=1)
     recipes: list[str] = setting([], "recipes of `mme pretrain`, as --config takes them")
     pretrain: dict[str, Any] = setting({}, "keys of `mme pretrain` that all variants share")

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from mme_core.clips.requirements import SOURCES
 from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
+from train.recipes import shared
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import (
-    COMPILES,
-    DEVICES,
-    PRECISIONS,
-    RESUMES,
     CheckpointConfig,
     LogConfig,
     ModelConfig,
@@ -110,21 +107,13 @@ class FinetuneConfig:
     )
     store: str | None = setting(None, "store of the training videos: a path or URL")
     val_store: str | None = setting(None, "store of the held-out videos")
-    seed: int = number(0, "seed of all random numbers", at_least=0)
-    device: str = choice("auto", DEVICES, "where to compute")
-    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
-    compile: bool | str = choice(
-        "auto", COMPILES, "compile the step with torch.compile; auto: on CUDA"
-    )
-    profile: int = number(
-        0, "steps of which OUT/profile gets a trace and a table of kernels; 0: none", at_least=0
-    )
-    resume: str = choice(
-        "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
-    )
-    nonfinite_budget: int = number(
-        10, "steps that may be skipped because the loss is not finite", at_least=0
-    )
+    seed: int = shared.seed()
+    device: str = shared.device()
+    precision: str = shared.precision()
+    compile: bool | str = shared.compiled()
+    profile: int = shared.profile()
+    resume: str = shared.resume()
+    nonfinite_budget: int = shared.nonfinite_budget()
     ema: float | None = number(
         None,
         "evaluate and save a moving average of the weights, with this decay",

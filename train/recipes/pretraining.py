@@ -14,14 +14,11 @@ from mme_core.errors import UsageError
 from mme_core.masking import MASKS
 from mme_core.model import DECODERS, HEAD_LAYERS
 from mme_core.transformer import SIZES
+from train.recipes import shared
 from train.recipes.fields import MISSING, choice, number, setting
 
-DEVICES = ("auto", "cpu", "cuda")
-COMPILES = ("auto", True, False)
 RESIDENT = ("auto", True, False)
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 RESIDUALS = {"fp32": None, "bf16": torch.bfloat16}  # None: what autocast leaves it in
-RESUMES = ("auto", "force")
 
 
 @dataclass
@@ -183,21 +180,13 @@ class PretrainConfig:
     init: str | None = setting(
         None, "weights to start from: a run's folder, a checkpoint or a file; not a resume"
     )
-    seed: int = number(0, "seed of all random numbers", at_least=0)
-    device: str = choice("auto", DEVICES, "where to compute")
-    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
-    compile: bool | str = choice(
-        "auto", COMPILES, "compile the step with torch.compile; auto: on CUDA"
-    )
-    profile: int = number(
-        0, "steps of which OUT/profile gets a trace and a table of kernels; 0: none", at_least=0
-    )
-    resume: str = choice(
-        "auto", RESUMES, 'force: continue the run in "out" although its recipe differs'
-    )
-    nonfinite_budget: int = number(
-        10, "steps that may be skipped because the loss is not finite", at_least=0
-    )
+    seed: int = shared.seed()
+    device: str = shared.device()
+    precision: str = shared.precision()
+    compile: bool | str = shared.compiled()
+    profile: int = shared.profile()
+    resume: str = shared.resume()
+    nonfinite_budget: int = shared.nonfinite_budget()
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     norm: NormConfig = field(default_factory=NormConfig)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from mme_core.errors import UsageError
 from mme_core.transformer import SIZES
+from train.recipes import shared
 from train.recipes.classification import LabelledDataConfig, ViewConfig
-from train.recipes.fields import MISSING, choice, number, setting
-from train.recipes.pretraining import DEVICES, PRECISIONS, ModelConfig
+from train.recipes.fields import MISSING, number, setting
+from train.recipes.pretraining import ModelConfig
 
 PROBES = ("linear", "attentive", "knn", "temporal")
 USUAL_PROBES = PROBES[:3]
@@ -25,9 +26,9 @@ class ProbeConfig:
     out: str = setting(MISSING, "folder of the results")
     store: str | None = setting(None, "store of the training videos: a path or URL")
     val_store: str | None = setting(None, "store of the test videos")
-    seed: int = number(0, "seed of all random numbers", at_least=0)
-    device: str = choice("auto", DEVICES, "where to compute")
-    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
+    seed: int = shared.seed()
+    device: str = shared.device()
+    precision: str = shared.precision()
     probes: list[str] = setting(
         list(USUAL_PROBES),
         "the probes to run; temporal: linear on each tubelet's mean",
@@ -67,8 +68,8 @@ class EvaluateConfig:
     init: str = setting(MISSING, "a fine-tuned classifier: a run's folder or a file")
     out: str = setting(MISSING, "folder of the results")
     val_store: str | None = setting(None, "store of the test videos: a path or URL")
-    device: str = choice("auto", DEVICES, "where to compute")
-    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
+    device: str = shared.device()
+    precision: str = shared.precision()
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     eval: ViewConfig = field(default_factory=ViewConfig)
 
@@ -79,9 +80,9 @@ class FeaturesConfig:
     out: str = setting(MISSING, "NAME.zarr or NAME.npz")
     store: str | None = setting(None, "store of the videos: a path or URL")
     split: str | None = setting(None, "split of data.dataset to read")
-    seed: int = number(0, "seed of all random numbers", at_least=0)
-    device: str = choice("auto", DEVICES, "where to compute")
-    precision: str = choice("auto", PRECISIONS, "auto: bf16 on CUDA, fp32 on a CPU")
+    seed: int = shared.seed()
+    device: str = shared.device()
+    precision: str = shared.precision()
     model: ModelConfig = field(default_factory=ModelConfig)
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     view: ViewConfig = field(default_factory=_one_view)

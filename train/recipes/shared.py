@@ -1,0 +1,44 @@
+"""Keys that the recipes of several commands have: their defaults, help and limits.
+
+device: str = shared.device()
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from train.recipes.fields import choice, number
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def seed() -> Any:
+    return number(0, "seed of all random numbers", at_least=0)
+
+
+def device() -> Any:
+    return choice("auto", DEVICES, "where to compute")
+
+
+def precision() -> Any:
+    names = ("auto", "fp32", "bf16", "fp16")
+    return choice("auto", names, "auto: bf16 on CUDA, fp32 on a CPU")
+
+
+def compiled() -> Any:
+    names = ("auto", True, False)
+    return choice("auto", names, "compile the step with torch.compile; auto: on CUDA")
+
+
+def profile() -> Any:
+    help = "steps of which OUT/profile gets a trace and a table of kernels; 0: none"
+    return number(0, help, at_least=0)
+
+
+def resume() -> Any:
+    help = 'force: continue the run in "out" although its recipe differs'
+    return choice("auto", ("auto", "force"), help)
+
+
+def nonfinite_budget() -> Any:
+    return number(10, "steps that may be skipped because the loss is not finite", at_least=0)
