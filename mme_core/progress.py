@@ -17,21 +17,15 @@ LINE_S = 10.0  # between two printed lines
 Item = TypeVar("Item")
 
 
-class Progress:
-    """Counts what is done, of `total` things called `what`, such as "videos"; writes to stderr.
+class Shown:
+    """Shows the newest line: beside a bar on a terminal, else printed every LINE_S seconds."""
 
-    silent  shows nothing, as in all but one of several processes, and under `mme --quiet`
-    """
-
-    def __init__(self, total: int, what: str, silent: bool = False) -> None:
-        self._total, self._what = total, what
-        self._done = self._failed = 0
-        self._began = self._printed = time.monotonic()
-        self._console = Console(file=sys.stderr, quiet=silent or is_quiet())
+    def __init__(self, total: int, console: Console) -> None:
+        self._console, self._printed = console, time.monotonic()
         self._bar: Bar | None = None
-        if sys.stderr.isatty():  # rich's own test obeys FORCE_COLOR, which notebooks set
+        if console.file.isatty():  # rich's own test obeys FORCE_COLOR, which notebooks set
             columns = BarColumn(), TextColumn("{task.description}")
-            self._bar = Bar(*columns, console=self._console, transient=True)
+            self._bar = Bar(*columns, console=console, transient=True)
             self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> Self:
@@ -43,15 +37,32 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+    def show(self, done: int, line: str) -> None:
+        """Takes the number of things done and the line that says so."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, description=line)
+        elif time.monotonic() - self._printed > LINE_S:
+            self._printed = time.monotonic()
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+class Progress(Shown):
+    """Counts what is done, of `total` things called `what`, such as "videos"; writes to stderr.
+
+    silent  shows nothing, as in all but one of several processes, and under `mme --quiet`
+    """
+
+    def __init__(self, total: int, what: str, silent: bool = False) -> None:
+        self._total, self._what = total, what
+        self._done = self._failed = 0
+        self._began = time.monotonic()
+        super().__init__(total, Console(file=sys.stderr, quiet=silent or is_quiet()))
+
     def advance(self, done: int = 1, failed: int = 0) -> None:
         """Counts `done` more things, of which `failed` could not be used."""
         self._done += done
         self._failed += failed
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, description=self.line())
-        elif time.monotonic() - self._printed > LINE_S:
-            self._printed = time.monotonic()
-            self._console.print(self.line(), highlight=False, soft_wrap=True)
+        self.show(self._done, self.line())
 
     def line(self) -> str:
         """A line such as `12/36 videos · 2.1/s · 1 failed · 0:42 left`."""

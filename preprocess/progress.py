@@ -1,45 +1,26 @@
-"""Shows the progress of a run: a bar on a terminal, a line every LINE_S seconds elsewhere."""
+"""Counts and shows the videos of a run of stage 1."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from mme_core.progress import clock
+from mme_core.progress import Shown, clock
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome
 
-LINE_S = 10.0  # between two printed lines
 
-
-class Display:
+class Display(Shown):
     """Counts and shows the processed videos, of finished shards and of those in progress."""
 
     def __init__(self, videos: int, console: Console) -> None:
-        self._videos, self._console = videos, console
-        self._started = self._printed = time.monotonic()
+        super().__init__(videos, console)
+        self._videos, self._started = videos, time.monotonic()
         self._finished = (0, 0, 0)  # videos, frames, failed
         self._live: dict[int, tuple[int, int, int]] = {}
-        self._bar: Progress | None = None
-        if console.file.isatty():  # rich's own test obeys FORCE_COLOR, which notebooks set
-            self._bar = Progress(
-                BarColumn(), TextColumn("{task.description}"), console=console, transient=True
-            )
-            self._task = self._bar.add_task("", total=videos)
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-            self._show()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._show()  # a bar has a line from the start
 
     @property
     def seconds(self) -> float:
@@ -74,12 +55,8 @@ class Display:
         )
 
     def _show(self) -> None:
-        if self._bar:
-            done = self._finished[0] + sum(count[0] for count in self._live.values())
-            self._bar.update(self._task, completed=done, description=self.line())
-        elif time.monotonic() - self._printed > LINE_S:
-            self._printed = time.monotonic()
-            self._console.print(self.line(), highlight=False, soft_wrap=True)
+        done = self._finished[0] + sum(count[0] for count in self._live.values())
+        self.show(done, self.line())
 
 
 def _count(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:

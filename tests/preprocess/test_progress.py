@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from mme_core.progress import LINE_S
 from preprocess import progress
 from preprocess.isolate import ShardResult
 from preprocess.jobs import Outcome
@@ -39,7 +40,7 @@ def test_lines_are_printed_at_intervals(clock):
     with Display(2, Console(file=output)) as display:
         display.note(0, [GOOD])
         assert output.getvalue() == ""
-        clock[0] += progress.LINE_S + 1
+        clock[0] += LINE_S + 1
         display.note(0, [GOOD, GOOD])
         display.note(0, [GOOD, GOOD])
     assert output.getvalue().splitlines() == ["2/2 videos · 5 frames/s · 0 failed · 0:00 left"]
