@@ -15,11 +15,13 @@ from train.ablation.runner import Runner, is_done, slots
 from train.ablation.tables import markdown
 from train.recipes import loading
 from train.recipes.ablation import AblateConfig, check_grid
+from train.recipes.classification import FinetuneConfig
 from train.recipes.loading import RECIPES, merge, read_yaml
 from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import ProbeConfig
 
-BASES = ("generated.yaml", "real.yaml")
+BASES = ("generated.yaml", "real.yaml", "real-cpu.yaml")
+SCHEMAS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 PROBE = {"command": "probe", "probes": ["linear", "knn"], "lrs": [1e-2], "weight_decays": [0.1]}
 PROBE |= {"epochs": 2, "choice_share": 0.5, "neighbours": [1], "baselines": False}
 PROBE |= {"data.workers": 0}
@@ -211,5 +213,5 @@ def test_shipped_tables_plan_valid_pretraining(table):
     for chain in all_chains(grid, {}):
         for cell in chain.cells:
             command, *words = cell.words
-            schema = {"pretrain": PretrainConfig, "probe": ProbeConfig}[command]
+            schema = SCHEMAS[command]
             loading.load(schema, words, "", "")
