@@ -15,7 +15,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from mme_core.extract.tracks import Sampler
+from mme_core.extract.tracks import Sampler, nearest
 from mme_core.spec import TargetSpec
 
 # Magnitudes are whole multiples of 1/128 grey level. They fit uint16, and float32 adds whole
@@ -45,8 +45,8 @@ class HogField:
             for size in sizes
         ]
         self._sums: list[np.ndarray] = []  # sums of the window that starts at each pixel
-        self._last = np.array([shape[1] - 1, shape[0] - 1], np.float32)
-        self._corner = np.zeros(2, np.intp)  # (x, y) of the first pixel of the part in use
+        self._shape = shape
+        self._corner = (0, 0)  # (x, y) of the first pixel of the part in use
 
     def load(self, luma_HW: np.ndarray, around: Sequence[np.ndarray] = ()) -> None:
         """Takes the next image, uint8. Pixels outside of it count as zero.
@@ -76,15 +76,21 @@ class HogField:
 
     def _part(self, luma_HW: np.ndarray, around: Sequence[np.ndarray]) -> np.ndarray:
         """Returns the part of the image around the points, and notes its corner."""
-        self._corner[:] = 0
+        self._corner = (0, 0)
         if not around:
             return luma_HW
+        height, width = self._shape
+        left, right = self._reach([points[:, 0] for points in around], width)
+        top, bottom = self._reach([points[:, 1] for points in around], height)
+        self._corner = left, top
+        return luma_HW[top:bottom, left:right]
+
+    def _reach(self, places: Sequence[np.ndarray], size: int) -> tuple[int, int]:
+        """Returns the first pixel that a window around the places needs, and the end."""
         reach = self._spec.hog_cell + 2  # a window, its fraction, and the gradient's neighbours
-        low = np.clip(np.min([points.min(0) for points in around], 0), 0, self._last)
-        high = np.clip(np.max([points.max(0) for points in around], 0), 0, self._last)
-        self._corner[:] = np.maximum(low.astype(np.intp) - reach, 0)
-        right, bottom = high.astype(np.intp) + reach + 1
-        return luma_HW[self._corner[1] : bottom, self._corner[0] : right]
+        low, high = min(map(np.min, places)), max(map(np.max, places))
+        first, last = nearest(np.array([low, high]), size).astype(int).tolist()
+        return max(first - reach, 0), last + reach + 1
 
     def at(self, points_N2: np.ndarray) -> np.ndarray:
         """Returns HOG of the windows centred at the points (x, y), pixels: float32 [N, bins].
@@ -92,8 +98,12 @@ class HogField:
         The values are sums of gradient magnitudes, with luma in [0, 1]. A point outside the image
         is moved to its nearest border pixel.
         """
-        first_pixel = np.clip(points_N2, 0, self._last) - (self._spec.hog_cell - 1) / 2 + self._pad
-        sampler = Sampler(first_pixel - self._corner.astype(np.float32), self._sums[0].shape[:2])
+        sizes = self._shape[::-1]
+        first_pixel = [
+            nearest(places, size) - (self._spec.hog_cell - 1) / 2 + self._pad - np.float32(corner)
+            for places, size, corner in zip(points_N2.T, sizes, self._corner)
+        ]
+        sampler = Sampler(*first_pixel, self._sums[0].shape[:2])
         found = np.concatenate([sampler.read(sums) for sums in self._sums], axis=1)
         return found * np.float32(1 / (255 * _UNIT))
 
