@@ -9,14 +9,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import zarr
-from zarr.storage import MemoryStore
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, StoreError
 from mme_core.extract.kept_flow import kept_size, read_shapes
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store.array_writer import metadata
 from mme_core.store.layout import FLOW, ArrayLayout, flow_name, layouts, shard_name
 from mme_core.store.reader import ChunkReader
 from mme_core.store.table import COLUMNS, read_attributes
@@ -177,7 +176,7 @@ class _ArrayChecks:
             except (OSError, ValueError, RecursionError) as error:
                 yield f"{self.place.at(file)} cannot be read ({error}); `mme repair` makes it anew"
                 continue
-            expected = _metadata(layout, self.length(name))
+            expected = json.loads(metadata(layout, self.length(name)))
             for text in _changes(found, expected):
                 yield f"{self.place.at(file)}: {text}; `mme repair` makes it anew"
 
@@ -284,11 +283,3 @@ def _changes(found: Any, expected: dict[str, Any]) -> Iterator[str]:
     for key in [*expected, *(found.keys() - expected.keys())]:
         if found.get(key) != expected.get(key):
             yield f"{key} is {found.get(key)}, and should be {expected.get(key)}"
-
-
-def _metadata(layout: ArrayLayout, length: int) -> dict[str, Any]:
-    """An array's zarr.json as the writer makes it."""
-    files: dict[str, Any] = {}
-    array = zarr.create_array(MemoryStore(files), **layout.zarr_options())
-    array.resize((length, *layout.row))
-    return json.loads(files["zarr.json"].to_bytes())

@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
 from mme_core.io.place import Place
-from mme_core.store.layout import ArrayLayout
+from mme_core.store.layout import ArrayLayout, encode_chunk, encode_file
 
-if TYPE_CHECKING:
-    from zarr.abc.buffer import Buffer
+
+@dataclass
+class _Progress:
+    """How far an array is written.
+
+    files   number of files that are written
+    chunks  coded chunks of the file that comes next
+    rows    the rows after these chunks
+    """
+
+    files: int
+    chunks: list[bytes]
+    rows: np.ndarray
 
 
 class ArrayWriter:
-    """Rows of one array, gathered and written a file at a time.
+    """Rows of one array, coded a chunk at a time and written a file at a time.
 
-    Zarr codes into memory, and whole files go out from there: so each is written once, whatever
-    an earlier writer left under its name, and the array's metadata with the final length at the
-    end.
+    The coding is Zarr's, which reads the files. Its own writer takes several times longer, because
+    it hands each chunk to another thread. Each file is written once, whatever an earlier writer
+    left under its name, and the array's metadata with the final length at the end.
     """
 
     def __init__(self, place: Place, folder: str, layout: ArrayLayout) -> None:
         self.layout = layout
         self._place = place
         self._folder = folder
-        self._coded: dict[str, Buffer] = {}
-        self._array = zarr.create_array(MemoryStore(self._coded), **layout.zarr_options())
-        self._buffer = np.zeros((layout.file, *layout.row), layout.dtype)
-        self._filled = 0
+        self._chunk = np.zeros((layout.chunk, *layout.row), layout.dtype)
+        self._filled = 0  # rows of the chunk
+        self._chunks: list[bytes] = []
         self._files = 0
-        self._mark = (0, 0)
-        self._kept: np.ndarray | None = None  # the buffer at the mark, once its file was written
+        self.mark()
 
     def extend(self, rows: np.ndarray) -> None:
+        """Appends rows. Each may be shorter than the array's along any axis: zeros follow."""
+        inner = tuple(map(slice, rows.shape[1:]))
         while len(rows):
-            fits = rows[: self.layout.file - self._filled]
-            self._buffer[self._filled : self._filled + len(fits)] = fits
-            self._filled += len(fits)
-            rows = rows[len(fits) :]
-            if self._filled == self.layout.file:
-                self._write_file()
-                if self._files == self._mark[0] + 1 and self._mark[1]:
-                    self._kept, self._buffer = self._buffer, np.zeros_like(self._buffer)
-                self._filled = 0
+            fits = rows[: self.layout.chunk - self._filled]
+            stop = self._filled + len(fits)
+            self._chunk[(slice(self._filled, stop), *inner)] = fits
+            self._filled, rows = stop, rows[len(fits) :]
+            if stop == self.layout.chunk:
+                self._end_chunk()
 
     def mark(self) -> None:
         """`rewind` comes back to here."""
-        self._mark, self._kept = (self._files, self._filled), None
+        rows = self._chunk[: self._filled].copy()
+        self._mark = _Progress(self._files, self._chunks.copy(), rows)
 
     def rewind(self) -> None:
-        files, filled = self._mark
-        for file in range(files, self._files):
+        for file in range(self._mark.files, self._files):
             self._place.remove(f"{self._folder}/{self.layout.key(file)}")
-        if self._kept is not None:
-            self._buffer = self._kept
-        self._files, self._filled, self._kept = files, filled, None
+        self._files, self._chunks = self._mark.files, self._mark.chunks.copy()
+        self._chunk[:] = 0
+        self._filled = len(self._mark.rows)
+        self._chunk[: self._filled] = self._mark.rows
 
     @property
     def keys(self) -> list[str]:
@@ -67,22 +79,39 @@ class ArrayWriter:
 
     def finish(self) -> None:
         """Writes what is left, and the metadata."""
-        rows = self._files * self.layout.file + self._filled
+        whole = self._files * self.layout.file + len(self._chunks) * self.layout.chunk
+        length = whole + self._filled
         if self._filled:
-            self._write_file()
-        self._array.resize((rows, *self.layout.row))
-        self._write("zarr.json")
+            self._end_chunk()
+        if self._chunks:
+            self._end_file()
+        self._place.write(
+            f"{self._folder}/{self.layout.name}/zarr.json", metadata(self.layout, length)
+        )
 
-    def _write_file(self) -> None:
-        start = self._files * self.layout.file
-        stop = start + self._filled
-        self._array.resize((stop, *self.layout.row))
-        with zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1}):
-            self._array[start:stop] = self._buffer[: self._filled]
-        self._write(self.layout.key(self._files).partition("/")[2])
+    def _end_chunk(self) -> None:
+        self._chunks.append(encode_chunk(self.layout, self._chunk))
+        self._chunk[:] = 0
+        self._filled = 0
+        if len(self._chunks) * self.layout.chunk == self.layout.file:
+            self._end_file()
+
+    def _end_file(self) -> None:
+        key = f"{self._folder}/{self.layout.key(self._files)}"
+        self._place.write(key, encode_file(self.layout, self._chunks))
+        self._chunks = []
         self._files += 1
 
-    def _write(self, key: str) -> None:
-        self._place.write(f"{self._folder}/{self.layout.name}/{key}", self._coded[key].to_bytes())
-        if key != "zarr.json":
-            del self._coded[key]
+
+def metadata(layout: ArrayLayout, rows: int) -> bytes:
+    """Zarr's description of an array of so many rows: the content of its zarr.json."""
+    described = _description(layout)
+    return json.dumps(described | {"shape": [rows, *layout.row]}, indent=2).encode()
+
+
+@lru_cache
+def _description(layout: ArrayLayout) -> dict[str, Any]:
+    """The description of an empty array. Zarr takes some milliseconds for it."""
+    files: dict[str, Any] = {}
+    zarr.create_array(MemoryStore(files), **layout.zarr_options())
+    return json.loads(files["zarr.json"].to_bytes())

@@ -32,6 +32,7 @@ SMALL_CHUNK_TUBELETS = 64
 FRAME_CHUNK = 1 << 16  # bytes
 FRAME_FILE = 1 << 24
 INDEX_ENTRY = 16  # bytes a chunk in a file's index: offset and size, uint64
+_ZSTD_LEVEL, _BLOSC_LEVEL = 1, 3
 MISSING = 2**64 - 1  # offset of a chunk that was never written
 
 # Blosc's own threads write blocks in the order in which they finish, and do not survive a fork.
@@ -73,8 +74,8 @@ class ArrayLayout:
         from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
         packers: dict[str, list[Any]] = {
-            "zstd": [ZstdCodec(level=1)],
-            "bits": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
+            "zstd": [ZstdCodec(level=_ZSTD_LEVEL)],
+            "bits": [BloscCodec(cname="zstd", clevel=_BLOSC_LEVEL, shuffle="bitshuffle")],
             "none": [],
         }
         return {
@@ -127,6 +128,26 @@ def decode_index(layout: ArrayLayout, data: bytes) -> np.ndarray:
     return np.frombuffer(_checked(data), "<u8").reshape(layout.file // layout.chunk, 2)
 
 
+def encode_file(layout: ArrayLayout, chunks: list[bytes]) -> bytes:
+    """A file with these chunks as `encode_chunk` returns them; the reverse of `decode_index`."""
+    index = np.full((layout.file // layout.chunk, 2), MISSING, "<u8")
+    sizes = [len(chunk) for chunk in chunks]
+    index[: len(chunks), 1] = sizes
+    index[: len(chunks), 0] = np.cumsum([0, *sizes])[:-1]
+    return b"".join([*chunks, _with_checksum(index.tobytes())])
+
+
+def encode_chunk(layout: ArrayLayout, rows: np.ndarray) -> bytes:
+    """The stored bytes of one chunk, [chunk, *row]; the reverse of `decode_chunk`."""
+    body = rows.transpose(layout.order).tobytes() if layout.order else rows.tobytes()
+    if layout.packing == "zstd":
+        body = zstd.compress(body, _ZSTD_LEVEL)
+    elif layout.packing == "bits":
+        how = {"shuffle": blosc.BITSHUFFLE, "typesize": layout.dtype.itemsize}
+        body = blosc.compress(body, b"zstd", _BLOSC_LEVEL, **how)
+    return _with_checksum(body)
+
+
 def chunk_size(layout: ArrayLayout) -> int:
     """Bytes of a chunk when it is decoded."""
     return layout.chunk * math.prod(layout.row) * layout.dtype.itemsize
@@ -156,6 +177,10 @@ def decode_chunk(
         return flat.reshape(shape)
     stored = flat.reshape([shape[axis] for axis in layout.order])
     return stored.transpose(np.argsort(layout.order))
+
+
+def _with_checksum(body: bytes) -> bytes:
+    return body + google_crc32c.value(body).to_bytes(4, "little")
 
 
 def _checked(data: bytes | np.ndarray) -> np.ndarray:

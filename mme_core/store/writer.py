@@ -125,10 +125,10 @@ class ShardWriter:
             raise ValueError(f"a tubelet of {hp}×{wp} patches in a video of {self._patches}")
         self._patches = hp, wp
         for name in ("position", "shape", "valid"):
-            self._append_patches(name, getattr(tubelet, name))
-        self._append_patches("moments", round_moments(tubelet.moments, self._spec))
+            self._arrays[name].extend(getattr(tubelet, name)[None])
+        self._arrays["moments"].extend(round_moments(tubelet.moments, self._spec)[None])
         for name in cells.array_names(self._spec.cells):
-            self._append_patches(name, tubelet.cells[name])
+            self._arrays[name].extend(tubelet.cells[name][None])
         self._arrays["pts"].extend(np.asarray(tubelet.pts, np.int64)[None])
         if "frames" in self._arrays:
             self._append_frames(tubelet.frames)
@@ -168,11 +168,6 @@ class ShardWriter:
         So the ledger can be made again from the shards.
         """
         self._quarantined.append(dict(row))
-
-    def _append_patches(self, name: str, values: np.ndarray) -> None:
-        padded = np.zeros((1, *self._arrays[name].layout.row), self._arrays[name].layout.dtype)
-        padded[0, : values.shape[0], : values.shape[1]] = values
-        self._arrays[name].extend(padded)
 
     def _append_frames(self, frames: tuple[bytes, ...]) -> None:
         ends = self._frame_bytes + np.cumsum([len(frame) for frame in frames])
