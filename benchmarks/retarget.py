@@ -29,6 +29,7 @@ from mme_core.spec import TargetSpec
 from mme_core.store.layout import flow_name
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import ShardWriter
+from preprocess.stored_frames import StoredFrames, can_be_copied
 
 
 def main() -> None:
@@ -83,13 +84,29 @@ def write(
         for path in videos:
             with KeptFlow(str(flow), path.name) if flow else nullcontext() as kept:
                 writer.begin_video()
-                stream = stream_tubelets(path, spec, kept=kept, keep=writer.keep if keep else None)
+                stream = stream_tubelets(
+                    path,
+                    spec,
+                    kept=kept,
+                    keep=writer.keep if keep else None,
+                    stored=stored_frames(flow, path.name, spec),
+                )
                 for tubelet in stream:
                     writer.append(tubelet)
             about = stream.summary
             row = {"id": path.name, "path": str(path), "label": -1, "fps": about.fps}
             row |= {"height": about.height, "width": about.width, "frames": about.frames}
             writer.end_video(row | {"warnings": list(about.warnings)})
+
+
+def stored_frames(flow: Path | None, video: str, spec: TargetSpec) -> StoredFrames | None:
+    """The frames of the store with this file of flow, as `mme retarget` copies them."""
+    if not flow:
+        return None
+    store = TargetStore(flow.parents[1])
+    if not can_be_copied(store.spec, spec):
+        return None
+    return StoredFrames(store, store.videos["id"].tolist().index(video))
 
 
 def compare(one: TargetStore, other: TargetStore) -> None:

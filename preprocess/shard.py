@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ from preprocess.lock import check_owner
 if TYPE_CHECKING:
     from mme_core.extract.results import TubeletTargets, VideoSummary
     from mme_core.extract.video_targets import TubeletStream
+    from mme_core.store import TargetStore
     from mme_core.store.writer import ShardWriter
+    from preprocess.stored_frames import StoredFrames
 
 
 def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None:
@@ -89,7 +92,9 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
 
     keep = writer.keep if job.keep_flow else None
     with KeptFlow(job.kept, item.id) if job.kept else nullcontext() as kept:
-        stream = stream_tubelets(item.path, job.spec, job.timeout, kept=kept, keep=keep)
+        stream = stream_tubelets(
+            item.path, job.spec, job.timeout, kept=kept, keep=keep, stored=_stored_frames(item, job)
+        )
         _append_video(stream, writer, item, job)
     summary = stream.summary
     assert summary is not None  # set once the stream has ended
@@ -97,6 +102,27 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     row = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
     writer.end_video({"id": item.id, "path": path, "label": item.label, **row})
     return summary
+
+
+def _stored_frames(item: VideoItem, job: ShardJob) -> StoredFrames | None:
+    """The video's frames in the store with the kept flow; None where they cannot be used."""
+    from preprocess.stored_frames import StoredFrames, can_be_copied
+
+    if not job.kept:
+        return None
+    store, rows = _source(str(Path(job.kept).parents[1]))
+    if item.id not in rows or not can_be_copied(store.spec, job.spec):
+        return None
+    return StoredFrames(store, rows[item.id])
+
+
+@lru_cache(maxsize=1)
+def _source(url: str) -> tuple[TargetStore, dict[str, int]]:
+    """A store, and the row of each of its videos."""
+    from mme_core.store import TargetStore
+
+    store = TargetStore(url)
+    return store, {name: row for row, name in enumerate(store.videos["id"].tolist())}
 
 
 def _append_video(

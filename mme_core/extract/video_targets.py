@@ -30,6 +30,9 @@ from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Part, Parts, Video, open_video
 from mme_core.spec import TargetSpec
 
+# Number of a raw frame -> its JPEG file, where there is one.
+StoredJpeg = Callable[[int], bytes | None]
+
 
 def stream_tubelets(
     path: str | Path,
@@ -38,16 +41,23 @@ def stream_tubelets(
     *,
     kept: KeptFlow | None = None,
     keep: Keep | None = None,
+    stored: StoredJpeg | None = None,
 ) -> TubeletStream:
     """Extracts a video as an iterable of TubeletTargets. Memory does not grow with its length.
 
-    kept  takes the flow from there and computes none; not with spec.check
-    keep  gets the flow of every frame pair, float32 [H, W, 2]; after LaterPartError from the start
+    kept    takes the flow from there and computes none; not with spec.check
+    keep    gets the flow of every frame pair, float32 [H, W, 2]; all again after LaterPartError
+    stored  finds the JPEG files that were made before, which are then taken as they are
 
     After the iteration, `summary` of the returned object describes the video. Iterating raises the
     errors of `extract_video`, and LaterPartError where the tubelets so far must be dropped.
     """
-    return TubeletStream(path, spec, deadline_s, _render_jpeg, _code, kept, keep)
+
+    def render(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None:
+        known = stored(frame.number) if stored else None
+        return known or _render_jpeg(frame, canvas, spec)
+
+    return TubeletStream(path, spec, deadline_s, render, _code, kept, keep)
 
 
 def extract_video(

@@ -74,6 +74,18 @@ def test_retargeted_videos_are_as_from_the_files(made, tmp_path):
     assert {row["id"]: row["status"] for row in rows}["b/bad.mp4"] == "quarantined"
 
 
+@pytest.mark.parametrize("change", ["spec.stride=1", "spec.jpeg_quality=50"])
+def test_retargeted_frames_have_the_same_bytes(change, made, tmp_path):
+    root, store, _ = made
+    assert flows(root, tmp_path / "exact", change) == 0
+    words = ["retarget", str(store), "--store", str(tmp_path / "other"), "--serial", change]
+    assert cli.main(words) == 0
+    for name in ("frames", "frame_ends"):
+        files = [shards(tmp_path / made) for made in ("exact", "other")]
+        one, two = ({key: file[key] for key in file if f"/{name}/" in key} for file in files)
+        assert one == two
+
+
 def test_the_same_command_resumes(made, tmp_path, capsys):
     _, store, other = made
     again = shutil.copytree(other, tmp_path / "again")

@@ -1,0 +1,42 @@
+"""The frames that a store has of a video, to be copied into another store as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store.target_store import TargetStore
+
+_AT_ONCE = 16  # tubelets that are read together, which bounds memory
+
+
+class StoredFrames:
+    """Finds the JPEG file of a raw frame. Raises StoreError where the store is damaged."""
+
+    def __init__(self, store: TargetStore, video: int) -> None:
+        """video: its row in the store's table. The store must have frames."""
+        self._spec, self._video = store.spec, store.open_video(video)
+        self._start, self._jpegs = -1, [b""]
+
+    def __call__(self, number: int) -> bytes | None:
+        """Returns the JPEG file of raw frame `number`; None where no tubelet samples this frame."""
+        for place in range(TUBELET):
+            tubelet, rest = divmod(number - place * self._spec.stride, self._spec.hop)
+            if rest == 0 and 0 <= tubelet < self._video.high - self._video.low:
+                start = tubelet - tubelet % _AT_ONCE
+                self._read(start)
+                return self._jpegs[TUBELET * (tubelet - start) + place]
+        return None
+
+    def _read(self, start: int) -> None:
+        if start == self._start:
+            return
+        low = self._video.low + start
+        high = min(low + _AT_ONCE, self._video.high)
+        part = dataclasses.replace(self._video, low=low, high=high)
+        self._start, self._jpegs = start, [jpeg.tobytes() for jpeg in part.jpegs()]
+
+
+def can_be_copied(source: TargetSpec, wanted: TargetSpec) -> bool:
+    """Whether the frames of a store are those that another specification with its canvas needs."""
+    return source.frames == wanted.frames == "jpeg" and source.jpeg_quality == wanted.jpeg_quality
