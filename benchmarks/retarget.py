@@ -4,7 +4,7 @@
 
 The flow of the videos is kept once. Then a shard of their targets is made from kept flow and from
 the videos in turn, `--repeats` times; the fastest of each counts, in processor time on one core,
-with JPEG and writing. Errors are those of the stored targets, valid points only: of a step and of
+with frames and writing. Errors are those of the stored targets, valid points only: of a step and of
 the last point of a trajectory in canvas pixels, and the cosine between HOG at the tracked points.
 Without files it takes three videos of the demo set. The results are in docs/measurements/stage1.md.
 """

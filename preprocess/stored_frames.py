@@ -15,13 +15,14 @@ class StoredFrames:
 
     def __init__(self, store: TargetStore, video: int) -> None:
         """video: its row in the store's table. The store must have frames."""
-        self._spec, self._video = store.spec, store.open_video(video)
+        self._video, self._stride = store.open_video(video), store.spec.stride
+        self._hop = TUBELET * store.spec.stride // store.spec.clip_step
         self._start, self._jpegs = -1, [b""]
 
     def __call__(self, number: int) -> bytes | None:
         """Returns the JPEG file of raw frame `number`; None where no tubelet samples this frame."""
         for place in range(TUBELET):
-            tubelet, rest = divmod(number - place * self._spec.stride, self._spec.hop)
+            tubelet, rest = divmod(number - place * self._stride, self._hop)
             if rest == 0 and 0 <= tubelet < self._video.high - self._video.low:
                 start = tubelet - tubelet % _AT_ONCE
                 self._read(start)

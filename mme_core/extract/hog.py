@@ -99,11 +99,11 @@ class HogField:
         is moved to its nearest border pixel.
         """
         sizes = self._shape[::-1]
-        first_pixel = [
+        x_N, y_N = (  # of the windows' first pixels
             nearest(places, size) - (self._spec.hog_cell - 1) / 2 + self._pad - np.float32(corner)
             for places, size, corner in zip(points_N2.T, sizes, self._corner)
-        ]
-        sampler = Sampler(*first_pixel, self._sums[0].shape[:2])
+        )
+        sampler = Sampler(x_N, y_N, self._sums[0].shape[:2])
         found = np.concatenate([sampler.read(sums) for sums in self._sums], axis=1)
         return found * np.float32(1 / (255 * _UNIT))
 

@@ -15,7 +15,7 @@ from mme_core.io.place import Place
 from mme_core.store.layout import ArrayLayout, encode_chunk, encode_file
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Progress:
     """How far an array is written.
 
