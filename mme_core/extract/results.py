@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mme_core.listing import listing
+
 
 @dataclass(frozen=True)
 class VideoSummary:
@@ -86,3 +88,4 @@ class VideoTargets:
     homography: np.ndarray | None
     summary: VideoSummary
     cells: dict[str, np.ndarray]
+    __repr__ = listing

@@ -17,6 +17,7 @@ import numpy as np
 from mme_core import cells, targets
 from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
+from mme_core.listing import listing
 from mme_core.spec import TargetSpec
 
 try:
@@ -90,6 +91,7 @@ class CodedWindow:
     start: int
     spec: TargetSpec
     cells: Mapping[str, np.ndarray] = field(default_factory=dict)
+    __repr__ = listing
 
     @property
     def hp(self) -> int:
@@ -139,6 +141,7 @@ class Window:
     pts: np.ndarray
     spec: TargetSpec
     cells: Mapping[str, np.ndarray] = field(default_factory=dict)
+    __repr__ = listing
 
     @property
     def hp(self) -> int:
