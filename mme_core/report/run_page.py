@@ -26,6 +26,14 @@ _TITLES = {
     "memory": ("Peak memory, GB", 1.0),
 }
 _PLAIN = ("step", "epoch", "eta", "skipped", "bad", "unreadable")
+_HELD_OUT = ("val_", "constant_", "final_", "epe_")
+# End-point errors: of the model, and of guesses without one.
+_ERRORS = {
+    "val_epe": "the model",
+    "epe_zero": "no motion",
+    "epe_mean": "mean of the visible patches",
+    "epe_neighbours": "nearest visible patches",
+}
 
 
 def run_page(runs: Sequence[Run]) -> str:
@@ -114,6 +122,8 @@ def _curves(runs: Sequence[Run]) -> Html | None:
         plots.append(curves("Training loss", lines))
     for content in dict.fromkeys(name for run in runs for name in _contents(run)):
         plots.append(_against_constant(runs, content))
+    if lines := _end_point_errors(runs):
+        plots.append(curves("End-point error, held out, px", lines, zero=True))
     for key, title in (
         ("knn", "kNN accuracy, held out, %"),
         ("val_top1", "Top-1 accuracy, one view, held out, %"),
@@ -124,14 +134,13 @@ def _curves(runs: Sequence[Run]) -> Html | None:
     for key, title in (("lr", "Learning rate"), ("grad_norm", "Norm of the gradient")):
         if lines := _lines(runs, key):
             plots.append(curves(title, lines, zero=key == "lr"))
+    plots += [curves(key, _lines(runs, key)) for key in _others(runs)]
     if not plots:
         return None
     note = "Over the optimiser's steps."
     if any(map(_contents, runs)):
-        note += (
-            " The dashed line is the loss of the best constant: a model that ignores its input "
-            "cannot be below it."
-        )
+        note += " The dashed line is the loss of the best constant: a model that ignores its input "
+        note += "cannot be below it."
     return section("Curves", grid(plots), note=note)
 
 
@@ -142,31 +151,34 @@ def _against_constant(runs: Sequence[Run], content: str) -> Html:
         if steps:
             label = f"{run.name} constant" if len(runs) > 1 else "best constant"
             lines.append(Curve(label, steps, values, colour(place), dashed=True))
-    if len(runs) == 1:
-        lines += [
-            Curve("training", *run.series(content), colour(1))
-            for run in runs
-            if run.series(content)[0]
-        ]
+    if len(runs) == 1 and runs[0].series(content)[0]:
+        lines.append(Curve("training", *runs[0].series(content), colour(1)))
     return curves(f"Loss of {content}", lines)
 
 
+def _end_point_errors(runs: Sequence[Run]) -> list[Curve]:
+    """The model's error over the steps; of a single run also those of guesses without a model."""
+    if len(runs) > 1:
+        return _lines(runs, "val_epe")
+    found = [(label, runs[0].series(key)) for key, label in _ERRORS.items()]
+    return [Curve(label, *line, colour(i)) for i, (label, line) in enumerate(found) if line[0]]
+
+
+def _others(runs: Sequence[Run]) -> list[str]:
+    """Numbers without a title, such as the loss of a content that no held-out videos tell of."""
+    known = {"loss", "lr", "grad_norm", "knn", *_PLAIN, *_TITLES}
+    known |= {name for run in runs for name in _contents(run)}
+    keys = dict.fromkeys(key for run in runs for key in run.numbers())
+    return [key for key in keys if key not in known and not key.startswith(_HELD_OUT)]
+
+
 def _speed(runs: Sequence[Run]) -> Html | None:
-    keys = list(dict.fromkeys(key for run in runs for key in run.numbers()))
-    shown = {key: _TITLES[key] for key in _TITLES if key in keys}
-    parts = {"loss", "lr", "grad_norm", "knn", *_PLAIN, *_TITLES}
-    parts |= {name for run in runs for name in _contents(run)}
-    other = [key for key in keys if key not in parts and not key.startswith(_HELD_OUT)]
-    shown |= {key: (key, 1.0) for key in other}
     plots = [
         curves(title, lines, zero=True)
-        for key, (title, scale) in shown.items()
+        for key, (title, scale) in _TITLES.items()
         if (lines := _lines(runs, key, scale))
     ]
     return section("Speed and load", grid(plots)) if plots else None
-
-
-_HELD_OUT = ("val_", "constant_", "final_")
 
 
 def _panels(run: Run, runs: Sequence[Run]) -> Html:

@@ -85,7 +85,7 @@ def _summary(store: TargetStore, about: Mapping[str, Any], found: Sequence[Remar
     numbers = {
         "videos stored": f"{about['videos']:,}",
         "videos quarantined": f"{quarantined:,}",
-        "hours of video": f"{about['hours']:.3g}",
+        "of video": duration(about["hours"] * 3600),
         "tubelets": f"{about['tubelets']:,}",
         "on disk": size(sum(about["bytes"].values())),
         "shards": f"{about['shards']:,}",

@@ -28,6 +28,7 @@ def pretraining(folder: Path, lr: float = 0.001, init: str | None = None) -> Pat
         rows.append(row | {"device_idle": 0.1, "loader_queue": 3, "memory": 1.5, "eta": 1.0})
         if step % 100 == 0:
             held = {"val_loss": 1.5, "constant_loss": 2.0, "val_position": 0.7, "val_shape": 0.9}
+            held |= {"val_epe": 2.0, "epe_zero": 3.0, "epe_mean": 2.5, "epe_neighbours": 1.5}
             rows.append({"step": step, **held, "constant_position": 1.0, "constant_shape": 1.0})
     lines = [json.dumps(row) for row in rows] + ['{"step": 410, "lo']  # cut off by a kill
     (folder / "metrics.jsonl").write_text("\n".join(lines))

@@ -32,6 +32,14 @@ def test_every_number_of_a_step_is_plotted(pretrained):
     assert "<b>eta</b>" not in page
 
 
+def test_end_point_errors_share_a_plot(pretrained):
+    page = page_of(pretrained)
+    plot = page.split("<b>End-point error, held out, px</b>")[1].split("<b>")[0]
+    for label in ("the model 2.00", "no motion 3.00", "nearest visible patches 1.50"):
+        assert label in plot
+    assert "<b>epe_zero</b>" not in page
+
+
 def test_a_last_row_that_a_kill_cut_off_is_left_out(pretrained):
     run = read_run(pretrained, "mine")
     assert run.series("loss")[0] == list(range(10, 401, 10))
