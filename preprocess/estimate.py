@@ -18,12 +18,14 @@ from pathlib import Path
 from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest
 from mme_core.processes import plugin_path
-from mme_core.progress import Progress, clock
+from mme_core.progress import Progress
+from mme_core.report.words import counted, duration, size
 from mme_core.spec import TargetSpec
 from mme_core.store.target_store import open_or_create_store
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, Outcome, ShardJob, shared_servers
+from preprocess.summary import core_time
 
 
 def main(argv: list[str]) -> int:
@@ -106,13 +108,15 @@ def estimate(
 
 def describe(about: Mapping[str, float | int]) -> list[str]:
     """Lines of the estimate."""
+    work, unit = core_time(about["core_hours"])
+    error = about["core_hours_error"] * work / about["core_hours"]
     return [
-        f"sample       {about['sample']} of {about['videos']} videos: "
+        f"sample       {about['sample']} of {counted(int(about['videos']), 'video')}: "
         f"{about['seconds_per_video']:.2f} s a video on one core, "
         f"{about['frames_per_s']:.0f} frames/s",
-        f"work         {about['core_hours']:.3g} core-hours (± {about['core_hours_error']:.2g})",
-        f"wall time    {clock(about['wall_s'])} on {about['cores']} cores",
-        f"store        {about['bytes'] / 1e9:.3g} GB",
+        f"work         {work:.3g} {unit} (± {error:.2g})",
+        f"wall time    {duration(about['wall_s'])} on {counted(int(about['cores']), 'core')}",
+        f"store        {size(about['bytes'])}",
         f"failures     {about['sample_failures']} in the sample: about {about['failures']:.0f} "
         "in all",
     ]

@@ -18,6 +18,7 @@ from rich.table import Table
 from mme_core.errors import UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.parser import CommandParser
+from mme_core.report.words import duration, size
 from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
 from mme_core.store.table import read_attributes, shard_numbers
@@ -85,10 +86,10 @@ def _sizes(place: Place, numbers: list[int], store: TargetStore) -> dict[str, in
     """Bytes of each array, summed over all shards."""
     sizes = dict.fromkeys(layouts(store.spec), 0)
     finished = {shard_name(number).removeprefix("shards/") for number in numbers}
-    for name, size in place.files("shards").items():
+    for name, count in place.files("shards").items():
         shard, array = name.split("/")[:2]
         if shard in finished and array in sizes:
-            sizes[array] += size
+            sizes[array] += count
     return sizes
 
 
@@ -108,18 +109,16 @@ def _print(about: dict[str, Any], console: Console) -> None:
         "videos": f"{about['videos']:,} stored, {quarantined:,} quarantined, "
         f"{about['with_warnings']:,} with warnings",
         "quarantined": listed(about["quarantined"]),
-        "length": f"{about['frames']:,} frames, {about['hours']:.2f} hours",
+        "length": f"{about['frames']:,} frames, {duration(about['hours'] * 3600)}",
         "tubelets": f"{about['tubelets']:,}; a video has {spread['least']} to {spread['most']}, "
         f"median {spread['median']}",
         "canvases": f"{listed(about['canvases'])}, in patches",
         "classes": f"{len(about['classes'])}: {listed(about['classes'])}",
         "shards": f"{about['shards']:,}"
         + (f", and {len(about['unfinished'])} unfinished" if about["unfinished"] else ""),
-        "size": f"{total / 1e6:,.1f} MB; 8 tubelets take {targets:.3f} MB of targets, "
+        "size": f"{size(total)}; 8 tubelets take {targets:.3f} MB of targets, "
         f"{sum(per_clip.values()):.3f} MB with frames",
-        "arrays": ", ".join(
-            f"{name} {size / 1e6:,.1f} MB" for name, size in about["bytes"].items()
-        ),
+        "arrays": ", ".join(f"{name} {size(count)}" for name, count in about["bytes"].items()),
         "spec": ", ".join(f"{name}={value}" for name, value in about["spec"].items()),
         "spec hash": about["spec_hash"],
         "made by": ", ".join(f"{name} {version}" for name, version in about["made_by"].items()),

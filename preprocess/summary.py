@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mme_core.io.place import Place
 from mme_core.progress import clock
+from mme_core.report.words import counted, duration, size
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import shard_name
 from preprocess.jobs import OK, QUARANTINED, Outcome
@@ -22,6 +23,11 @@ def describe_spec(spec: TargetSpec) -> str:
     )
 
 
+def core_time(hours: float) -> tuple[float, str]:
+    """Processor time in the unit that fits: (number, "core-hours" or "core-seconds")."""
+    return (hours, "core-hours") if hours >= 0.1 else (hours * 3600, "core-seconds")
+
+
 def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
     """The expected time for `videos` more videos; None if no processing time is known yet."""
     seconds = [row.seconds for row in known if row.seconds is not None]
@@ -29,37 +35,37 @@ def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
         return None
     each = sum(seconds) / len(seconds)
     whole = each * videos
-    left = clock(whole / workers)
-    return f"{each:.2f} s a video so far: {whole / 3600:.3g} core-hours, {left} to go"
+    work, unit = core_time(whole / 3600)
+    return f"{each:.2f} s a video so far: {work:.3g} {unit}, {clock(whole / workers)} to go"
 
 
 def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:
     """Lines on the chosen videos (ids in `wanted`): how many are stored or quarantined, and why."""
-    stored, hours = 0, 0.0
+    stored, seconds = 0, 0.0
     reasons: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row.id not in wanted:
             continue
         if row.status == OK:
-            stored, hours = stored + 1, hours + row.duration / 3600
+            stored, seconds = stored + 1, seconds + row.duration
         elif row.status == QUARANTINED:
             reasons[row.reason].append(row.id)
     quarantined = sum(map(len, reasons.values()))
     lines = [
-        f"stored       {stored} videos, {hours:.3g} hours",
-        f"quarantined  {quarantined} videos",
+        f"stored       {counted(stored, 'video')}, {duration(seconds)} of video",
+        f"quarantined  {counted(quarantined, 'video')}",
     ]
     for reason, ids in sorted(reasons.items(), key=lambda pair: -len(pair[1])):
         more = ", …" if len(ids) > 1 else ""
         lines.append(f"  {len(ids):>5} × {reason}  ({ids[0]}{more})")
     missing = len(wanted) - stored - quarantined
-    return lines + ([f"missing      {missing} videos: run again"] if missing else [])
+    return lines + ([f"missing      {counted(missing, 'video')}: run again"] if missing else [])
 
 
 def run_line(frames: int, seconds: float, shards: Iterable[int], place: Place) -> str:
     """The line on this run: its frames, time, speed, and bytes of its shards."""
     rate = frames / max(seconds, 1e-3)
     with ThreadPoolExecutor(place.parallel_reads) as pool:
-        size = sum(pool.map(lambda number: sum(place.files(shard_name(number)).values()), shards))
+        count = sum(pool.map(lambda number: sum(place.files(shard_name(number)).values()), shards))
     line = f"this run     {frames} frames in {seconds:.1f} s: {rate:.0f} frames/s"
-    return f"{line}, {size / 1e6:.1f} MB"
+    return f"{line}, {size(count)}"

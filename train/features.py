@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from mme_core.errors import UsageError
+from mme_core.report.words import counted
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
 from train.engine.distributed import autocast_dtype, connected
@@ -101,6 +102,6 @@ def main(argv: list[str]) -> int:
             videos, views, width = features.pooled.shape
             print(
                 f"{plain(out)}: [videos, views, width] {videos} × {views} × {width}; "
-                f"{len(features.failures)} videos could not be read"
+                f"{counted(len(features.failures), 'video')} could not be read"
             )
         return 0

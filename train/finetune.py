@@ -21,6 +21,7 @@ from timm.utils import ModelEmaV3
 from mme_core.errors import UsageError, VideoError
 from mme_core.flops import classifier_flops
 from mme_core.model import Classifier
+from mme_core.report.words import counted
 from mme_core.weights.save import save_weights
 from train.data.augment import rand_augment
 from train.data.device_augment import augments_on_device
@@ -163,7 +164,9 @@ class Finetuning:
             f"fine-tuning {self.config.model.size}: {len(train.ids)} training videos, "
             f"{len(val.ids)} held out, {len(self.class_names)} classes; {self.loaded}"
         )
-        self.log.say(f"{self.task.lr_batch} videos a step, {data.crops} crops of each")
+        self.log.say(
+            f"{counted(self.task.lr_batch, 'video')} a step, {counted(data.crops, 'crop')} of each"
+        )
 
     def _evaluate(self, clips: int, crops: int) -> Evaluation:
         config = self.config

@@ -27,3 +27,9 @@ def test_estimate_scales_with_the_data_set():
         "wall time    15:00 on 8 cores",
         "store        3.6 GB",
     ]
+    lines = describe(estimate(rows, size=4_000, videos=4, cores=1))
+    assert lines[1:4] == [
+        "work         8 core-seconds (± 0)",
+        "wall time    8 s on 1 core",
+        "store        4 kB",
+    ]
