@@ -157,7 +157,23 @@ PARTS: dict[str, dict[str, Command]] = {
 }
 COMMANDS = {name: command for part in PARTS.values() for name, command in part.items()}
 
-_MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_PERMISSION = "change its permissions, or name another place"
+# errors of the system that the user can mend even where no file is named, and how
+_MENDS = {
+    errno.ENOSPC: "free some space, or name a place on another disk",
+    errno.EDQUOT: "free some of your quota, or name a place on another disk",
+    errno.EROFS: "name a place that may be written",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+}
+# and if a file is named
+_NAMED_MENDS = {
+    **_MENDS,
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of this path is a file: name a folder",
+    errno.EEXIST: "there is a file of this name: name a folder",
+    errno.EISDIR: "this is a folder: name a file",
+}
 _HOME_VALUE = re.compile(r"(?P<name>(?:-{0,2}[\w.-]+=)?)(?P<value>~(?:/.*)?)", re.DOTALL)
 _HELP = ("-h", "--help")
 _GLOBAL = ("--quiet", "--debug")  # options of every command
@@ -243,14 +259,15 @@ def _guarded(name: str, rest: list[str], debug: bool) -> int:
         sys.stderr.close()
         return 128 + signal.SIGPIPE
     except OSError as error:  # a folder that is read-only or missing, a full disk
-        if error.filename is None and error.errno not in _MENDABLE:
+        if error.filename is None and error.errno not in _MENDS:
             raise
         if debug:
             traceback.print_exc()
         where = (
             f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         )
-        text = f"{where}{error.strerror}; check that it is there, may be written and has room"
+        mend = _NAMED_MENDS.get(error.errno or 0, "check that it is there and may be written")
+        text = f"{where}{error.strerror}; {mend}"
         print(f"mme {name}: {plain(text)}", file=sys.stderr)
         return 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -152,7 +153,11 @@ class TargetSpec:
         known = {field.name: field for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise UsageError(f"spec.{name} is not a field; the fields are {', '.join(known)}")
+                near = difflib.get_close_matches(name, known, 1)
+                offer = f"; did you mean spec.{near[0]}?" if near else ""
+                raise UsageError(
+                    f"spec.{name} is not a field; the fields are {', '.join(known)}{offer}"
+                )
         return cls(**{**values, "cells": tuple(values.get("cells", ()))})
 
     @classmethod
@@ -168,7 +173,8 @@ class TargetSpec:
         for word in overrides:
             name, equals, text = word.removeprefix("spec.").partition("=")
             if not (word.startswith("spec.") and equals):
-                raise UsageError(f"'{word}' is not of the form spec.FIELD=VALUE")
+                hint = f", such as spec.{word}" if name in known else ""
+                raise UsageError(f"'{word}' is not of the form spec.FIELD=VALUE{hint}")
             values[name] = _parse(name, text, str(known[name].type)) if name in known else text
         return cls._from_known(values)
 

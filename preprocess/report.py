@@ -71,11 +71,13 @@ def _page(what: list[str], sample: int, root: str | None) -> str:
         features = read_features(paths[0])
         return features_page(features, paths[0].name, pictures_of(features.config, root))
     if len(what) > 1:
-        raise UsageError(f"{', '.join(what)}: several are compared only where all are runs")
+        raise UsageError(f"{', '.join(what)}: several can be compared only if all are runs")
     if open_place(what[0]).exists(STORE):
         return _store(what[0], sample)
+    if not is_url(what[0]) and not paths[0].exists():
+        raise UsageError(f"{what[0]} does not exist; check the path")
     raise UsageError(
-        f"{what[0]}: is not a store (no {STORE}), not a run (no config.yaml) and not a file of "
+        f"{what[0]} is not a store (no {STORE}), not a run (no config.yaml) and not a file of "
         "features (.zarr or .npz)"
     )
 

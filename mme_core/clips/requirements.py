@@ -59,7 +59,7 @@ def check_cells(store: TargetStore | StoreUnion, cells: Sequence[str]) -> None:
     for name in cells:
         if name not in store.spec.cells:
             raise UsageError(
-                f"cells={name}: {store.url} does not hold these; make it with "
+                f"cells={name}: {store.url} does not hold this descriptor; make a store with "
                 f"spec.cells={','.join((*store.spec.cells, name))}"
             )
 

@@ -21,7 +21,10 @@ def load_plugin(field: str, name: str) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"spec.{field}={name} cannot be imported: {error}") from error
+        raise UsageError(
+            f"spec.{field}={name} cannot be imported: {error}; the module must be installed, or a "
+            "file of the current folder"
+        ) from error
     if not callable(function):
         raise UsageError(f"spec.{field}={name} is not a function")
     return function

@@ -48,7 +48,9 @@ def find_file(path: Path) -> Path:
 def _hub_advice(path: Path) -> str:
     text = str(path)
     if path.suffix in (".pt", ".pth", ".bin", ".safetensors") or not _HUB_NAME.fullmatch(text):
-        return ""
+        return "; check the path"
+    if path.parent.exists():  # runs/mine, and not the name of an account
+        return f" in {path.parent}; check the path"
     return (
         f"; a model of the Hugging Face hub must be fetched first: `hf download {text} "
         f"--local-dir {path.name}`, then name that folder"

@@ -275,14 +275,17 @@ def _check_shapes(
             )
         raise UsageError(
             f"{weights.path}: weights of another size: {name} is {list(tensor.shape)} there and "
-            f"{list(own[name].shape)} in the model; build it with size={weights.size} "
-            f"patch={weights.patch}"
+            f"{list(own[name].shape)} in the model; {_build_advice(weights)}"
         )
     if (blocks := _blocks(own)) != weights.depth:
         raise UsageError(
             f"{weights.path}: weights of another size: {weights.depth} blocks, the model {blocks}; "
-            f"build it with depth={weights.depth}"
+            f"{_build_advice(weights)}"
         )
+
+
+def _build_advice(weights: Weights) -> str:
+    return f"build it with size={weights.size} depth={weights.depth} patch={weights.patch}"
 
 
 def _blocks(state: Mapping[str, Tensor]) -> int:

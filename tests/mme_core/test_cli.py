@@ -45,6 +45,18 @@ def test_unwritable_folder_gives_a_one_line_error(demo_store, tmp_path, capsys, 
     assert error.startswith(f"mme {words[0]}: ") and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("store", "mend"),
+    [("file/x", "a part of this path is a file"), ("file", "there is a file of this name")],
+)
+def test_a_place_that_is_a_file_is_explained(tmp_path, capsys, store, mend):
+    (tmp_path / "file").touch()
+    (tmp_path / "v.mp4").touch()
+    words = ["flows", f"--store={tmp_path}/{store}", "--dataset=folder", f"--root={tmp_path}"]
+    assert main([*words, "--serial"]) == 1
+    assert mend in capsys.readouterr().err
+
+
 def test_other_system_errors_are_raised(monkeypatch):
     def fail(name, argv):
         raise ConnectionResetError(104, "Connection reset by peer")

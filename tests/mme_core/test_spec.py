@@ -23,5 +23,5 @@ def test_a_new_specification_makes_pixels_square():
 
 
 def test_an_unknown_field_is_named():
-    with pytest.raises(UsageError, match=r"spec\.strides is not a field"):
+    with pytest.raises(UsageError, match=r"spec\.strides is not a field.*mean spec\.stride\?"):
         TargetSpec.from_dict({"strides": 2})

@@ -28,6 +28,14 @@ from train.recipes.fields import MISSING, as_text, check_limits, describe, walk
 RECIPES = Path(__file__).parent.parent / "configs"
 Config = TypeVar("Config")
 
+# ends of OmegaConf's messages on a value of the wrong type, in the words of our own
+_KINDS = {
+    " of type 'str'": "",
+    "could not be converted to Integer": "is not a whole number",
+    "could not be converted to Float": "is not a number",
+    "is not a valid bool": "is neither true nor false",
+}
+
 
 def load(schema: type[Config], argv: Sequence[str], prog: str, description: str) -> Config:
     """An instance of the dataclass `schema` from `--config FILE … key=value …`.
@@ -95,7 +103,11 @@ def merge(
     _resolve(config, raw)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise UsageError(f"{missing[0]} is not set: add {missing[0]}=… or name it in the recipe")
+        words = " ".join(f"{key}=…" for key in missing)
+        raise UsageError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: add {words} "
+            "to the command or to the recipe"
+        )
     values = cast(Config, OmegaConf.to_object(config))
     check_limits(values, raw)
     return _expand_home(values)
@@ -123,7 +135,10 @@ def _expand_home(config: Any) -> Any:
 
 def _explain(error: OmegaConfBaseException) -> str:
     key = f"{error.full_key}: " if error.full_key else ""
-    return f"{key}{str(error).splitlines()[0]}"
+    text = str(error).splitlines()[0]
+    for theirs, ours in _KINDS.items():
+        text = text.replace(theirs, ours)
+    return f"{key}{text}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -166,6 +181,7 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
     for name, value in layer.items():
         key = f"{prefix}{name}"
         if key not in known:
+            key = next(iter(dotted({key: value})), key)  # view.clips rather than view
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
             raise UsageError(f"{key} is not a key of this recipe; the nearest is {nearest[0]}")
         kind = OmegaConf.get_type(config, name)
@@ -185,14 +201,17 @@ def _recipes() -> list[str]:
 def read_yaml(name: str) -> dict[str, Any]:
     path = Path(name) if Path(name).exists() else RECIPES / name
     if not path.is_file():
+        near = difflib.get_close_matches(name, _recipes(), 3, cutoff=0.4)
+        offer = f"did you mean {' or '.join(near)}? " if near else ""
         raise UsageError(
-            f"--config {name}: no such file, here or among the recipes in {RECIPES}, which are "
-            f"{', '.join(_recipes())}"
+            f"--config {name}: no such file here, nor among the recipes that come with mme; {offer}"
+            f"those are in {RECIPES}"
         )
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UsageError(f"--config {name}: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())
+        raise UsageError(f"--config {name}: is not valid YAML ({text})") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name}: a recipe is a mapping of keys to values")
     return cast(dict[str, Any], values)

@@ -97,8 +97,12 @@ def test_files_of_other_models_are_called_by_name(tmp_path, kind):
         convert(tmp_path / "file.pth", tmp_path / "out.safetensors")
 
 
-def test_name_of_the_hub_comes_with_advice():
+def test_name_of_the_hub_comes_with_advice(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="hf download MCG-NJU/videomae-base --local-dir videomae"):
         read_weights("MCG-NJU/videomae-base")
-    with pytest.raises(UsageError, match=r"no such file of weights$"):
+    with pytest.raises(UsageError, match=r"no such file of weights; check the path$"):
         read_weights("runs/w.safetensors")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no such file of weights in runs; check the path$"):
+        read_weights("runs/mine")

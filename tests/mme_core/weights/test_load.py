@@ -208,7 +208,7 @@ def test_positions_of_the_same_clip_stay():
 
 def test_weights_of_another_size_are_refused(tmp_path):
     weights = read_weights(save(tmp_path / "o.pth", official(depth=2).state_dict()), **CLIP)
-    with pytest.raises(UsageError, match=r"weights of another size.*build it with size=tiny"):
+    with pytest.raises(UsageError, match=r"another size.*with size=tiny depth=2 patch=16"):
         load_weights(build_classifier("small", 7, depth=2, **CLIP), weights)
     with pytest.raises(UsageError, match="2 blocks, the model 3"):
         load_weights(build_classifier("tiny", 7, depth=3, **CLIP), weights)
