@@ -40,7 +40,10 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
             if job.lock:
                 check_owner(open_place(job.store), job.lock)
     except OSError as error:
-        raise StoreError(f"cannot write to {job.store}: {error.strerror or error}") from error
+        raise StoreError(
+            f"cannot write to {job.store}: {error.strerror or error}; mend that and run the same "
+            "command again"
+        ) from error
     report({"done": True})
 
 

@@ -98,7 +98,10 @@ def main(argv: list[str]) -> int:
             dtype=autocast_dtype(config.precision, ranks.device),
         )
         if ranks.main:
-            write_features(out, aside, features, source, config)
+            try:
+                write_features(out, aside, features, source, config)
+            except OSError as error:  # numpy names no file
+                raise OSError(error.errno, error.strerror, str(out)) from error
             videos, views, width = features.pooled.shape
             print(
                 f"{plain(out)}: [videos, views, width] {videos} × {views} × {width}; "

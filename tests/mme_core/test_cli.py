@@ -1,5 +1,7 @@
 """What the `mme` command does before a sub-command sees its words."""
 
+import errno
+
 import pytest
 
 from mme_core import cli
@@ -46,14 +48,23 @@ def test_unwritable_folder_gives_a_one_line_error(demo_store, tmp_path, capsys, 
 
 
 @pytest.mark.parametrize(
-    ("store", "mend"),
-    [("file/x", "a part of this path is a file"), ("file", "there is a file of this name")],
+    ("error", "mend"),
+    [
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"),
+            "a part of this path is a file",
+        ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a/b"), "this is a folder: name a file"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "change its permissions"),
+        (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
+    ],
 )
-def test_a_place_that_is_a_file_is_explained(tmp_path, capsys, store, mend):
-    (tmp_path / "file").touch()
-    (tmp_path / "v.mp4").touch()
-    words = ["flows", f"--store={tmp_path}/{store}", "--dataset=folder", f"--root={tmp_path}"]
-    assert main([*words, "--serial"]) == 1
+def test_a_system_error_comes_with_its_mend(monkeypatch, capsys, error, mend):
+    def fail(name, argv):
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert main(["info"]) == 1
     assert mend in capsys.readouterr().err
 
 

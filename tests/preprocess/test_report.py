@@ -96,7 +96,7 @@ def test_a_large_store_is_sampled(tmp_path):
     [
         (["{folder}", "-o", "r.html"], "is not a store"),
         (["{folder}/none", "-o", "r.html"], "does not exist; check the path"),
-        (["{store}", "{store}", "-o", "{folder}/r.html"], "compared only where all are runs"),
+        (["{store}", "{store}", "-o", "{folder}/r.html"], "compared only if all are runs"),
         (["{store}", "-o", "{folder}/r.pdf"], "must end in .html"),
     ],
 )

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +82,12 @@ def test_what_holds_no_features_is_not_overwritten(labelled_set, encoder, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         features.main(words(labelled_set, encoder[0], tmp_path / "file" / "f.npz"))
+
+
+def test_a_full_disk_is_reported_with_the_file(labelled_set, encoder, tmp_path, monkeypatch):
+    def fail(*_args, **_arrays):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match=r"No space left on device: .*f\.npz"):
+        features.main(words(labelled_set, encoder[0], tmp_path / "f.npz"))

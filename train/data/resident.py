@@ -15,6 +15,7 @@ from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.resident import Resident, resident_bytes
 from mme_core.cores import usable_cores
 from mme_core.errors import StoreError, UsageError
+from mme_core.report.words import size as in_words
 
 # Of the memory of a GPU, or of the machine, that a store may take. The processes of a machine
 # share its own memory.
@@ -66,7 +67,7 @@ def make_resident(
         return None, "data.resident=auto: clips are read from the store and the video files"
     size, total = resident_bytes(clips), _memory(device)
     limit = SHARES[device.type] * total
-    about = f"{size / 1e9:.2f} GB of targets and decoded frames"
+    about = f"{in_words(size)} of targets and decoded frames"
     if size > (limit if setting == "auto" else total):
         if setting is True:
             raise UsageError(

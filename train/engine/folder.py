@@ -72,7 +72,7 @@ def check_folder(config: PretrainConfig | FinetuneConfig) -> None:
     ]
     if changed:
         raise UsageError(
-            f"out={config.out} holds another run, whose {', '.join(changed[:3])} differs (see "
+            f"out={config.out} holds another run; these keys differ: {', '.join(changed[:3])} (see "
             f"{Path(config.out) / CONFIG}): choose another out=…, or resume it with the changed "
             "recipe by resume=force"
         )

@@ -30,6 +30,7 @@ Config = TypeVar("Config")
 
 # ends of OmegaConf's messages on a value of the wrong type, in the words of our own
 _KINDS = {
+    "Incompatible value 'None' for field of type 'str'": "has no value; give one",
     " of type 'str'": "",
     "could not be converted to Integer": "is not a whole number",
     "could not be converted to Float": "is not a number",

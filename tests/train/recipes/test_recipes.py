@@ -58,6 +58,7 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("optim.lr=much", "optim.lr: Value 'much' is not a number"),
         ("optim.steps=1.5", "optim.steps: Value '1.5' of type 'float' is not a whole number"),
         ("data.flip=ja", "data.flip: Value 'ja' is neither true nor false"),
+        ("out=", "out: has no value; give one"),
         ("precision=int8", "precision=int8 is not one of"),
         ("norm.kind=batch", "norm.kind=batch is not one of patch, step"),
         ("checkpoint.keep=0", "checkpoint.keep=0 must be at least 1"),
