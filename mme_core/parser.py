@@ -22,10 +22,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, name: str, text: str | None, epilog: str = "") -> None:
         description, _, rest = (text or "").partition("\n\n")
+        description = description.removeprefix(f"`mme {name}`: ")  # the usage names it already
         parts = filter(None, (rest.strip("\n"), epilog))
         super().__init__(
             f"mme {name}",
-            description=description,
+            description=description[:1].upper() + description[1:],
             epilog="\n\n".join(parts) or None,
             formatter_class=_Formatter,
         )

@@ -101,6 +101,7 @@ def main(argv: list[str]) -> int:
             try:
                 write_features(out, aside, features, source, config)
             except OSError as error:  # numpy names no file
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
                 raise OSError(error.errno, error.strerror, str(out)) from error
             videos, views, width = features.pooled.shape
             print(

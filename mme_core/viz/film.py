@@ -26,7 +26,8 @@ def write_png(path: Path, picture: np.ndarray) -> None:
 def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> int:
     """Writes RGB uint8 pictures of one size to .mp4 (h264) or .gif (looped); returns their number.
 
-    Raises UsageError for another suffix, and MMEError if there is no picture.
+    Raises UsageError for another suffix, and MMEError if there is no picture. Leaves no part of a
+    film behind if the disk is full.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     if path.suffix.lower() not in writers:
@@ -36,7 +37,13 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> int:
     if first is None:
         raise MMEError(f"{path}: there is no picture to write")
     rate = Fraction(fps).limit_denominator(1000)
-    return writers[path.suffix.lower()](path, first.shape[:2], chain([first], pictures), rate)
+    write = writers[path.suffix.lower()]
+    try:
+        return write(path, first.shape[:2], chain([first], pictures), rate)
+    except OSError:  # a full disk: half a film is of no use
+        if path.is_file():
+            path.unlink()
+        raise
 
 
 def _write_mp4(

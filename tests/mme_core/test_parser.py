@@ -41,3 +41,9 @@ def test_help_shows_defaults_once(capsys):
     ):
         assert re.search(rf"^  {option} +{re.escape(text)}$", out, re.M)
     assert out.index("What it does.") < out.index("mme made -n 3") < out.index("the end")
+
+
+def test_the_description_does_not_repeat_the_command(capsys):
+    with pytest.raises(SystemExit):
+        CommandParser("made", "`mme made`: what it does.\n\nmore").parse_args(["--help"])
+    assert "\nWhat it does.\n" in capsys.readouterr().out

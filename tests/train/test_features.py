@@ -91,3 +91,4 @@ def test_a_full_disk_is_reported_with_the_file(labelled_set, encoder, tmp_path, 
     monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(OSError, match=r"No space left on device: .*f\.npz"):
         features.main(words(labelled_set, encoder[0], tmp_path / "f.npz"))
+    assert list(tmp_path.iterdir()) == []

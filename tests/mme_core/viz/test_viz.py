@@ -1,5 +1,7 @@
 """Pictures show directions as colours and tracks at the right place; wrong shapes are refused."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from mme_core.errors import UsageError
 from mme_core.spec import TargetSpec
 from mme_core.viz import grids
 from mme_core.viz.figure import READABLE
+from mme_core.viz.film import write_film
 
 SPEC = TargetSpec(length=3)
 
@@ -180,3 +183,13 @@ def test_points_and_paths_agree_with_the_grid():
         black(), starts.reshape(-1, 1, 2), np.ones(16, bool), heads=True, scale=2
     )
     assert picture[round((starts[0, 0, 0, 1] + 0.5) * 2), round((3.5 + 0.5) * 2)].any()
+
+
+def test_a_failed_write_leaves_no_part_of_a_film(tmp_path):
+    def pictures():
+        yield black()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_film(tmp_path / "film.mp4", pictures(), fps=10)
+    assert list(tmp_path.iterdir()) == []
