@@ -38,12 +38,14 @@ from train import pretrain, probe
 
 PAPER = ["norm.floor=0", "data.flip=false"]  # overrides the recipe of benchmarks/learning.py
 QUIET = ["data.workers=0", "eval.every=10000", "eval.panels=0", "eval.knn=0"]
-HALF_WARMUP = "optim.warmup_epochs=5"  # an epoch of `plus` has twice the steps
+HALF_WARMUP = "optim.warmup_epochs=5"  # an epoch of two crops has twice the steps
 CHANGES = {  # name: words of `mme pretrain`
     "paper": [],
     "floor 0.1": ["norm.floor=0.1"],
     "floor 0.5": ["norm.floor=0.5"],
     "flip": ["data.flip=true"],
+    "2 crops": ["data.crops=2", HALF_WARMUP],
+    "norm scale": ["norm.kind=scale"],
     "plus": ["--config=pretrain/plus.yaml", HALF_WARMUP],
     "all three": ["norm.floor=0.1", "data.flip=true", "data.crops=2", HALF_WARMUP],
     "norm none": ["norm.kind=none"],

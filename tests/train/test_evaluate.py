@@ -175,7 +175,7 @@ def test_wrong_input_is_explained(labelled_set, classifier, tmp_path, change, me
 def test_the_folder_of_another_command_is_refused(labelled_set, classifier, tmp_path):
     (tmp_path / "config.yaml").write_text("optim: {lr: 1}\n")
     with pytest.raises(
-        UsageError, match=r"holds the output of another command.*optim is not a key"
+        UsageError, match=r"holds the output of another command.*optim.lr is not a key"
     ):
         evaluate.main(words(labelled_set, classifier[0], tmp_path))
     assert (tmp_path / "config.yaml").read_text() == "optim: {lr: 1}\n"
