@@ -53,12 +53,12 @@ def main() -> int:
     words += TOY if options.toy else []
     keys = [word for word in options.words if "=" in word]
     grids = [word for word in options.words if "=" not in word]
-    return max(
-        ablate.main(
-            ["ablate/generated.yaml", f"ablate/{grid}.yaml", *words, *keys, f"out={work / grid}"]
-        )
-        for grid in grids
-    )
+    for grid in grids:
+        files = ["ablate/generated.yaml", f"ablate/{grid}.yaml"]
+        status = ablate.main([*files, *words, *keys, f"out={work / grid}"])
+        if status:  # a grid that was stopped or has failed cells is not followed by the next
+            return status
+    return 0
 
 
 if __name__ == "__main__":

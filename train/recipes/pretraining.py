@@ -77,7 +77,7 @@ class TargetConfig:
 class NormConfig:
     kind: str = choice("patch", NORMS, "what the targets are normalised over")
     floor: float = number(
-        0.0, "smallest deviation to divide by, canvas pixels; 0, as in the paper: off", at_least=0
+        0.0, "smallest number to divide by, canvas pixels; 0, as in the paper: off", at_least=0
     )
     camera: bool = setting(False, "subtract the camera's motion; the store must hold it")
 

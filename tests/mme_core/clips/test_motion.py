@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from content_batches import SPEC, B, K, L, a_batch, decoded, h, n, w
 
@@ -72,11 +73,12 @@ def test_floor_keeps_static_patches_small_and_leaves_moving_ones():
             torch.testing.assert_close(floored[:, 1:], plain[:, 1:])
 
 
-def test_the_floor_holds_for_a_length_and_not_for_hog():
+@pytest.mark.parametrize("norm", ["length", "scale"])
+def test_the_floor_holds_for_sizes_and_not_for_hog(norm):
     batch, _ = a_batch()
     both = ["position", "shape"]
     free = build_targets(batch, SPEC, TargetSettings(norm="none"), both)
-    floored = build_targets(batch, SPEC, TargetSettings(norm="length", floor=1e4), both)
+    floored = build_targets(batch, SPEC, TargetSettings(norm=norm, floor=1e4), both)
     torch.testing.assert_close(floored["position"][0], free["position"][0] / 1e4)
     plain = build_targets(batch, SPEC, TargetSettings(), both)
     assert torch.equal(floored["shape"][0], plain["shape"][0])

@@ -1,8 +1,6 @@
 """Stores that are missing, damaged or of another version are refused by name."""
 
-import shutil
 import struct
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
@@ -14,16 +12,6 @@ from mme_core.store import layout
 from mme_core.store.layout import FORMAT
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.store.writer import ShardWriter
-
-
-@pytest.fixture(scope="module")
-def store_path(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("store") / "s", [{"a.mp4": 11, "b": 3}, {"c": 6}])
-
-
-@pytest.fixture
-def copied(store_path, tmp_path):
-    return Path(shutil.copytree(store_path, tmp_path / "copy"))
 
 
 @pytest.mark.parametrize("kind", ["missing", "a folder", "a file"])

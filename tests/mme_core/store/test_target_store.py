@@ -20,16 +20,6 @@ from mme_core.store.target_store import TargetStore, open_or_create_store
 HOP_2 = TargetSpec(stride=2, hop=2, short_side=64, long_side=80, frames="jpeg")
 
 
-@pytest.fixture(scope="module")
-def store_path(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("store") / "s", [{"a.mp4": 11, "b": 3}, {"c": 6}])
-
-
-@pytest.fixture
-def copied(store_path, tmp_path):
-    return Path(shutil.copytree(store_path, tmp_path / "copy"))
-
-
 def test_the_table_of_videos(store_path):
     store = TargetStore(store_path)
     assert store.spec == SPEC
