@@ -24,8 +24,8 @@ from train import ablate
 SPEC = ["spec.stride=2", "spec.length=6", "spec.short_side=80", "spec.long_side=96"]
 SPEC += ["spec.cells=hog,hof,mbh"]
 TOY = [
-    "seeds=[0]", "jobs=1", "pretrain.optim.steps=2", "pretrain.model.depth=1",
-    "measures.probe.epochs=1", "measures.finetune.optim.epochs=1",
+    "seeds=[0]", "jobs=1", "pretrain.data.batch_size=4", "pretrain.optim.steps=2",
+    "pretrain.model.depth=1", "measures.probe.epochs=1", "measures.finetune.optim.epochs=1",
     "measures.finetune.model.depth=1",
 ]  # fmt: skip
 
