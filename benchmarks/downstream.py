@@ -60,13 +60,12 @@ def folds(root: Path, subjects: int | None) -> Iterator[tuple[str, list[Path], l
 def make_store(
     folder: Path, name: str, videos: list[Path], classes: list[str], spec: list[str]
 ) -> Path:
-    """Extracts the targets of these videos into a store, unless it exists."""
+    """Extracts the targets of those videos that the store does not hold yet."""
     store, listing = folder / name, folder / f"{name}.csv"
-    if not (store / "store.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        listing.write_text("".join(f"{v} {classes.index(v.parent.name)}\n" for v in videos))
-        words = ["--dataset", "csv", "--root", str(videos[0].parents[1]), "--list", str(listing)]
-        assert flows.main([*words, "--serial", "--store", str(store), *spec]) == 0
+    folder.mkdir(parents=True, exist_ok=True)
+    listing.write_text("".join(f"{v} {classes.index(v.parent.name)}\n" for v in videos))
+    words = ["--dataset", "csv", "--root", str(videos[0].parents[1]), "--list", str(listing)]
+    assert flows.main([*words, "--serial", "--store", str(store), *spec]) == 0
     return store
 
 

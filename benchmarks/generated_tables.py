@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import ablation
 
@@ -42,14 +43,14 @@ def main() -> int:
     parser.add_argument("--only-stores", action="store_true", help="end before the grids")
     options = parser.parse_intermixed_args()
     work = options.work.absolute()
-    unlabelled, labelled = (10, 40) if options.toy else (400, 800)
-    moving, held_out = ablation.make_unlabelled(work, unlabelled, SPEC)
-    train, test = ablation.make_labelled(work, labelled, SPEC)
+    stores = make_stores(work, SPEC, options.toy)
     if options.only_stores:
         return 0
-    words = [f"pretrain.store=[{moving},{train}]", f"pretrain.val_store={held_out}"]
+    words = [f"pretrain.store=[{stores.moving},{stores.train}]"]
+    words += [f"pretrain.val_store={stores.held_out}"]
     for measure in ("probe", "finetune"):
-        words += [f"measures.{measure}.store={train}", f"measures.{measure}.val_store={test}"]
+        words += [f"measures.{measure}.store={stores.train}"]
+        words += [f"measures.{measure}.val_store={stores.test}"]
     words += TOY if options.toy else []
     keys = [word for word in options.words if "=" in word]
     grids = [word for word in options.words if "=" not in word]
@@ -59,6 +60,27 @@ def main() -> int:
         if status:  # a grid that was stopped or has failed cells is not followed by the next
             return status
     return 0
+
+
+class Stores(NamedTuple):
+    """Textures that move, of which a fifth is held out, and the two halves of the demo set."""
+
+    moving: Path
+    held_out: Path
+    train: Path
+    test: Path
+
+
+def make_stores(work: Path, spec: list[str], toy: bool) -> Stores:
+    """Writes the videos and their targets.
+
+    spec  words such as "spec.stride=2"
+    """
+    unlabelled, labelled = (10, 40) if toy else (400, 800)
+    return Stores(
+        *ablation.make_unlabelled(work, unlabelled, spec),
+        *ablation.make_labelled(work, labelled, spec),
+    )
 
 
 if __name__ == "__main__":

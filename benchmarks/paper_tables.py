@@ -1,15 +1,18 @@
 """Table 5 on real videos by one command: from the videos to the table, on one GPU or on a CPU.
 
-    PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work runs/tables [mme ablate's words]
-    PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work /tmp/toy --toy --processes 2
-    PYTHONPATH=. python -P benchmarks/paper_tables.py VIDEOS --work runs/tables --processes 2 \
-        --base ablate/real-cpu.yaml --unlabelled bn-train
+    python benchmarks/paper_tables.py VIDEOS --work runs/tables [mme ablate's words]
+    python benchmarks/paper_tables.py VIDEOS --work /tmp/toy --toy --processes 2
+    python benchmarks/paper_tables.py VIDEOS --work runs/tables --processes 2 \
+        --base ablate/real-cpu.yaml --unlabelled bn-train --patch 16
+    python benchmarks/paper_tables.py VIDEOS --work runs/mixed --processes 2 \
+        --base ablate/mixed-cpu.yaml --unlabelled bn-train --generated
 
 VIDEOS holds the folders egogestar, bnmocap, tennis7 and weizmann4, each as CLASS/NAME.mp4, the
 first two with split.csv. Makes their targets with all cores, and runs ablate/real.yaml with
 ablate/table5-short.yaml: pre-training on the training videos of all four sets, which lie on the
-GPU, and probes on the first two sets. The last command is a smaller grid for a CPU. A
-command goes on where it was stopped. --toy: a few videos and steps, on a CPU.
+GPU, and probes on the first two sets. The last two commands are smaller grids for a CPU; the
+very last one pre-trains on generated videos too. A command goes on where it was stopped. --toy: a
+few videos and steps, on a CPU.
 docs/science.md has the plan and the results.
 """
 
@@ -24,6 +27,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import generated_tables
+
 from mme_core.datasets import load_manifest
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
@@ -35,7 +40,8 @@ from preprocess.plan import plan_shards
 from train import ablate
 from train.recipes.loading import read_yaml
 
-SPEC = TargetSpec(stride=2, short_side=128, long_side=160)
+SPEC = {"stride": 2, "short_side": 128, "long_side": 160}
+POINTS = {8: 1, 16: 4}  # of a patch of this side: they are equally dense
 SETS = {  # store: (folder, split)
     "ego-train": ("egogestar", "train"),
     "ego-test": ("egogestar", "val"),
@@ -45,14 +51,20 @@ SETS = {  # store: (folder, split)
     "weizmann": ("weizmann4", None),
 }
 UNLABELLED = ("ego-train", "bn-train", "tennis", "weizmann")
-MEASURED = {"gestures": "ego", "actions": "bn"}  # first word of a measure: the set that it is on
+MEASURED = {  # first word of a measure: the stores to learn on and to test on
+    "gestures": ("ego-train", "ego-test"),
+    "actions": ("bn-train", "bn-test"),
+    "motions": ("train", "test"),  # of generated videos
+}
 VIDEOS_PER_SHARD = 12
 TOY = [
     "device=cpu", "jobs=1", "seeds=[0]", "pretrain.optim.steps=2", "pretrain.model.size=tiny",
-    "pretrain.model.depth=1", "pretrain.data.batch_size=4", "measures.gestures.epochs=1",
-    "measures.actions.epochs=1", "measures.gestures-still.epochs=1",
-    "measures.actions.data.workers=0",
+    "pretrain.model.depth=1", "pretrain.data.batch_size=4",
 ]  # fmt: skip
+TOY_MEASURE = {
+    "probe": ["epochs=1", "data.workers=0"],
+    "finetune": ["optim.epochs=1", "model.depth=1"],
+}
 
 
 def main() -> int:
@@ -71,6 +83,10 @@ def main() -> int:
     parser.add_argument(
         "--unlabelled", action="append", choices=SETS, help="a set to pre-train on; repeat it"
     )
+    parser.add_argument(
+        "--generated", action="store_true", help="pre-train on generated videos too"
+    )
+    parser.add_argument("--patch", type=int, choices=POINTS, default=8, help="side of a patch")
     parser.add_argument("--grid", default="ablate/table5-short.yaml", help="the grid's variants")
     parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
     options = parser.parse_intermixed_args()
@@ -82,33 +98,50 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
-    write_stores(options.videos, options.work, options.processes, 3 if options.toy else None)
+    work = options.work.absolute()
+    spec = SPEC | {"patch": options.patch, "points": POINTS[options.patch]}
+    write_stores(
+        options.videos, work, TargetSpec(**spec), options.processes, 3 if options.toy else None
+    )
+    union = [work / name for name in options.unlabelled or UNLABELLED]
+    if options.generated:
+        words = [f"spec.{key}={value}" for key, value in spec.items()]
+        stores = generated_tables.make_stores(work, words, options.toy)
+        union += [stores.moving, stores.train]
     say("targets made")
     if options.only_stores:
         return 0
-    grid = [
-        options.base,
-        options.grid,
-        *grid_words(options.work, options.base, options.unlabelled or UNLABELLED),
-    ]
-    status = ablate.main([*grid, *(TOY if options.toy else []), *options.words])
+    words = grid_words(work, options.base, union)
+    if options.toy:
+        words += toy_words(options.base)
+    status = ablate.main([options.base, options.grid, *words, *options.words])
     say(f"grid ended with status {status}")
     return status
 
 
-def grid_words(work: Path, base: str, unlabelled: Sequence[str]) -> list[str]:
+def grid_words(work: Path, base: str, unlabelled: Sequence[Path]) -> list[str]:
     """The stores of pre-training and of each measure of the base."""
     sets = {name: MEASURED[name.partition("-")[0]] for name in read_yaml(base)["measures"]}
-    union = ",".join(str(work / name) for name in unlabelled)
-    first = next(iter(sets.values()))
-    words = [f"pretrain.store=[{union}]", f"pretrain.val_store={work / f'{first}-test'}"]
-    for measure, short in sets.items():
-        words += [f"measures.{measure}.store={work / f'{short}-train'}"]
-        words += [f"measures.{measure}.val_store={work / f'{short}-test'}"]
+    _, held_out = next(iter(sets.values()))
+    words = [f"pretrain.store=[{','.join(map(str, unlabelled))}]"]
+    words += [f"pretrain.val_store={work / held_out}"]
+    for measure, (train, test) in sets.items():
+        words += [f"measures.{measure}.store={work / train}"]
+        words += [f"measures.{measure}.val_store={work / test}"]
     return [*words, f"out={work / 'grid'}"]
 
 
-def write_stores(videos: Path, work: Path, processes: int, few: int | None) -> None:
+def toy_words(base: str) -> list[str]:
+    """Words that make the grid small."""
+    words = TOY.copy()
+    for name, keys in read_yaml(base)["measures"].items():
+        words += [f"measures.{name}.{word}" for word in TOY_MEASURE[keys["command"]]]
+    return words
+
+
+def write_stores(
+    videos: Path, work: Path, spec: TargetSpec, processes: int, few: int | None
+) -> None:
     """Makes the targets of all sets; without Ray, by child processes that threads wait for.
 
     few  number of videos of each class to use; None: all
@@ -121,17 +154,17 @@ def write_stores(videos: Path, work: Path, processes: int, few: int | None) -> N
             items = [
                 i for n, i in enumerate(items) if sum(i.label == j.label for j in items[:n]) < few
             ]
-        url = str((work / name).absolute())
-        open_or_create_store(url, SPEC, manifest.dataset, manifest.split, manifest.class_names)
-        table = load_table(open_place(url), SPEC.hash)
+        url = str(work / name)
+        open_or_create_store(url, spec, manifest.dataset, manifest.split, manifest.class_names)
+        table = load_table(open_place(url), spec.hash)
         done, taken = set(table["id"].tolist()), set(table["shard"].tolist())
         for shard in plan_shards(items, done, taken, VIDEOS_PER_SHARD):
-            jobs.put(ShardJob(shard.number, shard.items, SPEC, url, manifest.root, timeout=120))
+            jobs.put(ShardJob(shard.number, shard.items, spec, url, manifest.root, timeout=120))
     with ThreadPoolExecutor(processes) as pool:
         for future in [pool.submit(_write_all, jobs) for _ in range(processes)]:
             future.result()
     for name in SETS:
-        load_table(open_place(str((work / name).absolute())), SPEC.hash)  # writes the index
+        load_table(open_place(str(work / name)), spec.hash)  # writes the index
 
 
 def _write_all(jobs: queue.SimpleQueue[ShardJob]) -> None:

@@ -20,7 +20,7 @@ from train.recipes.loading import RECIPES, merge, read_yaml
 from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import ProbeConfig
 
-BASES = ("generated.yaml", "real.yaml", "real-cpu.yaml")
+BASES = ("generated.yaml", "real.yaml", "real-cpu.yaml", "mixed-cpu.yaml")
 SCHEMAS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 PROBE = {"command": "probe", "probes": ["linear", "knn"], "lrs": [1e-2], "weight_decays": [0.1]}
 PROBE |= {"epochs": 2, "choice_share": 0.5, "neighbours": [1], "baselines": False}
