@@ -73,10 +73,9 @@ class Pretraining:
         check_residual(config.model.residual, dtype)
         self.objective = Objective.of(config, self.store.spec, ranks.device, dtype)
         self.contents = list(self.objective.weights)
-        sizes = self.objective.sizes
         held_out = None
         if config.val_store:
-            held_out = HeldOut(config, config.val_store, self.store, self.objective, sizes, ranks)
+            held_out = HeldOut(config, config.val_store, self.store, self.objective, ranks)
         self._build()
         self.task = Task(
             model=self.model,
@@ -131,10 +130,11 @@ class Pretraining:
         return 0
 
     def _batches(self) -> Generator[Batch]:
-        """The loader's batches. Where more clips of one fail than the budget allows, the one before
-        comes again: all processes must take the step after which they stop together.
+        """The loader's batches. If more videos fail than the budget allows, a batch has no clips;
+        then the batch before comes again, since all processes must take the step after which they
+        stop together.
 
-        Raises StoreError in all processes where that is the first batch of one of them.
+        Raises StoreError in all processes if the first batch of one of them has no clips.
         """
         last: Batch = {}
         for batch in self.loader:

@@ -17,14 +17,14 @@ from mme_core.clips.draws import order_rng
 from mme_core.errors import UsageError
 from train.data.mix import Mix
 
+SHARDS_AT_ONCE = 4  # shards whose videos are mixed with each other
 
-def epoch_order(
-    videos: int, seed: int, epoch: int, shards: np.ndarray | None = None, buffer: int = 4
-) -> np.ndarray:
+
+def epoch_order(videos: int, seed: int, epoch: int, shards: np.ndarray | None = None) -> np.ndarray:
     """The shuffled videos of one epoch, int64 [videos].
 
     With `shards` (int [videos], the shard of each video) the shards are shuffled, and videos are
-    mixed inside groups of `buffer` shards only: a slow disk then reads few files at a time.
+    mixed inside groups of SHARDS_AT_ONCE shards only: a slow disk then reads few files at a time.
     """
     rng = order_rng(seed, epoch)
     if shards is None:
@@ -32,7 +32,7 @@ def epoch_order(
     names, member = np.unique(shards, return_inverse=True)
     rank = np.empty(len(names), dtype=np.int64)
     rank[rng.permutation(len(names))] = np.arange(len(names))
-    group = rank[member] // buffer
+    group = rank[member] // SHARDS_AT_ONCE
     return np.lexsort((rng.random(videos), group))
 
 
@@ -43,8 +43,7 @@ class ClipSampler(Sampler):
     batch_size  videos in a micro-batch of one process
     rank, world this process and how many there are
     accumulate  micro-batches of a step; an epoch is a whole number of steps
-    shuffle     False: in the data set's order
-    shards      int [videos]: shuffle by shards, `buffer` of them at a time
+    shards      int [videos], the shard of each video: shuffle by shards, a few at a time
     endless     training: go on with the next epoch, so that workers never run dry between
                 epochs, and leave out what does not fill a step. False, for evaluation: a single
                 pass, every video exactly once; the last batches are smaller, and a process may
@@ -66,17 +65,14 @@ class ClipSampler(Sampler):
         world: int = 1,
         accumulate: int = 1,
         seed: int = 0,
-        shuffle: bool = True,
         shards: np.ndarray | None = None,
-        buffer: int = 4,
         endless: bool = True,
         limit: int | None = None,
         mix: Mix | None = None,
     ) -> None:
         self.videos, self.batch_size = videos, batch_size
         self.rank, self.world, self.accumulate = rank, world, accumulate
-        self.seed, self.shuffle, self.shards, self.buffer = seed, shuffle, shards, buffer
-        self.endless, self.mix = endless, mix
+        self.seed, self.shards, self.endless, self.mix = seed, shards, endless, mix
         self.taken = videos if limit is None else min(limit, videos)
         self.first = 0  # micro-batch to start with, counted from the start of epoch 0
         step = batch_size * world * accumulate
@@ -103,10 +99,7 @@ class ClipSampler(Sampler):
         """The epoch (or pass) and the video of each place of an epoch."""
         if self.mix is not None:
             return self.mix.epoch(self.seed, epoch)
-        order = np.arange(self.videos)
-        if self.shuffle:
-            order = epoch_order(self.videos, self.seed, epoch, self.shards, self.buffer)
-        return np.full(len(order), epoch), order
+        return np.full(self.videos, epoch), epoch_order(self.videos, self.seed, epoch, self.shards)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if not self.endless:
@@ -159,7 +152,7 @@ class ClipSampler(Sampler):
         return {
             "videos": self.videos,
             "seed": self.seed,
-            "shuffle": "shard" if self.shuffle and self.shards is not None else self.shuffle,
+            "shuffle": True if self.shards is None else "shard",
             "videos a step": self.batch_size * self.world * self.accumulate,
             **({"mix": [self.mix.sizes, self.mix.turns.tolist()]} if self.mix else {}),
         }

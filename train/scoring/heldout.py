@@ -44,7 +44,7 @@ class HeldOut:
 
     val_store  path or URL of the held-out store
     store      the training store
-    sizes      {content: D}
+
     Each held-out clip is the middle of its video and has the same mask every time. If the store has
     more than `eval.clips` videos, the seed alone decides which ones are used.
     """
@@ -55,7 +55,6 @@ class HeldOut:
         val_store: str,
         store: TargetStore | StoreUnion,
         objective: Objective,
-        sizes: Mapping[str, int],
         ranks: Ranks,
     ) -> None:
         val = TargetStore(val_store)
@@ -63,7 +62,7 @@ class HeldOut:
         check_same_spec(store, val)
         for part in parts(store):
             warn_of_overlap(part, val)
-        self.config, self.objective, self.sizes, self.ranks = config, objective, sizes, ranks
+        self.config, self.objective, self.ranks = config, objective, ranks
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)
         self.knn = config.eval.knn if _same_classes(store, val) else 0
@@ -84,10 +83,10 @@ class HeldOut:
     def _evaluate(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         self._failed = {}
         batches = self._batches(self.val, self.config.eval.clips)
-        row = held_out_loss(model, self.objective, self.sizes, batches, self.ranks)
+        row = held_out_loss(model, self.objective, batches, self.ranks)
         if self.knn:
             row |= self._knn_accuracy(model)
-        if self.ranks.main and self.config.eval.panels and "position" in self.sizes:
+        if self.ranks.main and self.config.eval.panels and "position" in self.objective.sizes:
             self._draw(model, step, log)
         row["val_bad"] = self._count_failed(log)
         return {name: round(value, 6) for name, value in row.items()}
@@ -156,7 +155,7 @@ class HeldOut:
 
     def _draw(self, model: PretrainingModel, step: int, log: RunLog) -> None:
         order = ClipSampler(len(self.val), 1, seed=self.config.seed, endless=False).order(0)
-        samples = list(islice(_readable(self.val, order.tolist()), self.config.eval.panels))
+        samples = list(islice(_samples(self.val, order.tolist()), self.config.eval.panels))
         if not samples:
             return
         batch = to_device(collate(samples), self.ranks.device)
@@ -168,7 +167,7 @@ class HeldOut:
         log.say(f"pictures of predicted trajectories in {folder}")
 
 
-def _readable(clips: ClipDataset, videos: Iterable[int]) -> Iterator[Sample]:
+def _samples(clips: ClipDataset, videos: Iterable[int]) -> Iterator[Sample]:
     """The samples of the videos that can be read."""
     for video in videos:
         with suppress(StoreError, VideoError):
@@ -217,21 +216,17 @@ def _same_classes(store: TargetStore | StoreUnion, val: TargetStore) -> bool:
 
 @torch.no_grad()
 def held_out_loss(
-    model: PretrainingModel,
-    objective: Objective,
-    sizes: Mapping[str, int],
-    batches: Iterable[Batch],
-    ranks: Ranks,
+    model: PretrainingModel, objective: Objective, batches: Iterable[Batch], ranks: Ranks
 ) -> dict[str, float]:
     """Mean losses over the batches of all processes; each clip counts once.
 
-    sizes  {content: D}
     Returns val_loss and val_CONTENT, and constant_loss and constant_CONTENT: the loss of the best
     constant prediction on the same patches. A model that ignores its input cannot do better. With
     the content position also the end-point errors of `train.scoring.pixels`, in pixels.
     Returns {} where there are no batches.
     """
     # For each content: Σ w, Σ w·t and Σ w·t² of each of its D numbers, then Σ clips · loss.
+    sizes = objective.sizes
     sums = {
         name: torch.zeros(3 * size + 1, dtype=torch.float64, device=objective.device)
         for name, size in sizes.items()

@@ -6,7 +6,6 @@ import pytest
 import torch
 from runs import CPU
 
-from mme_core.clips.contents import content_sizes
 from mme_core.store import TargetStore
 from mme_core.tokens import take_tokens
 from train.objective.reconstruction import Objective, build_model
@@ -27,12 +26,11 @@ def held_out_parts(pair, tmp_path, *words):
     config = load(PretrainConfig, [*given, f"out={tmp_path}"], "", "")
     store = TargetStore(pair[0])
     objective = Objective.of(config, store.spec, CPU.device, torch.float32)
-    sizes = content_sizes(list(objective.weights), store.spec, objective.settings)
-    return HeldOut(config, config.val_store, store, objective, sizes, CPU), objective, sizes, config
+    return HeldOut(config, config.val_store, store, objective, CPU), objective, config
 
 
 def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
-    held_out, objective, sizes, _ = held_out_parts(pair, tmp_path)
+    held_out, objective, _ = held_out_parts(pair, tmp_path)
     batches = list(held_out._batches(held_out.val, 100))
     assert sum(len(batch["video"]) for batch in batches) == 6
     questions = [objective.ask(batch) for batch in batches]
@@ -46,11 +44,11 @@ def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
     class Constant(torch.nn.Module):
         def predict(self, patches, visible, hidden):
             shape = hidden.shape
-            return {n: mean[:1].expand(*shape, size) for n, size in sizes.items()} | {
+            return {n: mean[:1].expand(*shape, size) for n, size in objective.sizes.items()} | {
                 "position": mean.expand(*shape, -1)
             }
 
-    row = held_out_loss(Constant(), objective, sizes, batches, CPU)
+    row = held_out_loss(Constant(), objective, batches, CPU)
     assert row["constant_position"] == pytest.approx(loss(mean), rel=1e-5)
     assert row["val_position"] == pytest.approx(row["constant_position"], rel=1e-5)
     assert row["constant_position"] < loss(mean + 0.01)
@@ -58,11 +56,10 @@ def test_the_best_constant_is_found_and_no_other_is_better(pair, tmp_path):
 
 
 def test_the_held_out_clips_are_the_same_every_time(pair, tmp_path):
-    held_out, objective, sizes, config = held_out_parts(pair, tmp_path, "eval.clips=4")
-    model = build_model(config, sizes)
+    held_out, objective, config = held_out_parts(pair, tmp_path, "eval.clips=4")
+    model = build_model(config, objective.sizes)
     losses = [
-        held_out_loss(model, objective, sizes, held_out._batches(held_out.val, 4), CPU)
-        for _ in range(2)
+        held_out_loss(model, objective, held_out._batches(held_out.val, 4), CPU) for _ in range(2)
     ]
     assert losses[0] == losses[1]
 
@@ -89,7 +86,7 @@ def test_ctrl_c_as_the_held_out_workers_end_is_heard(pair, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("norm", ["patch", "step", "length", "scale", "none"])
 def test_true_targets_are_drawn_as_the_true_motion(pair, tmp_path, norm):
-    held_out, objective, _, _ = held_out_parts(pair, tmp_path, f"norm.kind={norm}")
+    held_out, objective, _ = held_out_parts(pair, tmp_path, f"norm.kind={norm}")
     batch = next(held_out._batches(held_out.val, 2))
     plain = held_out_parts(pair, tmp_path, "norm.kind=none")[1]
     true = plain.ask(batch).targets["position"][0]
