@@ -1,4 +1,4 @@
-"""Each command in README and docs runs as written, or at least its arguments are understood."""
+"""Each command in README, docs and recipes runs as written, or at least its words are valid."""
 
 import argparse
 import re
@@ -14,12 +14,19 @@ from train.recipes import loading
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES += sorted(loading.RECIPES.rglob("*.yaml"))
 LINE = re.compile(r"(?P<env>([A-Z_]+=\S+ )*)(?P<program>(\.venv/bin/)?(mme|make|python|torchrun)) ")
 
 
 def blocks(page):
-    """The lines of the indented and fenced blocks of a page, continuation lines joined."""
-    text = re.sub(r"^```\w*\n(.*?)^```", _indented, page.read_text(), flags=re.M | re.S)
+    """The lines of the indented and fenced blocks of a page, continuation lines joined.
+
+    Of a recipe, the indented lines of its head.
+    """
+    text = page.read_text()
+    if page.suffix == ".yaml":
+        text = re.sub(r"^#   ", "    ", text, flags=re.M)
+    text = re.sub(r"^```\w*\n(.*?)^```", _indented, text, flags=re.M | re.S)
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
     return re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
 
@@ -103,6 +110,7 @@ def test_commands_are_found_in_all_kinds_of_blocks():
     assert "mme verify STORE" in FOUND and "make test" in FOUND  # with a comment
     assert any(command.startswith("torchrun") for command in FOUND)
     assert any("--demo-videos 300" in c and "spec.long_side=112" in c for c in FOUND)  # continued
+    assert "tiny.yaml" in FOUND.values()
     assert len(MME) > 50
 
 
