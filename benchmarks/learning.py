@@ -4,8 +4,8 @@
 
 Each file shows one texture that moves, turns and grows at changing speeds. Its grain has a random
 direction. One file in five is held out. Prints the loss on the held-out files, and the loss of the
-best constant vector on the same patches. A model that ignores its input cannot beat
-that constant. The results are in docs/measurements/learning.md.
+best constant vector on the same patches. A model that ignores its input cannot beat that constant.
+The results are in docs/measurements/learning.md.
 """
 
 from __future__ import annotations

@@ -38,10 +38,8 @@ from preprocess.jobs import OK, Outcome, ShardJob
 from preprocess.plan import MOST_PER_SHARD
 
 CLIP = 8  # tubelets
-GPUS, CLIPS_PER_GPU = (
-    8,
-    1000,
-)  # a node of stage 2; clips/s of one GPU, the goal for ViT-B on an H200
+GPUS = 8  # of a node of stage 2
+CLIPS_PER_GPU = 1000  # a second: the goal for ViT-B on an H200
 CORES = 1000
 
 

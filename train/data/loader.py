@@ -75,7 +75,7 @@ def _start_worker(trainer: int, worker: int) -> None:
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Silent about batches on their way to a training process that has ended without them."""
+    """Prints no traceback where the training process has ended before it took all batches."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
@@ -137,8 +137,8 @@ def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
 class Loader(DataLoader):
     """A DataLoader that raises what a worker met, as the worker met it.
 
-    A Ctrl-C finds all its workers started, or none: in between it would leave some that nobody
-    ends, and the others would die with a traceback.
+    A Ctrl-C waits until all workers are started: in between it would leave some that nobody ends,
+    and the others would die with a traceback.
 
     blocks  the memory of the batches, where the data set makes whole batches
     """

@@ -124,7 +124,10 @@ def _check_moving(frames: int) -> None:
 
 
 class StoreSource:
-    """The JPEG frames of a store, at canvas size: consecutive tubelets of a clip hold them all."""
+    """The JPEG frames of a store, at canvas size.
+
+    Tubelets that follow each other without overlap hold every `spec.stride`-th raw frame once.
+    """
 
     def __init__(self, store: TargetStore) -> None:
         if store.spec.frames == "none":

@@ -35,7 +35,8 @@ class StandIns(Dataset):
     video) fixes; and "failed", {video: reason} of those that could not be read before it. So what
     stands in does not depend on the number of processes or workers, nor on a resume.
 
-    budget  a video has no clip once more than this have failed for it; 0: none stands in
+    budget  so many of a video and its stand-ins may fail before it goes without a clip; 0: none
+            stands in
     full    a video without a clip gives its place to another of the batch, so that shapes stay as
             they are. False leaves it out: each clip is counted once
     blocks  the memory of the batches

@@ -66,7 +66,9 @@ def read_back(
 
 def fill(values: Iterable[float], device: torch.device) -> Tensor:
     """A float32 tensor of numbers of the host. Copying them would wait for the device's work."""
-    return torch.stack([torch.full((), value, device=device) for value in values])
+    return torch.stack(
+        [torch.full((), value, dtype=torch.float32, device=device) for value in values]
+    )
 
 
 def compiles(setting: bool | str, device: torch.device) -> bool:

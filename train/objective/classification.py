@@ -41,12 +41,12 @@ def build(config: FinetuneConfig, num_classes: int) -> tuple[Classifier, str]:
 
 @dataclass(frozen=True)
 class Mixing:
-    """The flip and RandAugment that were left to the device, random erasing, and mixup and CutMix
-    or label smoothing alone: a batch of `train.data.labelled` on the device becomes {"clip",
-    "target"}.
+    """Turns a batch of `train.data.labelled` that is on the device into {"clip", "target"}.
 
-    It runs there because the device is faster than the loader. It is not compiled: what is done
-    with a batch is drawn anew for each.
+    It flips and augments the frames, where the loader left that to the device, normalises them and
+    erases boxes. Then it mixes the clips of the batch (mixup or CutMix); without mixing it only
+    smooths the labels. The device does this faster than the loader. It is not compiled, because
+    the operations are drawn anew for each batch.
     """
 
     augment: AugmentConfig
