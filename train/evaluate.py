@@ -16,7 +16,7 @@ from mme_core.errors import UsageError
 from train.data.overlap import trained_videos
 from train.data.sources import check_labels, open_source, relabel, warn_of_overlap
 from train.engine import folder
-from train.engine.distributed import autocast_dtype, connected
+from train.engine.distributed import PATIENCE, autocast_dtype, connected
 from train.recipes import loading
 from train.recipes.scoring import EvaluateConfig
 from train.recipes.weights import architecture, read_classifier
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         {"json": "print evaluation.json, and no text"},
     )
     folder.check_command(config)
-    with connected(config.device) as ranks:
+    with connected(config.device, PATIENCE) as ranks:
         model, weights = read_classifier(config.init)
         root = config.data.val_root or config.data.root
         source = open_source(config.data, config.val_store, root=root, split=config.data.val_split)

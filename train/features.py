@@ -20,7 +20,7 @@ from mme_core.errors import UsageError
 from mme_core.report.words import counted
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
-from train.engine.distributed import autocast_dtype, connected
+from train.engine.distributed import PATIENCE, autocast_dtype, connected
 from train.recipes import loading
 from train.recipes.scoring import FeaturesConfig
 from train.recipes.weights import read_encoder
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
-    with connected(config.device) as ranks:
+    with connected(config.device, PATIENCE) as ranks:
         encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,13 @@ from mme_core.terminal import plain, styled
 from mme_core.weights.run_folder import PROBE
 from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
-from train.engine.distributed import Ranks, autocast_dtype, connected
+from train.engine.distributed import PATIENCE, Ranks, autocast_dtype, connected
 from train.recipes import loading
 from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
 from train.scoring.evaluation import view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
 from train.scoring.probe_selection import TOKEN_PROBES, Prober
-
-PATIENCE = timedelta(days=1)  # how long the others wait while the main process trains
 
 
 def main(argv: list[str]) -> int:

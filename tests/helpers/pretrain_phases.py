@@ -77,6 +77,8 @@ def phases(ranks):
     run(ranks, "two", "data.batch_size=2")
     run(ranks, "accumulated", "data.batch_size=1", "optim.accumulate=2")
     run(ranks, "stopped", "data.batch_size=1", before_step=ask_to_stop)
+    # resumes, but rank 1 looks for the checkpoint on a disk of its own
+    run(ranks, "stopped" if ranks.main else "elsewhere", "data.batch_size=1")
     run(ranks, "skipped", "data.batch_size=1", before_step=spoil_a_weight_of_the_loss)
     run(ranks, "budget", "nonfinite_budget=0", before_step=spoil_a_weight_of_the_loss)
     ClipDataset.fetch_into = read_all_but_two

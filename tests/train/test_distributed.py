@@ -1,8 +1,8 @@
 """Two processes learn what one does, stop together, and skip together."""
 
+import re
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pretrain_phases
@@ -12,7 +12,7 @@ import torch
 from mme_core import cli
 from mme_core.errors import UsageError
 from mme_core.weights.run_folder import read_metrics
-from train import pretrain
+from train import evaluate, features, pretrain, probe
 from train.engine import checkpoint, distributed
 
 PHASES = Path(pretrain_phases.__file__)
@@ -56,6 +56,13 @@ def test_a_signal_to_one_process_stops_both_with_a_checkpoint(runs):
     state = checkpoint.load_last(out / "stopped", pytest.fail)
     assert 3 <= state["step"] < 10
     assert len(state["rng"]) == 2
+
+
+def test_processes_that_find_different_checkpoints_are_refused(runs):
+    messages = {text for _, name, text in runs[1] if name in ("stopped", "elsewhere")} - {"75"}
+    assert len(messages) == 2
+    pattern = r"checkpoints of different steps \([3-9], 0\): .*all machines share$"
+    assert all(re.search(pattern, text) for text in messages)
 
 
 def test_a_loss_that_is_not_finite_on_one_process_is_skipped_by_both(runs):
@@ -145,10 +152,20 @@ def test_part_of_torchruns_environment_is_refused(environment, message, monkeypa
     assert message in error and error.count("\n") == 1
 
 
-def test_a_process_waits_as_long_as_it_is_told(monkeypatch):
-    told = {}
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (probe, ["store=s", "val_store=v", "out=o"]),
+        (features, ["store=s", "out=o.npz"]),
+        (evaluate, ["val_store=v", "out=o"]),
+    ],
+)
+def test_a_process_that_is_done_waits_a_day_for_the_others(command, words, monkeypatch):
+    def refuse(*_, timeout):
+        raise UsageError(f"waits {timeout}")
+
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **k: told.update(k))
-    distributed.connect("cpu", timedelta(days=1))
-    assert told["timeout"] == timedelta(days=1)
+    monkeypatch.setattr(distributed.dist, "init_process_group", refuse)
+    with pytest.raises(UsageError, match=r"^waits 1 day, 0:00:00$"):
+        command.main([*words, "init=none", "device=cpu"])

@@ -222,15 +222,21 @@ def test_a_pipe_gets_a_line_for_each_row(report, capsys):
     assert lines[0].split("\t")[1:3] == ["video", "100.0%"] and len(lines) == 4
 
 
-def test_probes_of_still_frames_do_not_see_motion(tmp_path, capsys):
-    """Left or right: nothing in one frame says it, so a still frame's features are alike."""
+def test_rows_of_still_frames_are_of_still_frames(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def extract(backbone, source, plan, *ranks, **how):
+        seen.append(plan.still)
+        return frozen.extract_set(backbone, source, plan, *ranks, **how)
+
+    monkeypatch.setattr(probe, "extract_set", extract)
     root = write_set(tmp_path / "set", train=4, val=2)
     extra = ["init=none", *MODEL, "probes=[knn]", "neighbours=[1]", "--json"]
     assert probe.main(words(root, tmp_path / "run", *extra)) == 0
     report = json.loads((tmp_path / "run" / "probe.json").read_text())
     assert json.loads(capsys.readouterr().out) == report
-    rows = report["rows"]
-    assert [row["clip"] for row in rows] == ["video", "still frame"]
+    assert [row["clip"] for row in report["rows"]] == ["video", "still frame"]
+    assert seen == [False, False, True, True]  # training and test videos of each row
 
 
 def test_too_little_disk_for_the_tokens_is_said_before(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from runs import CPU, training
 
 from mme_core import cli
 from mme_core.errors import MMEError, UsageError
@@ -167,13 +168,24 @@ def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_p
     assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 20
 
 
+def test_a_run_that_had_no_loss_scaler_resumes_with_one(demo_store, tmp_path):
+    """`precision=auto` takes bf16 on one GPU, and fp16 with a scaler on an older one."""
+    process = training(demo_store, tmp_path, "optim.steps=2")
+    assert process.run() == 0
+    loop = Loop(process.config, CPU, process.task)
+    loop.scaler = torch.amp.GradScaler("cpu")
+    loop._restore(checkpoint.load_last(tmp_path, pytest.fail))
+    assert loop.done == 2 and loop.scaler.get_scale() == 2.0**16
+
+
 def test_a_folder_of_another_run_is_refused_unless_told(demo_store, tmp_path):
     assert pretrain.main(words(demo_store, tmp_path)) == 0
     written = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     with pytest.raises(UsageError, match=r"optim\.lr.*resume=force"):
         pretrain.main(words(demo_store, tmp_path, "optim.lr=0.2"))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == written
-    assert pretrain.main(words(demo_store, tmp_path, "log.every=2", "checkpoint.keep=1")) == 0
+    free = ["log.every=2", "checkpoint.keep=1", "data.resident=false"]
+    assert pretrain.main(words(demo_store, tmp_path, *free)) == 0
     forced = words(demo_store, tmp_path, "optim.steps=12", "optim.lr=0.2", "resume=force")
     assert pretrain.main(forced) == 0
     assert read_metrics(tmp_path)[-1]["step"] == 12

@@ -27,6 +27,9 @@ from mme_core.processes import die_with_parent
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 BUFFER_SWITCH = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
 
+# Where processes exchange values once, after hours of work, the first to finish waits that long.
+PATIENCE = timedelta(days=1)
+
 # What Gloo and NCCL say when another process has ended.
 _PEER_ENDED = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited")
 
@@ -72,7 +75,8 @@ def connect(device: str = "auto", patience: timedelta | None = None) -> Ranks:
     """Joins the other processes that torchrun started, if any.
 
     device    auto, cpu or cuda
-    patience  how long a process waits for the others before it gives up; None: torch's default
+    patience  how long a process waits for the others before it gives up; None: torch's default, 10
+              minutes with NCCL
     Raises UsageError for a device that is not there and for an environment that says only part.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -34,6 +34,7 @@ FREE = (
     "nonfinite_budget",
     "data.bad_budget",
     "data.batch_size",
+    "data.resident",
     "data.workers",
     "data.stage",
     "optim.accumulate",
@@ -111,6 +112,20 @@ def lock(out: Path, ranks: Ranks, warn: Callable[[str], None]) -> Iterator[None]
     finally:
         if file:
             file.close()
+
+
+def check_shared(out: Path, ranks: Ranks, done: int) -> None:
+    """Raises UsageError in every process where they would not resume after the same step.
+
+    done  steps of the checkpoint that this process found. On several machines with an OUT of their
+          own, each process would take other steps and learning rates than the others.
+    """
+    found = ranks.gather(done)
+    if len(set(found)) > 1:
+        raise UsageError(
+            f"out={out}: the processes found checkpoints of different steps "
+            f"({', '.join(map(str, found))}): choose a folder that all machines share"
+        )
 
 
 def _take(file: IO[str]) -> None:

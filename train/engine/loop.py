@@ -86,6 +86,7 @@ class Loop:
             state = checkpoint.load_last(self.out, warnings.append)
             if state is not None:
                 self._restore(state)
+            folder.check_shared(self.out, self.ranks, self.done)
             self.log = folder.open_log(self.config, self.ranks, self.done, warnings)
             with contextlib.closing(self.log):
                 yield self.log
@@ -277,7 +278,8 @@ class Loop:
         # Rates and decay are the recipe's, moments and step counts the checkpoint's.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run before needed no scaled loss: bf16, fp32
+            self.scaler.load_state_dict(state["scaler"])
         task.sampler.load_state_dict(state["sampler"])
         # Checkpoints of older fine-tuning runs have neither skipped steps nor generators.
         self.done, self.skipped = state["step"], state.get("skipped", 0)
