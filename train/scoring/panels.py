@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mme_core.clips.contents import build_targets
@@ -31,6 +31,7 @@ def draw_panels(
     """Draws Figure 4 for the first clips of `batch`, one clip for each name.
 
     Clip I goes to FOLDER/step-NNNNNNNN-I.png; returns these paths. The batch is on the device.
+    Raises OSError where a picture cannot be written.
 
     The model predicts normalised trajectories. To draw them in pixels, the true mean and deviation
     of each masked patch are used, and the caption says so.
@@ -71,7 +72,7 @@ def draw_panels(
             valid=valid[i],
         )
         paths.append(folder / f"step-{step:08d}-{i}.png")
-        cv2.imwrite(str(paths[-1]), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        Image.fromarray(picture).save(paths[-1])
     return paths
 
 

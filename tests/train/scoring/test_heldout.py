@@ -84,6 +84,13 @@ def test_ctrl_c_as_the_held_out_workers_end_is_heard(pair, tmp_path, monkeypatch
         list(held_out._batches(held_out.val, 4))
 
 
+def test_a_picture_that_cannot_be_written_is_an_error(pair, tmp_path):
+    held_out, objective, config = held_out_parts(pair, tmp_path)
+    (tmp_path / "pictures" / "step-00000003-0.png").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=r"step-00000003-0\.png"):
+        held_out._draw(build_model(config, objective.sizes), 3, log=None)
+
+
 @pytest.mark.parametrize("norm", ["patch", "step", "length", "scale", "none"])
 def test_true_targets_are_drawn_as_the_true_motion(pair, tmp_path, norm):
     held_out, objective, _ = held_out_parts(pair, tmp_path, f"norm.kind={norm}")
