@@ -2,7 +2,7 @@
 
 import torch
 
-from train.engine.device import compiles, fill, read_back
+from train.engine.device import compiles, copy_stream, fill, read_back
 
 CPU = torch.device("cpu")
 
@@ -10,6 +10,14 @@ CPU = torch.device("cpu")
 def test_numbers_of_the_host_become_a_tensor():
     filled = fill([True, 3, 0.5], CPU)
     assert filled.tolist() == [1, 3, 0.5] and filled.dtype == torch.float32
+
+
+def test_every_evaluation_copies_on_the_same_stream(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: object())
+    copy_stream.cache_clear()
+    streams = [copy_stream(torch.device("cuda", number)) for number in (0, 1, 0)]
+    copy_stream.cache_clear()
+    assert streams[0] is streams[2] is not streams[1]
 
 
 def test_a_step_is_compiled_on_cuda_unless_the_recipe_says_otherwise():
