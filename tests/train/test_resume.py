@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import torch
@@ -166,6 +167,26 @@ def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_p
     again = [*more, "data.batch_size=1", "optim.accumulate=2"]
     assert pretrain.main(words(demo_store, tmp_path, *again)) == 0
     assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 20
+
+
+def test_a_resumed_run_does_not_keep_the_checkpoint_in_memory(demo_store, tmp_path, monkeypatch):
+    class State(dict):
+        """A dict that a weak reference can point to."""
+
+    assert training(demo_store, tmp_path, "optim.steps=2").run() == 0
+    found = checkpoint.load_last(tmp_path, pytest.fail)
+    process = training(demo_store, tmp_path, "optim.steps=2")
+    references = []
+
+    def load_last(*_):
+        state = State(found)
+        references.append(weakref.ref(state))
+        return state
+
+    monkeypatch.setattr(checkpoint, "load_last", load_last)
+    loop = Loop(process.config, CPU, process.task)
+    with loop.begin():
+        assert loop.done == 2 and references[0]() is None
 
 
 def test_a_run_that_had_no_loss_scaler_resumes_with_one(demo_store, tmp_path):

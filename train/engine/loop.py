@@ -86,6 +86,7 @@ class Loop:
             state = checkpoint.load_last(self.out, warnings.append)
             if state is not None:
                 self._restore(state)
+            del state  # as large as the model and its optimiser: not to be kept while training
             folder.check_shared(self.out, self.ranks, self.done)
             self.log = folder.open_log(self.config, self.ranks, self.done, warnings)
             with contextlib.closing(self.log):
