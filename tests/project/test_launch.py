@@ -248,15 +248,18 @@ def test_flows_without_a_store_says_so():
 
 
 # what torchrun does: a child that trains, and exit status 1 whatever the child's was
-TORCHRUN = """
-python3 - <<'PY' &
-import pathlib, signal, sys, time
-def stop(*_):
-    pathlib.Path("{0}/saved").touch()
-    sys.exit(75)
-signal.signal(signal.SIGUSR1, stop)
-pathlib.Path("{0}/up").touch()
-time.sleep(20)
+TORCHRUN = f"""
+{sys.executable} - <<'PY' &
+import pathlib, sys, time
+sys.path.insert(0, "{ROOT}")
+from train.engine.signals import StopRequest
+with StopRequest() as stop:
+    pathlib.Path("{{0}}/up").touch()
+    for _ in range(400):
+        if stop:
+            pathlib.Path("{{0}}/saved").touch()
+            sys.exit(75)
+        time.sleep(0.05)
 PY
 wait $! && exit 0 || exit 1
 """

@@ -15,6 +15,11 @@ STOPPED = 75  # exit status of a run that saved and stopped for a signal (EX_TEM
 # from Ctrl-C.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
+# A shell ignores SIGHUP for what nohup starts, and SIGINT for a script's `command &`: they stay
+# ignored. SIGUSR1 does not: cluster/torchrun-node.sh ignores it only because it would end torchrun,
+# and the training processes inherit that.
+_STAY_IGNORED = (signal.SIGHUP, signal.SIGINT)
+
 
 class StoppedError(BaseException):
     """A stop signal arrived inside `StopRequest.at_once`."""
@@ -23,8 +28,8 @@ class StoppedError(BaseException):
 class StopRequest:
     """True once a stop signal has arrived; a second Ctrl-C raises KeyboardInterrupt at once.
 
-    A context manager: it handles the signals inside its block. Signals that this process ignores
-    (SIGHUP under nohup, say) stay ignored.
+    A context manager: it handles the signals inside its block. SIGHUP and SIGINT stay ignored where
+    this process ignores them.
     """
 
     def __init__(self) -> None:
@@ -38,7 +43,7 @@ class StopRequest:
         self._before = {
             number: signal.signal(number, self._note)
             for number in STOP_SIGNALS
-            if signal.getsignal(number) is not signal.SIG_IGN
+            if number not in _STAY_IGNORED or signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 

@@ -38,15 +38,24 @@ def test_signal_stops_at_once_where_nothing_is_unsaved(number):
             pytest.fail("not reached")
 
 
-def test_signals_that_nohup_ignores_stay_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize(
+    ("number", "heard"),
+    [
+        (signal.SIGHUP, False),  # nohup
+        (signal.SIGINT, False),  # a script's `command &`
+        (signal.SIGUSR1, True),  # cluster/torchrun-node.sh, for torchrun alone
+        (signal.SIGTERM, True),
+    ],
+)
+def test_ignored_signals_of_a_scheduler_are_heard(number, heard):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), number)
+            assert bool(stop) == heard
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 def test_interrupt_waits_delays_every_ctrl_c():
