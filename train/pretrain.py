@@ -130,11 +130,10 @@ class Pretraining:
         return 0
 
     def _batches(self) -> Generator[Batch]:
-        """The loader's batches. If more videos fail than the budget allows, a batch has no clips;
-        then the batch before comes again, since all processes must take the step after which they
-        stop together.
+        """The loader's batches. Where more clips of one fail than the budget allows, the one before
+        comes again: all processes must take the step after which they stop together.
 
-        Raises StoreError in all processes if the first batch of one of them has no clips.
+        Raises StoreError in all processes where that is the first batch of one of them.
         """
         last: Batch = {}
         for batch in self.loader:
