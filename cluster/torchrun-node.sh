@@ -21,11 +21,11 @@ trap '' USR1 # torchrun inherits this; the training processes install their own 
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" \
     --no-python "$BIN/mme" "$@" &
 agent=$!
-trap 'pkill -USR1 -P "$agent" || true' USR1 TERM
+trap 'warned=1; pkill -USR1 -P "$agent" || true' USR1 TERM
 
-status=0
-while true; do # a trapped signal ends `wait` early
+status=0 warned=1
+while [[ $warned ]]; do # a trapped signal ends `wait` early
+    warned=
     wait "$agent" && status=0 || status=$?
-    kill -0 "$agent" 2> /dev/null || break
 done
 exit "$status"
