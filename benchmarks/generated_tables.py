@@ -53,7 +53,7 @@ def main() -> int:
         words += [f"measures.{measure}.val_store={stores.test}"]
     words += TOY if options.toy else []
     keys = [word for word in options.words if "=" in word]
-    grids = [word for word in options.words if "=" not in word]
+    grids = [word for word in options.words if "=" not in word] or ["table5"]
     for grid in grids:
         files = ["ablate/generated.yaml", f"ablate/{grid}.yaml"]
         status = ablate.main([*files, *words, *keys, f"out={work / grid}"])
