@@ -43,7 +43,8 @@ class PointTracks:
                 if len(others) == length and all(other.joined for other in others):
                     images = region_images([frame, *others], canvas)
                     self._found[first] = self._track(images, queries_N2)
-                self._found.pop(first - length - self._hop, None)
+                for ended in [start for start in self._found if start + length < first]:
+                    del self._found[ended]
             yield frame
 
     def after(self, first: int, step: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -4,9 +4,12 @@ import motion
 import numpy as np
 import pytest
 
+from mme_core.canvas import plan_canvas
 from mme_core.errors import UsageError
 from mme_core.extract import extract_video
+from mme_core.extract.point_tracks import PointTracks
 from mme_core.extract.video_targets import stream_tubelets
+from mme_core.io.video import open_video
 from mme_core.spec import TargetSpec
 
 CALLS: list[tuple[np.ndarray, np.ndarray]] = []
@@ -78,6 +81,16 @@ def test_a_tubelet_across_a_gap_is_not_tracked(tmp_path):
     assert found.valid.any((1, 2, 3)).tolist() == [True, True, False, True, False]
     assert len(CALLS) == 3  # the last tubelet is cut short by the end
     assert not found.displacement[2].any()
+
+
+def test_tubelets_that_have_ended_are_forgotten(pan):
+    spec = spec_of("exact")
+    tracks = PointTracks(exact, spec)
+    with open_video(pan) as video:
+        frames = list(tracks.watch(iter(video), plan_canvas(64, 96, spec)))
+    assert len(frames) == 40 and spec.hop == 8
+    known = [start for start in range(0, 40, 8) if tracks.after(start, 1) is not None]
+    assert known == [32]
 
 
 @pytest.mark.parametrize(
