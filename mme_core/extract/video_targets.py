@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,10 @@ class TubeletStream:
         canvas = plan_canvas(*first.shape, self._spec)
         tracker, frames = self._tracker(canvas, itertools.chain([first], frames))
         count, any_valid = 0, False
-        for tubelet in _tubelets(tracker, frames):
+        for tubelet in self._tubelets(tracker, frames):
             count += 1
             any_valid |= bool(tubelet.valid.any())
             yield self._finish(tubelet, canvas, self._spec)
-        if self._kept:
-            self._kept.check_end(tracker.frames)
         if not any_valid:
             raise VideoError(why_none_is_valid(tracker.frames, self._spec))
         self.summary = VideoSummary(
@@ -173,6 +172,19 @@ class TubeletStream:
             frames = flow.watch(frames, canvas)
         parts = (self._render, self._kept, self._keep, tracks)
         return Tracker(canvas, self._spec, flow, *parts), frames
+
+    def _tubelets(self, tracker: Tracker, frames: Iterator[Frame]) -> Iterator[Tubelet]:
+        """Yields the tubelets. Raises VideoError where the kept flow is not that of the frames."""
+        try:
+            for frame in frames:
+                yield from tracker.take(frame)
+            yield from tracker.finish()
+            if self._kept:
+                self._kept.check_end(tracker.frames)
+        except VideoError:
+            if self._kept:  # It may be that of a later part: then the other frames say so.
+                deque(frames, maxlen=0)
+            raise
 
     def _of_one_size(self, video: Video | FrameFolder) -> Iterator[Frame]:
         """Yields the frames of the longest part with one size, numbered from its start.
@@ -210,12 +222,6 @@ def _no_flow(before: np.ndarray, luma: np.ndarray) -> np.ndarray:
 def _frames_of(video: Video | FrameFolder, part: Part) -> Iterator[Frame]:
     for frame in itertools.islice(video, part.first, part.first + part.count):
         yield dataclasses.replace(frame, number=frame.number - part.first)
-
-
-def _tubelets(tracker: Tracker, frames: Iterator[Frame]) -> Iterator[Tubelet]:
-    for frame in frames:
-        yield from tracker.take(frame)
-    yield from tracker.finish()
 
 
 def _arrays(

@@ -5,11 +5,13 @@ import h5py
 import numpy as np
 import pytest
 from motion import displacement, render, rotation, write_video
+from odd_videos import write_parts
 
 from mme_core.canvas import grid_points
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.extract import extract_video, stream_tubelets
 from mme_core.extract.kept_flow import STEP, FlowFile, KeptFlow, read_shapes
+from mme_core.extract.video_targets import LaterPartError
 from mme_core.spec import TargetSpec
 from mme_core.targets import decode_displacement, unpack_valid
 
@@ -129,6 +131,33 @@ def test_other_lengths_and_strides_come_from_kept_flow(tmp_path):
     true = displacement(motion, 4, grid_points(6, 8, spec))
     found = decode_displacement(made[2].position, made[2].moments, spec)[..., 0, :]
     assert np.median(np.abs(found - true)) < 0.1
+
+
+def test_kept_flow_may_be_that_of_a_later_part(tmp_path):
+    frames = render(rotation(1.5, (48, 48)), 20, 96, 96)
+    path = write_parts(tmp_path / "v.ts", [frames[:9, :64], frames])
+    file = FlowFile(tmp_path / "0.h5")
+    stream = stream_tubelets(path, SPEC, keep=file.add)
+    with pytest.raises(LaterPartError):
+        list(stream)
+    file.abandon()
+    computed = list(stream)
+    file.end("v")
+    file.close()
+    with KeptFlow(str(tmp_path / "0.h5"), "v") as kept:
+        stream = stream_tubelets(path, SPEC, kept=kept)
+        with pytest.raises(LaterPartError):
+            list(stream)
+        taken = list(stream)
+    assert len(taken) == len(computed) == 2
+    for one, other in zip(taken, computed):
+        np.testing.assert_allclose(one.moments[..., :4], other.moments[..., :4], atol=0.2)
+
+
+def test_kept_flow_of_another_file_is_refused(path, tmp_path):
+    write_video(tmp_path / "v.mp4", render(rotation(1, (48, 48)), 9, 96, 96))
+    with KeptFlow(path, "a") as kept, pytest.raises(VideoError, match="the video was changed"):
+        list(stream_tubelets(tmp_path / "v.mp4", SPEC, kept=kept))
 
 
 def test_the_check_needs_flow_both_ways(path, tmp_path):
