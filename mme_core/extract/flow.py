@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, VideoError
 from mme_core.extract.plugin import as_array, check_array, load_plugin, takes_one_argument
 
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -99,11 +99,15 @@ class FlowOfFrames:
     function: Callable[[np.ndarray], Any]
 
     def __call__(self, frames_TCHW: np.ndarray) -> list[np.ndarray]:
-        """Returns the flow of each pair, float32 [H, W, 2]. Raises UsageError as `_checked`."""
+        """Returns the flow of each pair, float32 [H, W, 2].
+
+        Raises UsageError where the function returns another shape or dtype, and VideoError where it
+        returns numbers that are not finite.
+        """
         count, _, height, width = frames_TCHW.shape
         shape = (count - 1, 2, height, width)
-        flow = as_array(self.function(frames_TCHW))
-        flow = check_array(f"spec.flow={self.name}", flow, shape, np.float32)
+        flow = self.function(frames_TCHW)
+        flow = _checked(self.name, flow, shape)
         return list(np.ascontiguousarray(flow.transpose(0, 2, 3, 1)))
 
 
@@ -113,9 +117,9 @@ def flow_function(name: str, weights: str = "") -> FlowFunction | FlowOfFrames:
     weights  file with RAFT's weights
 
     Your own function takes frames if exactly one argument must be given, otherwise two images.
-    Raises UsageError where the algorithm, the module, the function or
-    the weights do not exist. The returned function raises UsageError where your own function
-    returns another shape or dtype.
+    Raises UsageError where the algorithm, the module, the function or the weights do not exist. The
+    returned function raises UsageError where your own function returns another shape or dtype, and
+    VideoError where it returns numbers that are not finite.
     """
     check_flow(name, weights)
     if name in ALGORITHMS:
@@ -127,7 +131,7 @@ def flow_function(name: str, weights: str = "") -> FlowFunction | FlowOfFrames:
     function = load_plugin("flow", name)
     if takes_one_argument(function):
         return FlowOfFrames(name, function)
-    return lambda first, second: _checked(name, first, function(first, second))
+    return lambda first, second: _checked(name, function(first, second), (*first.shape, 2))
 
 
 def check_flow(name: str, weights: str) -> None:
@@ -146,5 +150,8 @@ def check_flow(name: str, weights: str) -> None:
         raise UsageError(f"spec.flow_weights belongs to {' and '.join(RAFT)}, not to {name}")
 
 
-def _checked(name: str, image: np.ndarray, flow: Any) -> np.ndarray:
-    return check_array(f"spec.flow={name}", as_array(flow), (*image.shape, 2), np.float32)
+def _checked(name: str, flow: Any, shape: tuple[int, ...]) -> np.ndarray:
+    flow = check_array(f"spec.flow={name}", as_array(flow), shape, np.float32)
+    if not np.isfinite(flow).all():
+        raise VideoError(f"spec.flow={name} returned numbers that are not finite")
+    return flow

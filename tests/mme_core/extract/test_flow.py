@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from motion import render, translation
 
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, VideoError
+from mme_core.extract import extract_video
 from mme_core.extract.flow import ALGORITHMS, flow_function
 from mme_core.spec import TargetSpec
 
@@ -11,6 +12,15 @@ FIRST, SECOND = render(translation(2.3, -1.4), 2, 96, 128)
 
 def zero(first, second):
     return np.zeros((*first.shape, 2), np.float32)
+
+
+def lost(first, second):
+    return np.full((*first.shape, 2), np.nan, np.float32)
+
+
+def lost_in_all(frames_TCHW):
+    count, _, height, width = frames_TCHW.shape
+    return np.full((count - 1, 2, height, width), np.inf, np.float32)
 
 
 def wrong(first, second):
@@ -51,6 +61,13 @@ def test_a_flow_function_of_the_user():
         UsageError, match=r"returned float64 \(96, 128\), not float32 \(96, 128, 2\)"
     ):
         flow_function(f"{__name__}:wrong")(FIRST, SECOND)
+
+
+@pytest.mark.parametrize("function", ["lost", "lost_in_all"])
+def test_flow_that_is_not_finite_rejects_the_video(pan, function):
+    name = f"{__name__}:{function}"
+    with pytest.raises(VideoError, match=f"spec.flow={name} returned numbers that are not finite"):
+        extract_video(pan, TargetSpec(short_side=64, long_side=80, flow=name))
 
 
 @pytest.mark.parametrize(
