@@ -73,7 +73,7 @@ class Ledger:
 
     root     the data set's folder, for the paths of rows that were lost
     shards   numbers of the finished shards that the rows come from
-    stale    does the file not say the same?
+    stale    whether the file says something else
     """
 
     def __init__(self, place: Place, root: str) -> None:
@@ -81,15 +81,19 @@ class Ledger:
         self._rows = _Rows(root)
         self.shards: set[int] = set()
         self.stale = False
+        self._torn = False  # whether the file ends in a part of a row
 
     @classmethod
     def load(cls, place: Place, spec_hash: str, root: str) -> Ledger:
         """The ledger reconciled with the shards; changes nothing on the disk."""
         ledger, table = cls(place, root), load_table(place, spec_hash)
-        written, lines, last = _Rows(root), 0, None
-        for lines, row in enumerate(read_rows(place), 1):  # noqa: B007
-            written.put(row)
-            last = row.shard
+        written, lines, last, damaged = _Rows(root), 0, None, False
+        for lines, row in enumerate(_read_lines(place), 1):  # noqa: B007
+            damaged |= ledger._torn
+            ledger._torn = row is None
+            if row is not None:
+                written.put(row)
+                last = row.shard
         numbers = shard_numbers(place)
         stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
         ledger.shards = {number for number, stamp in zip(numbers, stamps) if stamp}
@@ -97,8 +101,9 @@ class Ledger:
             stored = _stored(entry, root)
             known = written.get(stored.id)
             ledger._put(known if known and known.shard == stored.shard else stored)
-        # The rows at the end may be cut off, if the run was killed just then.
-        trusted = {row.shard for row in written} - {last}
+        # The rows at the end may be cut off, if the run was killed just then. A damaged line before
+        # others may have been a row of any shard.
+        trusted = set() if damaged else {row.shard for row in written} - {last}
         for row in written:
             if row.status == QUARANTINED and row.shard in trusted & ledger.shards:
                 ledger._put(row)
@@ -128,12 +133,15 @@ class Ledger:
             self._put(row)
         self.shards.add(shard)
         self.stale = True
-        self._place.append(LEDGER, _encode(rows))  # else `save` writes them at the end
+        if self._torn:
+            self.save()  # appended rows would continue the torn one
+        else:
+            self._place.append(LEDGER, _encode(rows))  # where this fails, `save` writes them later
 
     def save(self) -> None:
         """Writes the whole ledger anew, a row for each video."""
         self._place.write(LEDGER, _encode(self))
-        self.stale = False
+        self.stale = self._torn = False
 
     def _put(self, row: Outcome) -> None:
         """A video that was tried again has several rows: stored wins, then the last."""
@@ -166,6 +174,11 @@ def read_row(line: bytes) -> Outcome:
 
 def read_rows(place: Place) -> Iterator[Outcome]:
     """The rows that are whole: what a kill or a flipped bit took, the shards still know."""
+    return (row for row in _read_lines(place) if row is not None)
+
+
+def _read_lines(place: Place) -> Iterator[Outcome | None]:
+    """The row of each line of the ledger; None for a damaged line."""
     try:
         lines = io.BytesIO(place.read(LEDGER))
     except FileNotFoundError:
@@ -174,7 +187,7 @@ def read_rows(place: Place) -> Iterator[Outcome]:
         try:
             yield read_row(line)
         except ValueError:
-            continue
+            yield None
 
 
 def folder_of_videos(rows: Iterable[Outcome], stored: Iterable[tuple[str, str]]) -> str:

@@ -61,6 +61,25 @@ def test_truncated_ledger_is_rebuilt_from_the_shards(store, kept):
     assert not load(store).stale
 
 
+def test_a_damaged_line_loses_no_quarantined_video(store):
+    stored, *others, quarantined = store.read(LEDGER).splitlines(keepends=True)
+    store.write(LEDGER, b"".join([*others, quarantined[:30], b"\n", stored]))
+    ledger = load(store)
+    assert len(ledger) == 4 and ledger["a/003.mp4"].status == "quarantined"
+    assert ledger.stale
+
+
+def test_rows_are_not_appended_to_a_torn_line(store):
+    store.write(LEDGER, store.read(LEDGER)[:-20])
+    ledger = load(store)
+    row = Outcome("/videos/a/004.mp4", "a/004.mp4", QUARANTINED, "the file is empty", 0.1, 2)
+    ledger.add(2, [row])
+    rows = list(map(read_row, store.read(LEDGER).splitlines()))
+    assert len(rows) == 5 and rows[-1] == row
+    ledger.add(3, [row])
+    assert len(store.read(LEDGER).splitlines()) == 6
+
+
 def test_removed_ledger_and_removed_shard(store):
     store.remove(LEDGER)
     assert {row.status for row in load(store)} == {"ok", "quarantined"}
