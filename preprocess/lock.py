@@ -132,14 +132,20 @@ def _read(place: Place, name: str) -> dict[str, Any] | None:
 def _this_process() -> dict[str, Any]:
     """Identifies this process: boot and PID namespace of its system, its number, its start time.
 
-    A host name is not enough, because containers may share the name of their machine.
+    A host name is not enough, because containers may share the name of their machine. The start
+    time is counted from the boot, because the clock may be set while the process runs.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         kernel = f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:  # not Linux
         kernel = f"{uuid.getnode()} {psutil.boot_time():.0f}"
-    return {"kernel": kernel, "pid": os.getpid(), "started": psutil.Process().create_time()}
+    return {"kernel": kernel, "pid": os.getpid(), "since_boot": _since_boot(os.getpid())}
+
+
+def _since_boot(pid: int) -> float:
+    """Seconds from the boot to the start of a process. Raises psutil.NoSuchProcess."""
+    return psutil.Process(pid).create_time() - psutil.boot_time()
 
 
 def _is_alive(place: Place, name: str, holder: dict[str, Any]) -> bool:
@@ -148,7 +154,7 @@ def _is_alive(place: Place, name: str, holder: dict[str, Any]) -> bool:
     A process on another machine is only known by its heartbeat. Clocks differ between machines, so
     the heartbeat is watched until it changes.
     """
-    if holder.get("kernel") != _this_process()["kernel"]:
+    if holder.get("kernel") != _this_process()["kernel"] or "since_boot" not in holder:
         print(
             f"{place.at(name)} belongs to process {holder['pid']} on {holder['host']}; waiting up "
             f"to {DEAD_S:.0f} s for its heartbeat",
@@ -156,10 +162,10 @@ def _is_alive(place: Place, name: str, holder: dict[str, Any]) -> bool:
         )
         return _beats(place, name, holder)
     try:
-        started = psutil.Process(holder["pid"]).create_time()
+        since_boot = _since_boot(holder["pid"])
     except psutil.NoSuchProcess:
         return False
-    return abs(started - holder["started"]) < 1
+    return abs(since_boot - holder["since_boot"]) < 1
 
 
 def _beats(place: Place, name: str, holder: dict[str, Any]) -> bool:

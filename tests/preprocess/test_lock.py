@@ -40,7 +40,7 @@ def test_second_driver_is_refused(tmp_path, url):
     assert place.names() == []
 
 
-@pytest.mark.parametrize("changes", [{"started": 1.0}, ELSEWHERE], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("changes", [{"since_boot": -9.0}, ELSEWHERE], ids=["here", "elsewhere"])
 def test_dead_lock_is_taken_over(tmp_path, changes):
     place = open_place(tmp_path)
     place.write(LOCK, holder(**changes))
@@ -62,8 +62,8 @@ def test_lock_of_an_ended_process_is_taken(tmp_path):
 
 def test_lock_of_a_dead_successor_is_taken(tmp_path):
     place = open_place(tmp_path)
-    place.write(LOCK, holder(started=1.0))
-    place.write(f"{LOCK}.other", holder(started=1.0, token="second"))
+    place.write(LOCK, holder(since_boot=-9.0))
+    place.write(f"{LOCK}.other", holder(since_boot=-9.0, token="second"))
     with StoreLock(place):
         assert place.exists(f"{LOCK}.second")
     assert place.names() == []
@@ -99,7 +99,7 @@ def test_process_number_of_another_namespace_is_distinct(tmp_path):
 def test_only_one_driver_takes_a_dead_lock(tmp_path):
     for round_ in range(20):
         place = open_place(tmp_path / str(round_))
-        place.write(LOCK, holder(started=1.0))
+        place.write(LOCK, holder(since_boot=-9.0))
         got, refused, barrier = [], [], threading.Barrier(6)
 
         def start(place=place, got=got, refused=refused, barrier=barrier):
@@ -136,7 +136,7 @@ def test_driver_that_lost_its_lock_leaves_it(tmp_path):
 def test_driver_retries_when_the_lock_changes(tmp_path, monkeypatch):
     """Another driver took over the dead lock and released it before this one could take it."""
     place, create, late = open_place(tmp_path), LocalPlace.create, []
-    place.write(LOCK, holder(started=1.0))
+    place.write(LOCK, holder(since_boot=-9.0))
 
     def slowly(self, name, data):
         if not late:
@@ -147,6 +147,14 @@ def test_driver_retries_when_the_lock_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(LocalPlace, "create", slowly)
     with StoreLock(place):
         assert late == [f"{LOCK}.other"] and place.names() == [LOCK]
+
+
+def test_setting_the_clock_frees_no_lock(tmp_path, monkeypatch):
+    place, boot = open_place(tmp_path), psutil.boot_time()
+    with StoreLock(place):
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot + 3600)
+        with pytest.raises(StoreError, match=f"process {psutil.Process().pid} on "):
+            StoreLock(place).__enter__()
 
 
 def test_unreadable_lock_is_taken_over(tmp_path):
