@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -14,6 +15,8 @@ from mme_core.io.remote_place import RemotePlace
 
 _LOCAL = ("file", "local")
 _PARTIAL = ".partial-"
+# Errors of file systems without hard links, such as exFAT and many mounts of remote storage.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Place(Protocol):
@@ -176,8 +179,21 @@ class LocalPlace:
             os.link(aside, self._path / name)
         except (FileExistsError, FileNotFoundError):  # or a cleaner took the file written aside
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._create_in_place(name, data)
         finally:
             aside.unlink(missing_ok=True)
+        return True
+
+    def _create_in_place(self, name: str, data: bytes) -> bool:
+        """`create` without hard links. A reader may see the file before its content is written."""
+        try:
+            with (self._path / name).open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
         return True
 
     def _write_aside(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> Path:

@@ -1,5 +1,6 @@
 """All places behave alike: a local directory, fsspec's memory, S3."""
 
+import errno
 import os
 import pickle
 import threading
@@ -109,6 +110,17 @@ def test_create_succeeds_once(place):
     assert place.names() == ["lock"]
     place.remove("lock")
     assert place.create("lock", b"second")
+
+
+def test_create_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    place = open_place(tmp_path)
+    assert place.create("lock", b"first")
+    assert not place.create("lock", b"second")
+    assert place.names() == ["lock"] and place.read("lock") == b"first"
 
 
 def test_create_by_many_at_once_has_one_winner(place):
