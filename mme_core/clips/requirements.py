@@ -79,7 +79,7 @@ def check_frames(store: TargetStore | StoreUnion, source: str, root: str) -> Non
         path = join(root, store.videos[0]["path"])
         file = path.partition(INSIDE)[0] if is_inside(path) else path
         folder, _, name = file.rpartition("/")
-        if not open_place(folder or ".").is_file(name):
+        if not open_place(folder or ".").exists(name):
             raise UsageError(
                 f"{file}: no such file; set root=… to the folder of the videos of {store.url}"
             )

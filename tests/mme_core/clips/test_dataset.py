@@ -310,3 +310,16 @@ def test_frames_of_videos_inside_hdf5_files(tmp_path):
     filed = ClipDataset(store, **options, source="video", root=tmp_path)[0]
     difference = filed["frames"].int() - ClipDataset(store, **options)[0]["frames"].int()
     assert difference.abs().float().mean() < 4
+
+
+def test_frames_of_videos_that_are_folders_of_pictures(tmp_path):
+    folder = tmp_path / "a" / "0"
+    folder.mkdir(parents=True)
+    for number, image in enumerate(render(translation(1, 0), 16, 64, 64), 1):
+        cv2.imwrite(str(folder / f"{number:05d}.png"), image)
+    spec = TargetSpec(stride=2, length=4, short_side=64, long_side=64)
+    store = TargetStore(write_store(tmp_path / "store", [folder], spec))
+    options = {"frames": 8, "image_size": 64}
+    filed = ClipDataset(store, **options, source="video", root=tmp_path)[0]
+    difference = filed["frames"].int() - ClipDataset(store, **options)[0]["frames"].int()
+    assert difference.abs().float().mean() < 4
