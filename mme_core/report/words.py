@@ -11,14 +11,17 @@ from mme_core.spec import TargetSpec
 def describe_spec(spec: TargetSpec) -> list[str]:
     """The specification as sentences."""
     side = spec.patch // spec.grid
+    followed = (
+        f"the point tracker “{spec.tracks}”" if spec.tracks else f"the optical flow “{spec.flow}”"
+    )
     sentences = [
-        f"Every {_ordinal(spec.stride)} raw frame of a video is sampled. Two sampled frames are a "
+        f"Every {_ordinal(spec.stride)}raw frame of a video is sampled. Two sampled frames are a "
         f"tubelet, and a tubelet starts every {spec.hop} raw frames.",
         f"Frames are resized to a shorter side of {spec.short_side} pixels and cropped in the "
         f"middle to whole patches of {spec.patch} × {spec.patch} pixels, at most "
         f"{spec.long_side} pixels on a side.",
         f"In each patch, {spec.points} points ({side} pixels apart) are followed over "
-        f"{spec.length} raw frames with the optical flow “{spec.flow}”."
+        f"{spec.length} raw frames with {followed}."
         + (
             " A forward–backward check makes unreliable trajectories invalid." if spec.check else ""
         ),
@@ -31,13 +34,16 @@ def describe_spec(spec: TargetSpec) -> list[str]:
         if spec.frames == "jpeg"
         else "No frames are stored: training reads the video files.",
     ]
+    if spec.cells:
+        names = ", ".join(spec.cells)
+        sentences.append(f"Descriptors of the fixed cells around the points are stored: {names}.")
     if not spec.square_pixels:
         sentences.append("Pixels are taken as square, whatever the file says.")
     return sentences
 
 
 def _ordinal(number: int) -> str:
-    return {1: "", 2: "second", 3: "third"}.get(number, f"{number}th")
+    return {1: "", 2: "second ", 3: "third "}.get(number, f"{number}th ")
 
 
 def kind_of(text: str) -> str:
