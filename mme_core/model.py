@@ -149,6 +149,8 @@ def build_pretraining_model(
         raise UsageError(
             f"head_layers={head_layers} is not one of {', '.join(map(str, HEAD_LAYERS))}"
         )
+    if decoder_depth < 1:
+        raise UsageError(f"decoder_depth={decoder_depth} must be at least 1")
     if decoder_width % decoder_heads:
         raise UsageError(
             f"decoder_width={decoder_width} must be a multiple of decoder_heads={decoder_heads}"

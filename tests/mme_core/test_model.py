@@ -255,6 +255,7 @@ def test_classifier_takes_the_encoder():
         ({"decoder": "both"}, "decoder="),
         ({"head_layers": 3}, "head_layers="),
         ({"decoder_heads": 5}, "decoder_width="),
+        ({"decoder_depth": 0}, "decoder_depth=0 must be at least 1"),
         ({"depths": (2,)}, r"depths=\[2\] must be .* last, which is block 2"),
         ({"depths": (1, 1)}, "ascending"),
     ],
