@@ -9,6 +9,7 @@ trajectory.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from mme_core.viz.colour import wheel
 from mme_core.viz.film import write_film, write_png
 from mme_core.viz.grids import below, beside, grid, readable_scale, text_bar
 from mme_core.viz.playback import LAYERS, Tracks
+from preprocess.ledger import read_row
 
 _LEGEND = 56  # side of the colour wheel, pixels
 
@@ -166,8 +168,11 @@ def locate(row: dict[str, Any], root: str | None, url: str) -> str:
     if place.exists(LEDGER):
         wanted = json.dumps(row["id"]).encode()
         for line in place.read(LEDGER).splitlines():
-            if wanted in line and (entry := json.loads(line))["id"] == row["id"]:
-                return entry["path"]
+            if wanted in line:  # only such lines are worth the time to read them
+                with contextlib.suppress(ValueError):  # a damaged line
+                    entry = read_row(line)
+                    if entry.id == row["id"]:
+                        return entry.path
     return row["path"]
 
 

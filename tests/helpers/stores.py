@@ -36,6 +36,9 @@ def write_store(url: Path, paths: list[Path], spec, root: Path | None = None) ->
                     "warnings": list(about.warnings),
                 }
             )
-    rows = [{"id": f"{path.parent.name}/{path.name}", "path": str(path)} for path in paths]
+    rows = [
+        {"id": f"{path.parent.name}/{path.name}", "path": str(path), "status": "ok"}
+        for path in paths
+    ]
     (url / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return url

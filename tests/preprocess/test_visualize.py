@@ -146,6 +146,13 @@ def test_missing_file_is_named_and_found_with_root(no_frames, tmp_path):
         moved.rename(path)
 
 
+def test_a_damaged_line_of_the_ledger_is_passed_over(tmp_path):
+    torn = '{"path": "/x/a.mp4", "id": "a.mp4", "sta'
+    whole = '{"path": "/y/a.mp4", "id": "a.mp4", "status": "ok"}'
+    (tmp_path / "ledger.jsonl").write_text(f"{torn}\n{whole}\n")
+    assert visualize.locate({"id": "a.mp4", "path": "a.mp4"}, None, str(tmp_path)) == "/y/a.mp4"
+
+
 def still_tracks(length=6, n=2):
     spec = TargetSpec(length=length)
     points = np.zeros((n, 2, 2, 4, length + 1, 2), np.float32)
