@@ -45,12 +45,12 @@ def array_names(cells: tuple[str, ...]) -> list[str]:
 
 
 def bins(cells: str, spec: TargetSpec) -> int:
-    """D, numbers of a cell in one raw frame."""
+    """Returns D, the number of sums of a cell in one raw frame."""
     return {"hog": spec.hog_bins, "hof": DIRECTIONS + 1, "mbh": 2 * spec.hog_bins}[cells]
 
 
 def mirror_runs(cells: str, spec: TargetSpec) -> tuple[int, ...]:
-    """Lengths of the runs of bins that a mirror (left and right exchanged) reverses.
+    """Returns the lengths of the runs of bins that a mirror (left and right exchanged) reverses.
 
     hof  right … left (0° to 180°), then the three between, then the still bin, which stays
     mbh  the mirror negates the flow's x and its gradient's x; orientations have no sign, so the
@@ -65,7 +65,7 @@ def mirror_runs(cells: str, spec: TargetSpec) -> tuple[int, ...]:
 
 
 def mirrored(cells: str, spec: TargetSpec) -> list[int]:
-    """The bin of a cell that each bin of its mirror image comes from."""
+    """Returns the bin of a cell that each bin of its mirror image comes from."""
     order: list[int] = []
     for run in mirror_runs(cells, spec):
         order += range(len(order) + run - 1, len(order) - 1, -1)
@@ -73,24 +73,24 @@ def mirrored(cells: str, spec: TargetSpec) -> list[int]:
 
 
 def growing(cells: str) -> int:
-    """How many of the D sums of a cell, the first ones, grow with the image.
+    """Returns how many of a cell's D sums grow where the image is enlarged: the first ones.
 
-    That is, in cells of the same number of pixels. The speeds of `hof` grow; what was still stays
-    so. The gradient of the flow does not change. HOG is left as it is, as `shape` is, although a
-    larger image is smoother.
+    Cells keep their number of pixels. The speeds of `hof` grow, but its count of still pixels does
+    not. The gradient of the flow does not change. HOG changes little, because a larger image is
+    smoother, and is left as it is, as `shape` is.
     """
     return DIRECTIONS if cells == "hof" else 0
 
 
 def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums float32 [..., K, L, D] -> codes int8 of this shape, and moments float32 [..., 2]."""
+    """Encodes sums float32 [..., K, L, D]: codes int8 of this shape, moments float32 [..., 2]."""
     centred, mean, deviation = mean_and_deviation(values, (-3, -2, -1))
     moments = np.concatenate([mean[..., 0, 0, :], deviation[..., 0, 0, :]], axis=-1)
     return quantise(centred, deviation, _scale(values.shape)), moments
 
 
 def encode_all(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """{descriptor: sums} -> {name of an array: codes or moments}, as a store holds them."""
+    """Encodes {descriptor: sums} as a store holds them: {name of an array: codes or moments}."""
     arrays = {}
     for name, sums in values.items():
         arrays[codes_name(name)], arrays[moments_name(name)] = encode(sums)
@@ -98,7 +98,7 @@ def encode_all(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def decode_all(arrays: Mapping[str, Values], names: tuple[str, ...]) -> dict[str, Values]:
-    """The reverse of `encode_all` for those of the descriptors `names` whose arrays are there."""
+    """The reverse of `encode_all`, for those of the descriptors `names` that `arrays` has."""
     return {
         name: decode(arrays[codes_name(name)], arrays[moments_name(name)])
         for name in names
@@ -107,7 +107,7 @@ def decode_all(arrays: Mapping[str, Values], names: tuple[str, ...]) -> dict[str
 
 
 def decode(codes: Values, moments: Values) -> Values:
-    """Codes [..., K, L, D] and moments [..., 2], arrays or tensors -> sums, float32."""
+    """Decodes codes [..., K, L, D] and moments [..., 2], arrays or tensors, to float32 sums."""
     mean, deviation = moments[..., None, None, 0:1], moments[..., None, None, 1:2]
     return dequantise(codes, mean, deviation, _scale(codes.shape))
 

@@ -89,13 +89,13 @@ def encode(
 
 
 def decode_displacement(position: Values, moments: Values, spec: TargetSpec) -> Values:
-    """Canvas pixels, float32 [..., K, L, 2], from codes and moments [..., 6], arrays or tensors."""
+    """Decodes codes and moments [..., 6], arrays or tensors: pixels, float32 [..., K, L, 2]."""
     mean, deviation = moments[..., None, None, 0:2], moments[..., None, None, 2:4]
     return dequantise(position, mean, deviation, position_scale(spec))
 
 
 def decode_hog(shape: Values, moments: Values, spec: TargetSpec) -> Values:
-    """Summed gradient magnitudes, float32 [..., K, L, B], from codes and moments [..., 6]."""
+    """Decodes codes and moments [..., 6]: summed gradient magnitudes, float32 [..., K, L, B]."""
     mean, deviation = moments[..., None, None, 4:5], moments[..., None, None, 5:6]
     return dequantise(shape, mean, deviation, shape_scale(spec))
 
@@ -120,17 +120,18 @@ def round_moments(moments: np.ndarray, spec: TargetSpec) -> np.ndarray:
 
 
 def pack_valid(valid: np.ndarray) -> np.ndarray:
-    """bool [..., K] -> uint8 [...]: bit k says that trajectory k is valid."""
+    """Packs bool [..., K] into uint8 [...]: bit k says that trajectory k is valid."""
     bits = 1 << np.arange(valid.shape[-1])
     return (valid * bits).sum(-1).astype(np.uint8)
 
 
 def unpack_valid(bits: np.ndarray, points: int) -> np.ndarray:
-    """uint8 [...] -> bool [..., K]."""
+    """Unpacks uint8 [...] to bool [..., K], the reverse of `pack_valid`."""
     return (bits[..., None] >> np.arange(points)) & 1 == 1
 
 
 def quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.ndarray:
+    """Returns the codes int8 of float32 values from which their mean is subtracted."""
     codes = centred * (np.float32(scale) / (deviation + np.float32(EPSILON)))
     return np.rint(codes, out=codes).astype(np.int8)
 
@@ -141,5 +142,5 @@ def dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:
 
 
 def _power_of_two(values: np.ndarray) -> np.ndarray:
-    """The largest powers of two that are not above the values."""
+    """Returns the largest powers of two that are not above the values."""
     return np.exp2(np.floor(np.log2(values)))

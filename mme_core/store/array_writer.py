@@ -20,8 +20,8 @@ class _Progress:
     """How far an array is written.
 
     files   number of files that are written
-    chunks  coded chunks of the file that comes next
-    rows    the rows after these chunks
+    chunks  coded chunks of the next file
+    rows    rows that do not fill a chunk yet
     """
 
     files: int
@@ -30,11 +30,11 @@ class _Progress:
 
 
 class ArrayWriter:
-    """Rows of one array, coded a chunk at a time and written a file at a time.
+    """Encodes the rows of one array a chunk at a time, and writes them a file at a time.
 
-    The coding is Zarr's, which reads the files. Its own writer takes several times longer, because
-    it hands each chunk to another thread. Each file is written once, whatever an earlier writer
-    left under its name, and the array's metadata with the final length at the end.
+    The result is a Zarr array. Zarr's own writer takes several times longer, because it hands each
+    chunk to another thread. Each file is written once and replaces what an earlier writer left
+    there. The metadata, which hold the final length, are written at the end.
     """
 
     def __init__(self, place: Place, folder: str, layout: ArrayLayout) -> None:
@@ -48,7 +48,7 @@ class ArrayWriter:
         self.mark()
 
     def extend(self, rows: np.ndarray) -> None:
-        """Appends rows. Each may be shorter than the array's along any axis: zeros follow."""
+        """Appends rows [n, …]. A row that is smaller than the array's is padded with zeros."""
         inner = tuple(map(slice, rows.shape[1:]))
         while len(rows):
             fits = rows[: self.layout.chunk - self._filled]
@@ -59,11 +59,12 @@ class ArrayWriter:
                 self._end_chunk()
 
     def mark(self) -> None:
-        """`rewind` comes back to here."""
+        """Remembers this place for `rewind`."""
         rows = self._chunk[: self._filled].copy()
         self._mark = _Progress(self._files, self._chunks.copy(), rows)
 
     def rewind(self) -> None:
+        """Takes back all rows since the last `mark`."""
         for file in range(self._mark.files, self._files):
             self._place.remove(f"{self._folder}/{self.layout.key(file)}")
         self._files, self._chunks = self._mark.files, self._mark.chunks.copy()
@@ -73,12 +74,12 @@ class ArrayWriter:
 
     @property
     def keys(self) -> list[str]:
-        """Its files, once it is finished."""
+        """Names of the array's files, once it is finished."""
         names = [self.layout.key(file).partition("/")[2] for file in range(self._files)]
         return [*names, "zarr.json"]
 
     def finish(self) -> None:
-        """Writes what is left, and the metadata."""
+        """Writes the rest of the rows, and the metadata."""
         whole = self._files * self.layout.file + len(self._chunks) * self.layout.chunk
         length = whole + self._filled
         if self._filled:
@@ -104,14 +105,14 @@ class ArrayWriter:
 
 
 def metadata(layout: ArrayLayout, rows: int) -> bytes:
-    """Zarr's description of an array of so many rows: the content of its zarr.json."""
+    """Returns the content of zarr.json for an array with this number of rows."""
     described = _description(layout)
     return json.dumps(described | {"shape": [rows, *layout.row]}, indent=2).encode()
 
 
 @lru_cache
 def _description(layout: ArrayLayout) -> dict[str, Any]:
-    """The description of an empty array. Zarr takes some milliseconds for it."""
+    """Returns the metadata of an empty array. Zarr takes some milliseconds to make them."""
     files: dict[str, Any] = {}
     zarr.create_array(MemoryStore(files), **layout.zarr_options())
     return json.loads(files["zarr.json"].to_bytes())

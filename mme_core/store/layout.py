@@ -19,19 +19,19 @@ from numcodecs import blosc, zstd
 from mme_core import cells
 from mme_core.spec import TUBELET, TargetSpec
 
-# Of the whole store; a reader refuses a higher one. 2: store.json and each shard's table carry a
-# digest of their own bytes.
+# Version of the store's format; a reader refuses a newer one. Since version 2, store.json and each
+# shard's table carry a digest of their own bytes.
 FORMAT = 2
 SEALED_SINCE = 2
 LOCK = "flows.lock"  # in a store while stage 1 writes it, or after it was killed
 
 FILE_TUBELETS = 128
-SMALL_FILE_TUBELETS = 2048  # of the arrays with under a kilobyte a tubelet: fewer files
+SMALL_FILE_TUBELETS = 2048  # for arrays with less than a kilobyte a tubelet; it saves files
 CHUNK_TUBELETS = 4
 SMALL_CHUNK_TUBELETS = 64
 FRAME_CHUNK = 1 << 16  # bytes
 FRAME_FILE = 1 << 24
-INDEX_ENTRY = 16  # bytes a chunk in a file's index: offset and size, uint64
+INDEX_ENTRY = 16  # bytes for each chunk in a file's index: offset and size, uint64
 _ZSTD_LEVEL, _BLOSC_LEVEL = 1, 3
 MISSING = 2**64 - 1  # offset of a chunk that was never written
 

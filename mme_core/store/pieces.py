@@ -18,10 +18,10 @@ from mme_core.store.reader import ChunkReader
 class StoredWindow:
     """Tubelets of one video as they are stored, without the padding of a short video.
 
-    row        of the video in the table of the store or union
-    shard      its number in the store
-    low, high  first row of the shard's arrays, and the one behind the last
-    step       rows from one tubelet to the next
+    row        the video's row in the table of the store or union
+    shard      number of the shard in its store
+    low, high  rows of the shard's arrays, `high` exclusive
+    step       rows from one tubelet of the window to the next
     """
 
     reader: ChunkReader
@@ -33,10 +33,10 @@ class StoredWindow:
     step: int
 
     def parts(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
-        """One array chunk by chunk: (first tubelet, rows [some, *row]).
+        """Yields an array chunk by chunk: (number of the first tubelet, rows [some, *row]).
 
-        Patches are P × P, of which the video has hp × wp. A part shares its memory with the next
-        one. Raises StoreError for what is missing or damaged.
+        Rows hold P × P patches, of which the video has hp × wp. A part shares its memory with the
+        next one. Raises StoreError for what is missing or damaged.
         """
         read = 0
         layout = self.layouts[name]
@@ -52,8 +52,8 @@ class StoredWindow:
     def jpegs_at(self, numbers: np.ndarray) -> list[np.ndarray]:
         """The JPEG files of stored frames, uint8 [bytes] each. Raises StoreError.
 
-        numbers  of the frames, two of each *stored* tubelet, from the window's first one on. They
-                 may lie behind the window
+        numbers  of the frames, counted from the first frame of the window: two for each *stored*
+                 tubelet, whatever `step` is. They may lie behind the window.
         """
         shard, before = self.shard, 1 if self.low else 0
         first, last = TUBELET * self.low - before, TUBELET * self.low + int(numbers.max()) + 1

@@ -38,7 +38,7 @@ class Source(Protocol):
 
 
 class ChunkReader:
-    """Rows of the arrays of a store's shards. Holds no open file, so that it may be forked."""
+    """Reads rows of the arrays of a store's shards. It holds no open file, so it may be forked."""
 
     def __init__(self, place: Source) -> None:
         self.place = place
@@ -49,7 +49,7 @@ class ChunkReader:
         return ChunkReader, (self.place,)
 
     def rows(self, shard: int, layout: ArrayLayout, start: int, stop: int) -> np.ndarray:
-        """Rows start … stop − 1 of an array, [stop − start, *row].
+        """Returns rows start … stop − 1 of an array, [stop − start, *row].
 
         Raises StoreError, naming the shard, the array and the rows, for what is missing or damaged.
         """
@@ -59,10 +59,10 @@ class ChunkReader:
         return np.concatenate(parts) if parts else np.empty((0, *layout.row), layout.dtype)
 
     def parts(self, shard: int, layout: ArrayLayout, start: int, stop: int) -> Iterator[np.ndarray]:
-        """The rows of `rows` chunk by chunk, each [some, *row].
+        """Yields the same rows chunk by chunk, each part [some, *row].
 
-        A part shares its memory with the next one: use it before asking for that. Fresh memory
-        would cost as much time as decoding into it.
+        A part shares its memory with the next one, so use it before you ask for the next. Fresh
+        memory would cost as much time as decoding.
         """
         return self._parts(shard, layout, start, stop, self._scratch.of(chunk_size(layout)))
 
@@ -84,7 +84,7 @@ class ChunkReader:
         last: int,
         out: np.ndarray | None,
     ) -> Iterator[np.ndarray]:
-        """Rows first … last − 1 of one file, as parts of its chunks; one read for all of them."""
+        """Yields rows first … last − 1 of one file chunk by chunk, after a single read."""
         chunks = range(first // layout.chunk, (last - 1) // layout.chunk + 1)
         index = self._index(shard, layout, file)[chunks.start : chunks.stop].tolist()
         for number, (offset, _) in zip(chunks, index):

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Scratch(threading.local):
-    """Memory of the thread that asks. Each call of `of` returns the same memory again.
+    """Memory that each thread has for itself. Every call of `of` returns the same memory.
 
     It holds zeros at first, and later what was written last.
     """
@@ -17,7 +17,7 @@ class Scratch(threading.local):
         self._memory = np.empty(0, np.uint8)
 
     def of(self, size: int) -> np.ndarray:
-        """uint8 [size]."""
+        """Returns the memory, uint8 [size]."""
         if len(self._memory) < size:
             self._memory = np.zeros(size, np.uint8)
         return self._memory[:size]

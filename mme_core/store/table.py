@@ -40,19 +40,25 @@ COLUMNS = {
 }
 
 
-_DIGEST_SIZE = hashlib.sha256().digest_size  # at the end of index.npz
-_NONE: list[str] = []  # nearly every video's warnings, in millions of rows
+_DIGEST_SIZE = hashlib.sha256().digest_size  # bytes at the end of index.npz
+_NONE: list[str] = []  # shared by all videos without warnings, to save memory
 
 
 class VideoTable:
-    """One row a video: `table["id"]` is a column (array), `table[3]` a row (dict).
+    """A row for each video: `table["id"]` is a column (array), `table[3]` a row (dict).
 
-    id        unique name; path: of the file, relative to the root; label: −1 where there is none
-    first     row of its first tubelet in its shard; count: of its tubelets
-    hp, wp    its canvas in patches; height, width: of its frames, rotation applied
-    fps       measured where timestamps increase, else as the file says; frames: decoded ones;
-              warnings: list of texts
-    shard     number of the shard
+    id             unique name
+    path           path of the file, relative to the data set's folder
+    label          number of the class; −1 where there is none
+    shard          number of the video's shard
+    first          row of its first tubelet in the shard's arrays
+    count          number of its tubelets
+    hp, wp         size of its canvas in patches
+    height, width  size of its frames in pixels, rotation applied
+    frames         number of decoded frames
+    fps            frames per second, measured from the timestamps where they increase, otherwise
+                   from the header; 0 if unknown
+    warnings       list of texts
     """
 
     def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -141,7 +147,7 @@ def lost_shards(place: Place) -> list[int]:
 
 
 def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
-    """The attributes of a shard's group; None where it is not finished, or hollow.
+    """Returns the attributes of a shard's group, or None where the shard is not finished.
 
     Raises StoreError where the file is damaged or of a newer format.
     """
@@ -215,9 +221,9 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
 
 
 def read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
-    """What index.npz holds; nothing where it is missing or not as it was written.
+    """Returns the stamps and the table in index.npz; empty ones where it is missing or damaged.
 
-    It is only a cache. Its digest is checked first: a damaged archive may ask for any memory.
+    Its digest is checked first, because reading a damaged archive may need any amount of memory.
     """
     try:
         data = place.read(INDEX)
@@ -232,7 +238,7 @@ def read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
 
 
 def _lean(table: VideoTable) -> VideoTable:
-    """Paths that are the video's id are the same object: 80 bytes of each of millions of rows."""
+    """Lets a path that equals the video's id be the same object, which saves 80 bytes a row."""
     ids, paths = table["id"], table["path"]
     columns = {name: table[name] for name in COLUMNS}
     return VideoTable(columns | {"path": np.where(ids == paths, ids, paths)})

@@ -59,7 +59,7 @@ class TargetStore:
         return f"TargetStore({self.url!r}, {len(self.videos)} videos)"
 
     def locate(self, video: int) -> tuple[TargetStore, int]:
-        """This store and the row itself; a union of stores answers with the store that holds it."""
+        """Returns this store and the row. A union of stores returns the store of the video."""
         return self, video
 
     def read(self, video: int, start: int, tubelets: int) -> Window:
@@ -144,7 +144,10 @@ class TargetStore:
     def _rows(
         self, row: dict[str, Any], start: int, tubelets: int, step: int | None = None
     ) -> tuple[int, int, int]:
-        """Tubelets of the window that the video has, and their rows low … high − 1."""
+        """Returns how many of the window's tubelets the video has, and their rows low, high.
+
+        `high` is exclusive.
+        """
         step = step or self.spec.clip_step
         real = min(tubelets, (row["count"] - 1 - start) // step + 1)
         low = row["first"] + start
@@ -234,11 +237,11 @@ def open_or_create_store(
     class_names: Sequence[str],
     kept_flow: str = "",
 ) -> None:
-    """Makes an empty store, or checks that the one that is there was made the same way.
+    """Makes an empty store, or checks that the existing one was made with the same arguments.
 
     kept_flow  the store whose kept flow the targets are made from; "": flow is computed
 
-    Raises StoreError that lists the fields that differ.
+    Raises StoreError, which lists the arguments that differ.
     """
     place = open_place(url)
     if not place.exists(STORE):

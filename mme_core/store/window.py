@@ -27,10 +27,12 @@ except ImportError:
 
 
 def decode_jpeg(jpeg: bytes | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """A JPEG file as an image uint8 [H, W, 3], RGB.
+    """Decodes a JPEG file to an image, RGB uint8 [H, W, 3].
 
-    out  contiguous uint8 [H, W, 3] to decode into. Fresh memory costs as much as half a decoding
-    Raises ValueError for what is not a JPEG file, or an image of another size than `out`.
+    out  contiguous uint8 [H, W, 3] to decode into, because fresh memory takes half as much time as
+         decoding. Default: fresh memory
+
+    Raises ValueError for bytes that are no JPEG file, and for an image of another size than `out`.
     """
     if simplejpeg:
         image = simplejpeg.decode_jpeg(jpeg, buffer=out)
@@ -48,7 +50,7 @@ def decode_jpeg(jpeg: bytes | np.ndarray, out: np.ndarray | None = None) -> np.n
 
 
 def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
-    """JPEG bytes -> images uint8 [H, W, 3], RGB."""
+    """Decodes JPEG files to images, RGB uint8 [H, W, 3]."""
     images: list[np.ndarray] = []
     for number, jpeg in enumerate(jpegs):
         if number and jpeg is jpegs[number - 1]:  # the repeated frame that pads a short video
@@ -59,7 +61,7 @@ def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
 
 
 def decode_frames(jpegs: tuple[bytes, ...]) -> np.ndarray:
-    """JPEG bytes of equally large frames -> uint8 [len(jpegs), H, W, 3], RGB."""
+    """Decodes JPEG files of one size to RGB uint8 [len(jpegs), H, W, 3]."""
     return np.stack(decode_jpegs(jpegs))
 
 
@@ -71,7 +73,7 @@ class CodedWindow:
     shape       int8 [n, Hp, Wp, K, L, B]
     moments     float32 [n, Hp, Wp, 6]
     valid       uint8 [n, Hp, Wp], bit k: trajectory k
-    pts         int64 [n, 2]; of the padding of a short video, the last frame's
+    pts         int64 [n, 2]; the padding of a short video has the last frame's
     frames      2n JPEG files, or () where the store has none
     homography  float32 [n, L, 3, 3], or None where the store has none
     video       the video's id
@@ -102,11 +104,11 @@ class CodedWindow:
         return self.valid.shape[2]
 
     def decode_frames(self) -> np.ndarray:
-        """The sampled frames, uint8 [2n, 16 Hp, 16 Wp, 3]; the window must have some."""
+        """Decodes the sampled frames, RGB uint8 [2n, 16 Hp, 16 Wp, 3]. There must be some."""
         return decode_frames(self.frames)
 
     def decode(self) -> Window:
-        """The float arrays; exact to half the quantiser's step."""
+        """Decodes the window to float arrays, exact to half the quantiser's step."""
         return Window(
             displacement=targets.decode_displacement(self.position, self.moments, self.spec),
             hog=targets.decode_hog(self.shape, self.moments, self.spec),
@@ -127,7 +129,8 @@ class Window:
     hog           float32 [n, Hp, Wp, K, L, B], summed gradient magnitudes
     valid         bool [n, Hp, Wp, K]
     frames        uint8 [2n, 16 Hp, 16 Wp, 3], or None where the store has none
-    homography    float32 [n, L, 3, 3], pixels of this window, frame r -> r + 1; None: not estimated
+    homography    float32 [n, L, 3, 3], from frame r to r + 1, in pixels of this window; None
+                  where the store has none
     pts           int64 [n, 2]
     spec          of the store
     cells         {name of spec.cells: float32 [n, Hp, Wp, K, L, D]}; see `mme_core.cells`
@@ -169,7 +172,7 @@ class Window:
         return targets.normalise(self.hog)
 
     def crop(self, top: int, left: int, height: int, width: int) -> Window:
-        """The height × width patches from patch (top, left); the origin moves with the crop.
+        """Returns height × width patches from patch (top, left). The origin moves with the crop.
 
         Raises UsageError where the crop does not lie inside the window.
         """
@@ -199,7 +202,7 @@ class Window:
         )
 
     def flip(self) -> Window:
-        """The mirror image (left and right exchanged): an index permutation and a sign."""
+        """Returns the mirror image (left and right exchanged): a permutation and a sign."""
         order = flip_points(self.spec.points)
         displacement = self.displacement[:, :, ::-1, order] * np.array([-1, 1], np.float32)
         frames, homography = self.frames, self.homography
@@ -222,19 +225,22 @@ class Window:
 
 
 def flip_points(points: int) -> np.ndarray:
-    """Where each of a patch's K points comes from in the mirror image: K = 4 gives 1, 0, 3, 2."""
+    """Returns the point that takes the place of each of the K points in the mirror image, int [K].
+
+    K = 4 gives [1, 0, 3, 2].
+    """
     side = int(points**0.5)
     return np.arange(points).reshape(side, side)[:, ::-1].ravel()
 
 
 def crop_homography(homography: np.ndarray, x: float, y: float) -> np.ndarray:
-    """[..., 3, 3] in pixels -> the same motion in pixels counted from (x, y), float32."""
+    """Returns homographies [..., 3, 3] for pixels that are counted from (x, y), float32."""
     there = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]], np.float64)
     back = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
     return (there @ homography @ back).astype(np.float32)
 
 
 def flip_homography(homography: np.ndarray, width: int) -> np.ndarray:
-    """[..., 3, 3] of an image `width` pixels wide -> of its mirror image, float32."""
+    """Returns homographies [..., 3, 3] of the mirror image, float32. `width`: of the image, px."""
     mirror = np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], np.float64)
     return (mirror @ homography @ mirror).astype(np.float32)

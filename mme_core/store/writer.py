@@ -36,11 +36,11 @@ from mme_core.targets import round_moments
 if TYPE_CHECKING:
     from mme_core.extract.results import TubeletTargets
 
-# What the caller of `end_video` says about a video; the writer knows the rest of the row.
+# The fields of a row that the caller of `end_video` gives; the writer knows the others.
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
 _FLOW_ASIDE = "flow.h5"  # where a shard's flow is written until the shard is complete
 MARKER = "zarr.json"  # of a shard: written last, and read first
-# A place writes a file under such a name, and renames it then.
+# Names of files that a place had not renamed yet, because the writer was killed.
 _FILES = "|".join(map(re.escape, (STORE, LEDGER, INDEX, LOCK)))
 _ASIDE = re.compile(rf"\.({_FILES})(\.\w+)?\.[0-9a-f]{{32}}")
 
@@ -163,7 +163,7 @@ class ShardWriter:
             self._flow.abandon()
 
     def quarantine(self, row: Mapping[str, Any]) -> None:
-        """Notes a video that the shard answers for but does not hold: id, path, label, reason.
+        """Notes a video of this shard that is left out: id, path, label, reason.
 
         So the ledger can be made again from the shards.
         """
@@ -196,7 +196,7 @@ class ShardWriter:
         self._place.commit(self._folder, self._name, MARKER)
 
     def _finish_flow(self) -> None:
-        """Puts the flow in its place: before the shard's commit, since a shard counts as done."""
+        """Moves the file of flow to its place. A committed shard must have its flow there."""
         if self._flow is None:
             return
         self._flow.close()
@@ -219,9 +219,10 @@ def _on_disk(url: str | os.PathLike[str]) -> Path:
 
 
 def leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Folders that hold no shard, and files written aside, relative to the store, sorted.
+    """Returns what killed writers left behind, as names relative to the store.
 
-    Their writers never finished, or a power cut took the content of their files.
+    That is files that were never renamed, shards that were never finished, and shards of which a
+    power cut has emptied a file.
     """
     place = open_place(url)
     asides = [name for name in place.names() if _ASIDE.fullmatch(name)]
@@ -231,7 +232,7 @@ def leftovers(url: str | os.PathLike[str]) -> list[str]:
 
 
 def _is_hollow(place: Place, folder: str) -> bool:
-    """Is the group's metadata, or a file of an array, empty?"""
+    """Whether the group's metadata or a file of an array is empty."""
     return any(
         name == MARKER or name.partition("/")[2].startswith(("c.", MARKER))
         for name in place.empty_files(folder)
