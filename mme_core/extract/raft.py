@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,24 @@ def raft(name: str, weights: str) -> Callable[[np.ndarray], torch.Tensor]:
             f"spec.flow={name} needs torch and torchvision ({error}): pip install torch torchvision"
         ) from error
     build = {"raft-small": optical_flow.raft_small, "raft-large": optical_flow.raft_large}[name]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _load_model(name, build, weights, device)
+
+    @torch.inference_mode()
+    def flow(frames_TCHW: np.ndarray) -> torch.Tensor:
+        height, width = frames_TCHW.shape[2:]
+        frames = torch.from_numpy(_padded(frames_TCHW)).to(device).float() / 127.5 - 1
+        return model(frames[:-1], frames[1:])[-1][..., :height, :width]
+
+    return flow
+
+
+@lru_cache(maxsize=1)  # one model serves all videos of a process
+def _load_model(
+    name: str, build: Callable[..., torch.nn.Module], weights: str, device: torch.device
+) -> torch.nn.Module:
+    import torch
+
     model = build(weights=None, progress=False)
     try:
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -43,16 +62,7 @@ def raft(name: str, weights: str) -> Callable[[np.ndarray], torch.Tensor]:
             f"spec.flow_weights={weights} does not hold the weights of torchvision's {name}: "
             f"{reason}"
         ) from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).eval()
-
-    @torch.inference_mode()
-    def flow(frames_TCHW: np.ndarray) -> torch.Tensor:
-        height, width = frames_TCHW.shape[2:]
-        frames = torch.from_numpy(_padded(frames_TCHW)).to(device).float() / 127.5 - 1
-        return model(frames[:-1], frames[1:])[-1][..., :height, :width]
-
-    return flow
+    return model.to(device).eval()
 
 
 def _padded(frames_TCHW: np.ndarray) -> np.ndarray:

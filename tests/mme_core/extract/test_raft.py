@@ -1,6 +1,8 @@
 """RAFT from torchvision with weights from a file (random ones: none are downloaded)."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +35,14 @@ def test_raft_is_torchvisions_with_these_weights(weights):
     with torch.inference_mode():
         expected = model(images[1:2], images[2:])[-1][0, :, :130, :90].permute(1, 2, 0)
     np.testing.assert_allclose(found[1], expected.numpy(), atol=1e-3)
+
+
+def test_one_model_serves_all_videos(weights, tmp_path):
+    copy = Path(shutil.copy(weights, tmp_path))
+    frames = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), dtype=np.uint8)
+    first = flow_function("raft-small", str(copy))(frames)
+    copy.unlink()
+    np.testing.assert_array_equal(flow_function("raft-small", str(copy))(frames), first)
 
 
 def test_weights_of_another_model_are_refused(weights, tmp_path):
