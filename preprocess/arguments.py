@@ -66,7 +66,8 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
     if arguments.dataset == "demo":
         options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
         options |= {"generate": generate, "report": _report_making}
-    with named(root="--root", split="--split", list_file="--list", dataset="--dataset"):
+    names = {"root": "--root", "split": "--split", "list_file": "--list", "dataset": "--dataset"}
+    with named(**names, seed="--demo-seed"):
         return load_manifest(arguments.dataset, root or "", arguments.split, **options)
 
 

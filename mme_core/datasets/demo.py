@@ -65,6 +65,8 @@ def load(
     """
     if videos is not None and videos < 1:
         raise UsageError(f"a demo set of {videos} videos; it needs at least 1")
+    if seed is not None and seed < 0:
+        raise UsageError(f"seed={seed} of the demo set must be at least 0")
     if split not in (None, "train", "val"):
         raise UsageError(f"the demo set has no split '{split}'; it has train and val")
     if is_url(root):

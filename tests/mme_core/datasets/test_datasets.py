@@ -209,6 +209,9 @@ def test_the_demo_set_stays_as_it_was_made(tmp_path):
     assert len(load_manifest("demo", root, videos=4).items) == 4
     with pytest.raises(UsageError, match="of another seed"):
         load_manifest("demo", root, seed=0)
+    with pytest.raises(UsageError, match="seed=-1 of the demo set must be at least 0"):
+        load_manifest("demo", str(tmp_path / "new"), seed=-1)
+    assert not (tmp_path / "new").exists()
     (tmp_path / "demo" / "split.csv").unlink()  # broken off: the rest is made
     assert len(load_manifest("demo", root, generate=False).items) == 100
 
