@@ -30,10 +30,10 @@ CUBIC = -0.75  # the free number of the cubic filter; OpenCV's
 
 @torch.no_grad()
 def assemble(batch: Batch, spec: TargetSpec) -> dict[str, Tensor]:
-    """The batch of samples (`mme_core.clips.contents`) of a coded batch; others stay as they are.
+    """Returns the batch of samples (`mme_core.clips.contents`) of a coded batch.
 
-    With zoom, frames are within one grey level of OpenCV's resize (on a CPU they are equal, unless
-    compiled).
+    A batch of samples is returned as it is. With zoom, frames are within one grey level of OpenCV's
+    resize (on a CPU they are equal, unless compiled).
     """
     samples = dict(batch)
     if "view" in samples:
@@ -46,7 +46,7 @@ def assemble(batch: Batch, spec: TargetSpec) -> dict[str, Tensor]:
 
 
 def _side(batch: Batch) -> int:
-    """The model's h = w, from the shape of the mask or of what it is made from."""
+    """Returns the model's h = w, read from the shape of the mask or of what it is made from."""
     if "order" in batch:
         return math.isqrt(batch["order"].shape[1])
     return math.isqrt(batch["mask"].shape[1] // batch["valid"].shape[1])
@@ -77,7 +77,7 @@ def _zoomed(batch: Batch, spec: TargetSpec) -> dict[str, Tensor]:
 
 
 def _grown_cells(batch: Batch, spec: TargetSpec, scale_B: Tensor) -> dict[str, Tensor]:
-    """The descriptors of cells of a coded batch, as sums in the enlarged image, by batch name."""
+    """Returns the descriptors of a batch's cells as sums in the enlarged image, by batch name."""
     grown = {}
     for name, sums in cells.decode_all(batch, spec.cells).items():
         grows = torch.arange(sums.shape[-1], device=sums.device) < cells.growing(name)

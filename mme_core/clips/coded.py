@@ -1,16 +1,19 @@
 """Coded batches: what a loader worker hands over, before `mme_core.clips.assembly`.
 
 A coded batch is a dict of tensors. Without zoom it has the tensors of a batch of samples
-(`mme_core.clips.dataset`). With zoom, c is a clip's side in patches and C the largest side:
+(`mme_core.clips.dataset`). With zoom, where C is the side of the largest crop in patches:
 
     frames      uint8 [B, 2n, 16 C, 16 C, 3], the crop in the upper left corner, flipped already
-    position    int8 [B, n, C + 2, C + 2, K, L, 2]; the crop begins at patch (1, 1), and around it
-    shape       int8 [B, n, C + 2, C + 2, K, L, bins]   lies one patch of the canvas, as far as the
-    moments     float32 [B, n, C + 2, C + 2, 6]         canvas reaches. Numbers elsewhere have no
-    valid       uint8 [B, n, C + 2, C + 2]              meaning, but are finite
+    position    int8 [B, n, C + 2, C + 2, K, L, 2]
+    shape       int8 [B, n, C + 2, C + 2, K, L, bins]
+    moments     float32 [B, n, C + 2, C + 2, 6]
+    valid       uint8 [B, n, C + 2, C + 2]
     cell_NAME   int8 [B, n, C + 2, C + 2, K, L, D] and cell_NAME_moments float32 [..., 2]
     view        int64 [B, 5], patches: top, left and side of the crop, canvas height and width
     homography  float32 [B, n, L, 3, 3] in pixels of the canvas, where the store has them
+
+The targets of a crop begin at patch (1, 1). Around them lies one patch of the canvas, as far as the
+canvas reaches. Numbers elsewhere have no meaning, but are finite.
 
 Where the mask needs the motion, `order` int64 [B, h·w] and `picks` int64 [B, visible] (of
 `mme_core.masking.motion_draws`) take the place of `mask`. The rest is as in a sample.
@@ -45,10 +48,14 @@ _ALIGN = 64  # bytes; tensors begin at multiples
 class CodedForm:
     """Names, shapes and dtypes of the tensors of a coded batch.
 
-    tubelets, side  n and the model's h = w
-    largest         side of the largest crop, patches; None where there is no zoom
-    motion          whether the mask needs the motion; mask_ratio: share of hidden patches
-    speeds          whether the frame stride is drawn
+    tubelets    n
+    side        the model's h = w, patches
+    largest     side of the largest crop, patches; None without zoom
+    motion      whether the mask needs the motion
+    mask_ratio  share of hidden patches
+    cells       descriptors of cells that the batch holds
+    speeds      whether the frame stride is drawn
+    drawn       whether it is the form of a drawn batch
     """
 
     spec: TargetSpec
@@ -62,7 +69,7 @@ class CodedForm:
     drawn: bool = False
 
     def fields(self) -> Fields:
-        """{name: (shape of one clip, dtype)}."""
+        """Returns {name: (shape of one clip, dtype)}."""
         if self.drawn:
             more: Fields = {"speed": ((), torch.int64)} if self.speeds else {}
             return self._draws() | {"view": ((5,), torch.int64)} | more
@@ -110,11 +117,11 @@ class CodedForm:
         return fields
 
     def size(self, clips: int) -> int:
-        """Bytes of a batch."""
+        """Returns the number of bytes of a batch."""
         return sum(_padded(clips, *field) for field in self.fields().values())
 
     def carve(self, memory: Tensor, clips: int) -> Coded:
-        """The tensors of a batch of `clips` in memory uint8 [≥ size(clips)], without a copy."""
+        """Returns the tensors of a batch as views of `memory`, uint8 [≥ size(clips)]."""
         batch, begin = {}, 0
         for name, (shape, dtype) in self.fields().items():
             whole = (clips, *shape)

@@ -27,12 +27,12 @@ _CANVAS = Scratch()
 
 
 def target_names(cells: tuple[str, ...]) -> list[str]:
-    """Arrays of a store that are cut by patches, with the cells' descriptors `cells`."""
+    """Returns the names of a store's arrays that hold patches; `cells`: descriptors to include."""
     return ["position", "shape", "moments", "valid", *array_names(cells)]
 
 
 def write_draw(arrays: Arrays, first: int, draw: Draw, row: Row, spec: TargetSpec) -> None:
-    """What was drawn for the clips first, first + 1, …; `row` is the video's in the table."""
+    """Writes what was drawn for the clips first, first + 1, …; `row`: the video's in the table."""
     for clip, (view, mask) in enumerate(zip(draw.views, draw.masks), first):
         arrays["video"][clip] = draw.video
         arrays["start"][clip] = draw.start
@@ -49,7 +49,7 @@ def write_draw(arrays: Arrays, first: int, draw: Draw, row: Row, spec: TargetSpe
 
 
 def write_targets(arrays: Arrays, first: int, views: Sequence[View], window: StoredWindow) -> None:
-    """The targets of the window, cut to each clip's view. Raises StoreError for damage."""
+    """Writes the window's targets, cut to each clip's view. Raises StoreError for damage."""
     row, bordered = window.row, "view" in arrays
     cuts = [_cut(view, row["hp"], row["wp"], bordered) for view in views]
     for name in target_names(CELLS):
@@ -73,7 +73,7 @@ Cut = tuple[tuple[slice, slice], tuple[slice, slice]]
 
 
 def _cut(view: View, hp: int, wp: int, bordered: bool) -> Cut:
-    """Rows and columns of the canvas that a clip holds, and their place in the clip."""
+    """Returns the rows and columns of the canvas that a clip holds, and their place in the clip."""
     border = 1 if bordered else 0
     source, place = [], []
     for start, length in ((view.top, hp), (view.left, wp)):
@@ -91,7 +91,7 @@ def write_stored_frames(
     patch: int,
     numbers: np.ndarray,
 ) -> None:
-    """The crops of the window's JPEG frames, each of which is decoded once.
+    """Writes the crops of the window's JPEG frames. Each frame is decoded once.
 
     numbers  which stored frames to take (`StoredWindow.jpegs_at`)
     """
@@ -116,7 +116,7 @@ def decode_frame(jpeg: np.ndarray, out: np.ndarray, window: StoredWindow) -> Non
 def write_file_frames(
     arrays: Arrays, first: int, views: Sequence[View], canvases: Iterable[np.ndarray], patch: int
 ) -> None:
-    """The crops of canvases uint8 [H, W, 3] that were decoded from a video file."""
+    """Writes the crops of canvases uint8 [H, W, 3] that were decoded from a video file."""
     frame = -1
     for frame, canvas in enumerate(canvases):
         write_crops(canvas, views, patch, arrays["frames"], first, frame)
@@ -142,6 +142,6 @@ def write_crops(
 
 
 def _repeat(frames: np.ndarray, first: int, clips: int, last: int) -> None:
-    """Fills the clips of a short video with its last frame."""
+    """Fills the rest of the clips with frame `last`, the last frame of a short video."""
     for clip in range(first, first + clips):
         frames[clip, last + 1 :] = frames[clip, last]

@@ -2,10 +2,11 @@
 
 Each video is a dataset `0`, `1`, … of int16 [pairs, ⌈H / 2⌉, ⌈W / 2⌉, 2]: x and y of the flow from
 raw frame r to r + 1, in steps of STEP pixels. A number is the mean of 2 × 2 pixels of the region of
-H × W pixels (see `mme_core.canvas`): DIS computes its flow at half the resolution or less, and of
-other flow little is lost but the sharpness of edges. A chunk is one frame pair, shuffled and
-deflated; zlib checks what it inflates. The attributes of a dataset are `id` of the video, `step`,
-`height` and `width` of the region. docs/flows.md shows how to read it, and the error.
+H × W pixels (see `mme_core.canvas`). DIS computes its flow at half the resolution or less; other
+flow loses the sharpness of its edges. A chunk is one frame pair, compressed with HDF5's filters
+shuffle and deflate; zlib notices damage when it decompresses. The attributes of a dataset are `id`
+of the video, `step`, `height` and `width` of the region. docs/flows.md shows how to read it, and
+the error.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, zlib.error)
 
 
 def kept_size(region: tuple[int, ...]) -> tuple[int, int]:
-    """(height, width) at which the flow of a region of (height, width) is kept."""
+    """Returns the (height, width) at which the flow of a region of (height, width) is kept."""
     return -(-region[0] // SCALE), -(-region[1] // SCALE)
 
 
 class FlowFile:
-    """Writes the flow of one shard's videos, one after the other.
+    """Writes the flow of one shard's videos, one after the other, to a new file.
 
-    A new file. Where a video is abandoned, the next one takes its space. Raises StoreError where
-    the disk refuses.
+    An abandoned video's space is used by the next one. Raises StoreError where the disk is full or
+    fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,9 +53,9 @@ class FlowFile:
         self._videos, self._pairs = 0, 0
 
     def add(self, flow_HW2: np.ndarray) -> None:
-        """The flow of the next frame pair of the video, float32, pixels.
+        """Takes the flow of the video's next frame pair, float32 [H, W, 2], pixels.
 
-        A flow of more than 511 pixels a frame, which is more than any canvas, is cut off there.
+        Flow is limited to 511 pixels a frame.
         """
         size = kept_size(flow_HW2.shape)
         small = cv2.resize(flow_HW2, size[::-1], interpolation=cv2.INTER_AREA)
@@ -80,7 +81,7 @@ class FlowFile:
         self._pairs = 0
 
     def close(self) -> None:
-        """Closes the file, once it would survive a power cut."""
+        """Closes the file and waits until it would survive a power cut."""
         self._file.close()
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
@@ -124,9 +125,10 @@ class KeptFlow:
         self._file.close()
 
     def __call__(self, number: int, before: np.ndarray, luma: np.ndarray) -> np.ndarray:
-        """Flow from raw frame `number`, whose luma is `before`, to the next: float32 [H, W, 2].
+        """Returns the flow from raw frame `number` to the next one, float32 [H, W, 2].
 
-        Raises VideoError where these cannot be the frames of which the flow was kept.
+        `before` and `luma` are the two frames. Raises VideoError where the kept flow cannot be
+        theirs.
         """
         if number >= self._pairs or self._region != luma.shape:
             raise VideoError(self._changed(f"a frame {number + 1} of {luma.shape}"))
@@ -144,7 +146,7 @@ class KeptFlow:
             raise VideoError(self._changed(f"{frames} frames"))
 
     def _codes(self, number: int) -> np.ndarray:
-        """The int16 numbers of a pair. Undoing the filters here is faster than HDF5 does it."""
+        """Returns the int16 numbers of a pair. Undoing the filters here is faster than HDF5."""
         _, packed = self._dataset.id.read_direct_chunk((number, 0, 0, 0))
         size = 2 * math.prod(self._size)
         shuffled = np.frombuffer(zlib.decompress(packed, bufsize=size), np.uint8)
@@ -159,10 +161,7 @@ class KeptFlow:
 
 
 def read_shapes(path: str) -> dict[str, tuple[int, ...]]:
-    """{id: shape of its dataset} of the videos in a file. Every number is read.
-
-    Raises StoreError for damage.
-    """
+    """Reads a whole file and returns {id: shape of its dataset}. Raises StoreError for damage."""
     import h5py
 
     shapes = {}

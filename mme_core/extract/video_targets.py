@@ -46,9 +46,10 @@ def stream_tubelets(
 ) -> TubeletStream:
     """Extracts a video as an iterable of TubeletTargets. Memory does not grow with its length.
 
-    kept    takes the flow from there and computes none; not with spec.check
-    keep    gets the flow of every frame pair, float32 [H, W, 2]; all again after LaterPartError
-    stored  finds the JPEG files that were made before, which are then taken as they are
+    kept    flow to use instead of computing it; not with spec.check
+    keep    gets the flow of every frame pair, float32 [H, W, 2]. After LaterPartError, drop what it
+            got: it gets all flow again
+    stored  finds JPEG files that were made before, to be used again
 
     After the iteration, `summary` of the returned object describes the video. Iterating raises the
     errors of `extract_video`, and LaterPartError where the tubelets so far must be dropped.
