@@ -1,8 +1,8 @@
-"""ledger.jsonl: what became of each video, one row each.
+"""ledger.jsonl: what became of each video, one row for each.
 
-The shards are the truth: each lists the videos it stores and those it quarantined. The ledger adds
-the seconds and is what people read. Rows are added a shard at a time; where the ledger and the
-shards disagree (a run was killed, a shard was removed), the shards are believed.
+People read the ledger, and it has the seconds that each video took. The rest is in the shards, too:
+each lists the videos that it stores and those that it quarantined. Where the ledger and the shards
+disagree, because a run was killed or a shard was removed, the shards are right.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIELDS = [each.name for each in dataclasses.fields(Outcome)]
 
 
 class _Rows:
-    """Outcomes by id: 180 bytes with its id for one of a stored video, not 370."""
+    """Outcomes by id. Those of stored videos are packed, which halves their memory."""
 
     _numbers = struct.Struct("<diqdi")  # seconds (NaN: None), shard, frames, duration, label
 
@@ -85,7 +85,7 @@ class Ledger:
 
     @classmethod
     def load(cls, place: Place, spec_hash: str, root: str) -> Ledger:
-        """The ledger reconciled with the shards; changes nothing on the disk."""
+        """Reads the ledger and corrects it by the shards. Changes nothing on the disk."""
         ledger, table = cls(place, root), load_table(place, spec_hash)
         written, lines, last, damaged = _Rows(root), 0, None, False
         for lines, row in enumerate(_read_lines(place), 1):  # noqa: B007
@@ -127,7 +127,7 @@ class Ledger:
         return self._rows[video]
 
     def add(self, shard: int, outcomes: Iterable[Outcome]) -> None:
-        """The rows of a shard that was finished just now."""
+        """Adds the rows of a shard that was finished just now."""
         rows = list(outcomes)
         for row in rows:
             self._put(row)
@@ -139,26 +139,29 @@ class Ledger:
             self._place.append(LEDGER, _encode(rows))  # where this fails, `save` writes them later
 
     def save(self) -> None:
-        """Writes the whole ledger anew, a row for each video."""
+        """Writes the whole ledger again, one row for each video."""
         self._place.write(LEDGER, _encode(self))
         self.stale = self._torn = False
 
     def _put(self, row: Outcome) -> None:
-        """A video that was tried again has several rows: stored wins, then the last."""
+        """Keeps one row of a video that was tried several times: that it is stored, or the last."""
         known = self._rows.get(row.id)
         if known is None or known.status != OK:
             self._rows.put(row)
 
 
 def _encode(rows: Iterable[Outcome]) -> Iterator[bytes]:
-    """Each row as a line of JSON that ends with a checksum of the rest."""
+    """Yields each row as a line of JSON that ends with a checksum of the rest."""
     for row in rows:
         text = json.dumps({name: getattr(row, name) for name in _FIELDS}).encode()
         yield text[:-1] + b', "crc32c": "%08x"}\n' % google_crc32c.value(text)
 
 
 def read_row(line: bytes) -> Outcome:
-    """The row of a line; rows of older stores have no checksum. ValueError for a damaged one."""
+    """Returns the row of a line. Rows of older stores have no checksum.
+
+    Raises ValueError for a damaged line.
+    """
     if found := _CHECKSUM.search(line):
         line = line[: found.start()] + b"}"
         if google_crc32c.value(line) != int(found[1], 16):
@@ -173,7 +176,7 @@ def read_row(line: bytes) -> Outcome:
 
 
 def read_rows(place: Place) -> Iterator[Outcome]:
-    """The rows that are whole: what a kill or a flipped bit took, the shards still know."""
+    """Yields the rows of the ledger without damaged lines. The shards know what these held."""
     return (row for row in _read_lines(place) if row is not None)
 
 
@@ -191,12 +194,12 @@ def _read_lines(place: Place) -> Iterator[Outcome | None]:
 
 
 def folder_of_videos(rows: Iterable[Outcome], stored: Iterable[tuple[str, str]]) -> str:
-    """The folder that the ledger's paths have before the paths in the shards; "" where unknown.
+    """Returns the data set's folder; "" where it is unknown.
 
-    rows    of the ledger
-    stored  (id, path) of videos as the shards have them
+    rows    rows of the ledger, whose paths begin with the folder
+    stored  (id, path) of videos in the shards, whose paths are relative to the folder
 
-    Where no shard is left, a path that ends in the video's id tells as much.
+    Where no shard is left, the folder comes from a path that ends in the video's id.
     """
     paths = {row.id: row.path for row in rows}
     for name, path in [*stored, *zip(paths, paths)]:

@@ -52,9 +52,9 @@ class Entry:
 class Plan:
     """What is to be done.
 
-    remake  {shard: its videos}, in the order in which they are stored
-    remove  shards of which every video is in another shard too
-    lost    a line for each shard that nobody can make anew
+    remake  {number of a shard: its videos}, in the order in which they are stored
+    remove  numbers of shards whose videos are all in other shards
+    lost    a line for each shard that cannot be made again
     """
 
     remake: dict[int, list[Entry]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Repair:
         self.root = root or folder_of_videos(self.rows, self._stored_paths())
 
     def plan(self) -> Plan:
-        """Reads the whole store, and says which shards must be made anew."""
+        """Reads the whole store and finds the shards that must be made again."""
         present, known = shard_numbers(self.place), self._remembered()
         classes = len(self.about["class_names"])
         damaged = known.keys() - set(present)
@@ -96,7 +96,7 @@ class Repair:
         return plan
 
     def remake(self, number: int, entries: list[Entry], isolated: Isolated) -> str:
-        """Makes a shard anew; returns why it could not be done, "" where it was."""
+        """Makes a shard again. Returns why that failed, or "" if it did not fail."""
         items = tuple(VideoItem(e.id, join(self.root, e.path), e.label) for e in entries)
         with tempfile.TemporaryDirectory(prefix="mme-repair-") as scratch:
             about = self.about
@@ -151,7 +151,7 @@ class Repair:
         return ledger
 
     def _entries(self, number: int) -> list[Entry]:
-        """The videos of a shard by its own table; none where that is damaged or gone."""
+        """Returns the videos in a shard's own table; none where it is damaged or missing."""
         try:
             table = read_attributes(self.place, number)
             if table is None or table["spec_hash"] != self.spec.hash:
@@ -164,7 +164,7 @@ class Repair:
             return []
 
     def _remembered(self) -> dict[int, list[Entry]]:
-        """The videos of each shard by the ledger; by the index where the ledger has no row."""
+        """Returns the videos of each shard from the ledger, or from the index without such rows."""
         known: dict[int, list[Entry]] = {}
         for row in self.rows:
             path = relative(row.path, self.root)
@@ -185,7 +185,7 @@ class Repair:
 
 
 def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outcome | None:
-    """A video that the damaged shard had stored, and that could not be stored again."""
+    """Returns a video that the damaged shard had stored and that could not be stored again."""
     stored = {entry.id for entry in entries if entry.stored}
     failed = (row for row in outcomes if row.status == QUARANTINED and row.id in stored)
     return next(failed, None)
@@ -235,7 +235,7 @@ def main(argv: list[str]) -> int:
 
 
 def _carry_out(repair: Repair, plan: Plan) -> list[str]:
-    """Removes and remakes; a line for each shard that could not be made anew."""
+    """Removes and remakes shards. Returns a line for each that could not be made again."""
     for number in plan.remove:
         repair.place.remove(shard_name(number))
     with Isolated(plugin_path()) as isolated:

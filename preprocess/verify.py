@@ -35,7 +35,7 @@ from preprocess.verify_shard import ShardReport, check_shard
 
 @dataclass
 class Report:
-    """problems make the exit status 1; notes do not."""
+    """What was found. Problems make the exit status 1; notes do not."""
 
     shards: int = 0
     videos: int = 0

@@ -30,7 +30,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass
 class ShardReport:
-    """Its problems as lines, the ids and rows of its table, and its number of tubelets."""
+    """What was found in a shard.
+
+    number    number of the shard
+    problems  a line for each problem
+    ids       ids of the videos in its table
+    rows      rows of its table
+    tubelets  number of its tubelets
+    """
 
     number: int
     problems: list[str] = field(default_factory=list)
@@ -40,7 +47,7 @@ class ShardReport:
 
 
 def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: bool) -> ShardReport:
-    """Reads all of a shard. `classes`: number of class names; `deep`: decode every JPEG."""
+    """Reads a whole shard. `classes`: number of class names; `deep`: decode every JPEG."""
     place, report = open_place(url), ShardReport(number)
     where = place.at(shard_name(number))
     try:
@@ -73,7 +80,7 @@ def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: boo
 def _check_flow(
     place: Place, number: int, spec: TargetSpec, rows: list[dict[str, Any]]
 ) -> Iterator[str]:
-    """Where the store keeps flow: every stored video has that of all its frame pairs."""
+    """In a store that keeps flow, every stored video must have the flow of all its frame pairs."""
     if not place.exists(FLOW):
         return
     path = place.at(flow_name(number))
@@ -151,12 +158,12 @@ class _ArrayChecks:
         self.wp = np.repeat([row["wp"] for row in rows], counts).astype(int)
 
     def length(self, name: str) -> int:
-        """Rows that an array must have."""
+        """Returns the number of rows that an array must have."""
         special = {"frames": self.frame_bytes, "frame_ends": TUBELET * self.tubelets}
         return special.get(name, self.tubelets)
 
     def files(self) -> Iterator[str]:
-        """Files that should not be there; those that should are read later."""
+        """Yields files that do not belong there. Missing files are found when they are read."""
         folder = shard_name(self.number)
         expected = {"zarr.json", *self.layouts}
         for name in set(self.place.names(folder)) - expected:
@@ -168,7 +175,7 @@ class _ArrayChecks:
                 yield f"{self.where}/{name}/{extra} does not belong there; `mme repair` removes it"
 
     def metadata(self) -> Iterator[str]:
-        """What other readers of Zarr go by must be how the arrays are written."""
+        """The metadata, which other readers of Zarr need, must fit how the arrays are written."""
         for name, layout in self.layouts.items():
             file = f"{shard_name(self.number)}/{name}/zarr.json"
             try:
@@ -181,7 +188,7 @@ class _ArrayChecks:
                 yield f"{self.place.at(file)}: {text}; `mme repair` makes it anew"
 
     def values(self) -> Iterator[str]:
-        """Reads every chunk, and looks at what is in it."""
+        """Reads every chunk and checks its content."""
         self._last_end = 0
         for name, layout in self.layouts.items():
             for start in range(0, self.length(name), layout.file):
@@ -189,7 +196,7 @@ class _ArrayChecks:
                 yield from self._check_rows(layout, start, stop, layout.file)
 
     def _check_rows(self, layout: ArrayLayout, start: int, stop: int, size: int) -> Iterator[str]:
-        """A file at once, and where that fails each chunk alone."""
+        """Reads a whole file at once, or where that fails each chunk alone, to find the damage."""
         try:
             rows = self.reader.rows(self.number, layout, start, stop)
         except StoreError as error:
@@ -276,7 +283,7 @@ def _check_finite(rows: np.ndarray, _: int) -> Iterator[str]:
 
 
 def _changes(found: Any, expected: dict[str, Any]) -> Iterator[str]:
-    """What differs between an array's zarr.json and what it should be."""
+    """Yields what differs between an array's zarr.json and what it should be."""
     if not isinstance(found, dict):
         yield "it is no JSON object"
         return
