@@ -20,7 +20,7 @@ SPEC = TargetSpec()
         ((144, 176), (256, 312), (16, 19)),
     ],
 )
-def test_sizes(size, resized, patches):
+def test_frames_are_resized_and_cropped_to_patches(size, resized, patches):
     canvas = plan_canvas(*size, SPEC)
     assert canvas.resized == resized and (canvas.hp, canvas.wp) == patches
     image = np.zeros((*size, 3), np.uint8)

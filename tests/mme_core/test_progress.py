@@ -37,5 +37,5 @@ def test_quiet_and_other_processes_are_silent(hurried, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_clock():
+def test_times_are_hours_minutes_and_seconds():
     assert [clock(s) for s in (0, 42.4, 61, 3723)] == ["0:00", "0:42", "1:01", "1:02:03"]

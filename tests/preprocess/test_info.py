@@ -50,7 +50,7 @@ def test_a_table_on_a_terminal(store, capsys, monkeypatch):
     assert "┏" in out and "\x1b[1m" in out and "1 quarantined" in out
 
 
-def test_behind_a_url(tmp_path, capsys):
+def test_a_store_behind_a_url_is_described(tmp_path, capsys):
     url = make_store(f"memory://{tmp_path}/s", [{"a": 2}])
     assert cli.main(["info", url, "--json"]) == 0
     about = json.loads(capsys.readouterr().out)

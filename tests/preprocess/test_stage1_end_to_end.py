@@ -110,7 +110,7 @@ def finished_shards(store):
     ("how", "number", "status"),
     [("--serial", signal.SIGINT, 130), ("--workers=2", signal.SIGTERM, 143)],
 )
-def test_signals(slow, tmp_path, how, number, status):
+def test_a_stopped_run_has_the_status_of_its_signal(slow, tmp_path, how, number, status):
     store = tmp_path / "store"
     driver = slow.start(store, how)
     wait_for(lambda: finished_shards(store))

@@ -208,7 +208,7 @@ def test_the_frame_rate_is_measured_not_read(folder):
     assert extract_video(path, spec).summary.fps == pytest.approx(15)
 
 
-def test_errors(pan):
+def test_an_unknown_flow_and_a_passed_time_limit_are_named(pan):
     with pytest.raises(UsageError, match=r"spec\.flow=raft is unknown"):
         stream_tubelets(pan, dataclasses.replace(SMALL, flow="raft"))
     with pytest.raises(VideoError, match="time limit"):

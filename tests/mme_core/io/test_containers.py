@@ -31,7 +31,7 @@ def root(tmp_path_factory):
     return root
 
 
-def test_manifest(root):
+def test_videos_in_containers_are_listed(root):
     train = load_manifest("hdf5", root, "train")
     assert [item.id for item in train.items] == [
         "train_0.h5::jump/empty.mp4",
@@ -68,7 +68,7 @@ def test_the_same_targets_as_from_the_file(root):
         ("none.h5::jump/1.mp4", "the HDF5 file cannot be read"),
     ],
 )
-def test_reasons(root, path, message):
+def test_unusable_videos_in_a_container_have_a_reason(root, path, message):
     with pytest.raises(VideoError, match=message):
         extract_video(f"{root}/{path}", TargetSpec())
 

@@ -130,7 +130,7 @@ def silent(path):
         container.mux(stream.encode(silence))
 
 
-def test_reasons(folder, reordered, capfd):
+def test_unusable_files_have_a_reason(folder, reordered, capfd):
     (folder / "empty.mp4").touch()
     (folder / "folder.mp4").mkdir()
     (folder / "text.mp4").write_text("Not a video.\n" * 100)
@@ -152,7 +152,7 @@ def test_reasons(folder, reordered, capfd):
 
 
 @pytest.mark.parametrize("name", ["-dash.mp4", "with space: é 100% 日本.mp4", "a:b.mp4"])
-def test_odd_names(folder, reordered, name):
+def test_names_may_hold_any_characters(folder, reordered, name):
     (folder / name).write_bytes(reordered.read_bytes())
     assert len(decode(folder / name)[1]) == 40
 

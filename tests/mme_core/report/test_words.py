@@ -65,7 +65,7 @@ def test_short_videos_are_noticed():
     assert found.videos == ["0.mp4"]
 
 
-def test_quantities():
+def test_numbers_have_fitting_units():
     assert [size(n) for n in (12, 1.5e3, 2e6, 3.4e12)] == ["12 B", "1.5 kB", "2 MB", "3.4 TB"]
     assert [duration(s) for s in (2.4, 162, 112_320)] == ["2.4 s", "2:42", "31.2 h"]
     assert [counted(n, "video") for n in (0, 1, 1200)] == ["0 videos", "1 video", "1,200 videos"]
