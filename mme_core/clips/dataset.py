@@ -40,6 +40,7 @@ from mme_core.clips.draws import Draw, sample_rng
 from mme_core.clips.geometry import View
 from mme_core.clips.speeds import frame_numbers, span
 from mme_core.errors import VideoError
+from mme_core.io.finding import UNORDERED, first_frame
 from mme_core.io.remote import join
 from mme_core.io.video import read_frames
 from mme_core.masking import make_mask, motion_draws
@@ -264,7 +265,8 @@ class ClipDataset(Dataset):
             images = read_frames(
                 join(self.root, row["path"]),
                 raw,
-                pts.ravel(),
+                None if UNORDERED in row["warnings"] else pts.ravel(),
+                first=first_frame(row["warnings"]),
                 size=(row["height"], row["width"]),
                 square_pixels=spec.square_pixels,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mme_core.extract.tracker import Tracker
+from mme_core.io.finding import UNORDERED
 from mme_core.io.frame import SQUARE, Frame
 from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Video
@@ -36,7 +37,7 @@ def warnings_of(
     }
     yield from (f"{name}: {count}" for name, count in counts.items() if count)
     if not video.timeline.increasing:
-        yield "timestamps are missing or do not increase"
+        yield UNORDERED
     if tracker.repeats.often:
         repeats = tracker.repeats
         yield f"frames stored twice: {repeats.count} of {repeats.pairs} pairs"

@@ -26,6 +26,7 @@ from mme_core.extract.point_tracks import PointTracks, point_tracker
 from mme_core.extract.remarks import warnings_of, why_none_is_valid
 from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
 from mme_core.extract.tracker import Keep, Render, Tracker, Tubelet
+from mme_core.io.finding import part_warning
 from mme_core.io.frame import Frame
 from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Part, Parts, Video, open_video
@@ -209,11 +210,7 @@ class TubeletStream:
     def _part_warning(self) -> tuple[str, ...]:
         if self._part is None:
             return ()
-        last = self._part.first + self._part.count - 1
-        return (
-            f"the frame size changes: only frames {self._part.first} … {last} of {self._frames} "
-            "are used, the longest part of one size",
-        )
+        return (part_warning(self._part.first, self._part.count, self._frames),)
 
 
 def _no_flow(before: np.ndarray, luma: np.ndarray) -> np.ndarray:

@@ -211,24 +211,25 @@ def read_frames(
     indices: Sequence[int] | np.ndarray,
     pts: Sequence[int] | np.ndarray | None = None,
     *,
+    first: int = 0,
     size: tuple[int, int] | None = None,
     square_pixels: bool = True,
 ) -> np.ndarray:
     """Reads chosen raw frames of a video: RGB uint8 [n, H, W, 3], rotation applied.
 
-    indices        frame numbers, ascending
-    pts            timestamps of the same frames, from the store. Decoding then starts at the key
-                   frame before the first of them. Where the pts do not increase, or are not found
-                   after the seek, frames are counted from the start, as stage 1 counts them.
-    size           (height, width) that stage 1 recorded. Frames are then counted from the start of
-                   the longest part of one size. Default: from the start of the file.
+    indices        frame numbers, ascending, counted from `first`
+    pts            timestamps of the same frames, from the store, if the timestamps of the whole
+                   file increase. Decoding then starts at the key frame before the first of them.
+                   Where they are not found after the seek, frames are counted from the start.
+    first          number in the file of frame 0 (`mme_core.io.finding`)
+    size           (height, width) that the frames must have. Default: any size
     square_pixels  as of `Video`
 
     Raises VideoError where the file lacks one of the frames, or where its frames have another size.
     """
+    wanted = np.asarray(indices) + first
     if is_frame_folder(path):
-        return _stack(read_pictures(path, indices, pts), size)
-    wanted = np.asarray(indices)
+        return _stack(read_pictures(path, wanted, pts), size)
     if pts is not None and NO_PTS not in pts and (np.diff(pts) > 0).all():
         images = _read_by_pts(path, [int(value) for value in pts], square_pixels)
         if images is not None:
@@ -236,18 +237,11 @@ def read_frames(
     images = []
     with Video(path, square_pixels=square_pixels) as video:
         for frame in video:
-            if size is not None and frame.shape != size:
-                break
             if frame.number == wanted[len(images)]:
                 images.append(frame.rgb())
                 if len(images) == len(wanted):
                     return _stack(images, size)
-        else:
-            raise VideoError(f"{path}: no frame {wanted[len(images)]}; has the file changed?")
-    part = longest_part(path, square_pixels=square_pixels)
-    if part.shape != size:
-        raise _another_size(part.shape, size)
-    return read_frames(path, wanted + part.first, square_pixels=square_pixels)
+    raise VideoError(f"{path}: no frame {wanted[len(images)]}; has the file changed?")
 
 
 def _read_by_pts(path: str | Path, pts: list[int], square_pixels: bool) -> list[np.ndarray] | None:
@@ -277,13 +271,9 @@ def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray
     if len(shapes) > 1:
         raise VideoError("the size of the frames changes within the requested frames")
     (shape,) = shapes
-    if size not in (None, shape):
-        raise _another_size(shape, size)
+    if size is not None and shape != size:
+        raise VideoError(
+            f"its frames are {shape[1]}×{shape[0]} and were {size[1]}×{size[0]} when the store was "
+            "written; has the file changed?"
+        )
     return np.stack(images)
-
-
-def _another_size(found: tuple[int, int], expected: tuple[int, int]) -> VideoError:
-    return VideoError(
-        f"its frames are {found[1]}×{found[0]} and were {expected[1]}×{expected[0]} when the "
-        "store was written; has the file changed?"
-    )

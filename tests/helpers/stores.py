@@ -12,6 +12,7 @@ def write_store(url: Path, paths: list[Path], spec, root: Path | None = None) ->
     The table's paths are relative to `root`, or absolute without one.
     """
     from mme_core.extract import stream_tubelets
+    from mme_core.extract.video_targets import LaterPartError
     from mme_core.store.target_store import open_or_create_store
     from mme_core.store.writer import ShardWriter
 
@@ -21,7 +22,11 @@ def write_store(url: Path, paths: list[Path], spec, root: Path | None = None) ->
         for path in paths:
             writer.begin_video()
             stream = stream_tubelets(path, spec)
-            for tubelet in stream:
+            try:
+                tubelets = list(stream)
+            except LaterPartError:
+                tubelets = list(stream)
+            for tubelet in tubelets:
                 writer.append(tubelet)
             about = stream.summary
             writer.end_video(

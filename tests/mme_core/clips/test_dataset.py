@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from motion import render, translation, write_video
+from odd_videos import write_parts
 from stores import write_store
 
 from mme_core.clips.dataset import ClipDataset, collate
@@ -323,3 +324,18 @@ def test_frames_of_videos_that_are_folders_of_pictures(tmp_path):
     filed = ClipDataset(store, **options, source="video", root=tmp_path)[0]
     difference = filed["frames"].int() - ClipDataset(store, **options)[0]["frames"].int()
     assert difference.abs().float().mean() < 4
+
+
+@pytest.mark.parametrize("between", [0, 5], ids=["restarted clock", "another size between"])
+def test_frames_of_glued_recordings_are_found(tmp_path, between):
+    """The first recording has the size and the timestamps of the second one."""
+    first, second = (render(translation(1, 0), count, 64, 64, seed=count) for count in (12, 20))
+    path = tmp_path / "a" / "0.ts"
+    path.parent.mkdir()
+    write_parts(path, [first, first[:between, :48, :48], second][:: 1 if between else 2])
+    spec = TargetSpec(stride=2, length=4, short_side=64, long_side=64)
+    store = TargetStore(write_store(tmp_path / "store", [path], spec))
+    options = {"frames": 4, "image_size": 64, "training": False}
+    filed = ClipDataset(store, **options, source="video", root=tmp_path)[0]
+    difference = filed["frames"].int() - ClipDataset(store, **options)[0]["frames"].int()
+    assert difference.abs().float().mean() < 5
