@@ -55,13 +55,15 @@ def load(
     generate: bool = True,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
-    """The demo set in `root`, made there as far as it is missing.
+    """Lists the demo set in `root`. Missing videos are made.
 
-    videos    how many; one in five (of each class) is `val`, the rest `train`. None: as many as
-              the folder holds, of a new set 100
-    seed      draws everything. None: the folder's, of a new set 0
-    generate  False: only say what the videos would be
-    report    called with (videos made, videos to make) after each
+    videos    number of videos; one in five (of each class) is `val`, the rest `train`. Default: as
+              many as the folder holds, or 100 in a new folder
+    seed      random seed of everything. Default: the folder's, or 0 in a new folder
+    generate  makes the missing videos; False: makes none
+    report    called after each video with the numbers of videos made and to be made
+
+    Raises UsageError for a wrong argument, and for a folder that holds something else.
     """
     if videos is not None and videos < 1:
         raise UsageError(f"a demo set of {videos} videos; it needs at least 1")
@@ -88,14 +90,14 @@ def load(
 
 
 def demo_row(index: int) -> tuple[str, str, str]:
-    """(path, class, split) of video `index`."""
+    """Returns (path, class, split) of video `index`."""
     round_number, number = divmod(index, len(CLASSES))
     class_name = CLASSES[number]
     return f"{class_name}/{index:05d}.mp4", class_name, "val" if round_number % 5 == 1 else "train"
 
 
 def _finished(top: Path) -> int:
-    """Videos of the set in the folder, from the file that is written when all are made."""
+    """Returns the number of videos in the folder, read from the file that is written last."""
     table = top / SPLIT_FILE
     if not ((top / _NOTE).exists() and table.exists()):
         return _USUAL
@@ -103,7 +105,7 @@ def _finished(top: Path) -> int:
 
 
 def make_demo(top: Path, videos: int, seed: int | None, report: Callable[[int, int], None]) -> None:
-    """Writes the videos that are missing, then split.csv of all that the folder holds."""
+    """Writes the missing videos, and then split.csv, which lists all videos in the folder."""
     seed = _claim(top, seed)
     missing = [index for index in range(videos) if not (top / demo_row(index)[0]).exists()]
     for done, index in enumerate(missing, 1):
@@ -164,7 +166,7 @@ class _Object:
 
 
 def render(index: int, seed: int) -> Iterator[np.ndarray]:
-    """The frames of video `index`: uint8 [H, W, 3] RGB."""
+    """Yields the frames of video `index`, RGB uint8 [H, W, 3]."""
     rng = np.random.default_rng([seed, index])
     motion = MOTIONS[demo_row(index)[1]]
     speed = rng.uniform(0.75, 1.25)
@@ -177,7 +179,7 @@ def render(index: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
-    """The drift (x, y) px as a function of the frame: a slow glide and a slower sway."""
+    """Returns the drift (x, y) in pixels as a function of the frame: a glide and a slow sway."""
     glide = rng.uniform(-0.5, 0.5, 2)
     sway, rate, phase = rng.uniform(0, 5, 2), rng.uniform(0.03, 0.08, 2), rng.uniform(0, 6.28, 2)
     return lambda time: glide * time + sway * np.sin(rate * time + phase)
@@ -230,7 +232,7 @@ def _draw_object(rng: np.random.Generator, place: int) -> _Object:
 def _compose(
     background: np.ndarray, objects: list[_Object], pose: Pose, drift: np.ndarray, growth: float
 ) -> np.ndarray:
-    """One frame; `growth` is the largest log scale that objects of this motion reach."""
+    """Returns one frame. `growth` is the largest log scale that objects of this motion reach."""
     shift = np.array([[1, 0, drift[0] - WIDTH / 4], [0, 1, drift[1] - HEIGHT / 4]], np.float32)
     image = cv2.warpAffine(
         background, shift, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT

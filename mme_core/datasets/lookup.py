@@ -27,7 +27,7 @@ class VideoFiles:
     """The videos below some folders of a data set, by their names without suffix."""
 
     def __init__(self, top: AnyPath, folders: Iterable[str] = ("",)) -> None:
-        """Takes the folders in order: of two files of one name the first folder's counts."""
+        """folders: of two files of one name, the one in the earlier folder is used."""
         self._by_stem: dict[str, str] = {}
         self._by_folded: dict[str, str] = {}
         for folder in folders:
@@ -41,7 +41,10 @@ class VideoFiles:
                 self._by_folded.setdefault(stem.casefold(), str(path))
 
     def find(self, stems: Sequence[str], any_case: bool = False) -> str | None:
-        """The file (relative to the root) of the first of these names that exists."""
+        """Returns the file of the first of these names that has one, relative to the root.
+
+        any_case  ignores upper and lower case
+        """
         for stem in stems:
             if found := self._by_stem.get(stem):
                 return found
@@ -52,7 +55,7 @@ class VideoFiles:
 
 @dataclass
 class Collector:
-    """Gathers the items of a list, and what is wrong with it."""
+    """Collects the items of a list, and the problems with its lines."""
 
     top: AnyPath
     class_names: Sequence[str]
@@ -63,7 +66,12 @@ class Collector:
         self._labels = {name: label for label, name in enumerate(self.class_names)}
 
     def add(self, name: str, found: str | None, class_name: str | None) -> None:
-        """A line of the list: what it calls the video, its file, its class (None: not known)."""
+        """Adds a line of the list.
+
+        name        what the list calls the video
+        found       its file; None where it is missing
+        class_name  its class; None where the list does not say it
+        """
         label = NO_LABEL if class_name is None else self._labels.get(class_name, NO_LABEL)
         if class_name is not None and label == NO_LABEL:
             self.problems["videos of unknown class, kept without a label"].append(
@@ -79,7 +87,7 @@ class Collector:
             self.problems[f"lines {kind}; the first counts"].append(name)
 
     def manifest(self, dataset: str, split: str | None) -> Manifest:
-        """Raises UsageError when the list names videos and none of them is there."""
+        """Returns the manifest. Raises UsageError where all videos of the list are missing."""
         missing = list(dict.fromkeys(self.problems.get(_MISSING, ())))  # once each
         if missing and not self.items:
             raise none_found(str(self.top), missing)
@@ -97,7 +105,7 @@ class Collector:
 
 
 def first_existing(top: AnyPath, names: Iterable[str], what: str) -> AnyPath:
-    """The first of these files below `top`, or UsageError that names them."""
+    """Returns the first of these files below `top`. Raises UsageError where none exists."""
     names = list(names)
     for name in names:
         if (top / name).is_file():

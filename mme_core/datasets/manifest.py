@@ -41,7 +41,7 @@ class Manifest:
 
 
 def sort_items(items: Iterable[VideoItem]) -> tuple[VideoItem, ...]:
-    """Items by id; of equal ids with equal labels one is kept, unequal labels are an error."""
+    """Sorts items by id and drops repeated ones. Raises UsageError for an id with two labels."""
     kept: list[VideoItem] = []
     for item in sorted(items, key=lambda item: item.id):
         if kept and kept[-1].id == item.id:
@@ -55,7 +55,7 @@ def sort_items(items: Iterable[VideoItem]) -> tuple[VideoItem, ...]:
 
 
 def count_note(what: str, examples: Sequence[str]) -> tuple[str, ...]:
-    """A note such as `3 files … (a, b, c)`, or nothing when there is no example."""
+    """Returns a note such as `3 files … (a, b, c)`, or nothing where there is no example."""
     if not examples:
         return ()
     shown = ", ".join(examples[:3]) + (", …" if len(examples) > 3 else "")

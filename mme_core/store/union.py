@@ -97,7 +97,7 @@ class StoreUnion:
         return replace(store.open_video(row), row=self.videos[video])
 
     def _table(self, number: int) -> VideoTable:
-        """One store's rows as rows of the union."""
+        """Returns a store's rows as rows of the union."""
         table = self.stores[number].videos
         columns = {name: table[name] for name in COLUMNS}
         name = short_names([store.url for store in self.stores])[number]
@@ -112,12 +112,12 @@ class StoreUnion:
 def open_stores(
     stores: TargetStore | StoreUnion | str | os.PathLike[str],
 ) -> TargetStore | StoreUnion:
-    """The store itself, or the one at a path or URL."""
+    """Opens the store at a path or URL. An opened store is returned as it is."""
     return stores if isinstance(stores, TargetStore | StoreUnion) else TargetStore(stores)
 
 
 def parts(store: TargetStore | StoreUnion) -> Sequence[TargetStore]:
-    """The stores of a union, or the store alone."""
+    """Returns the stores of a union, or the store alone."""
     return store.stores if isinstance(store, StoreUnion) else (store,)
 
 
@@ -132,6 +132,6 @@ def check_agreement(first: TargetStore, other: TargetStore) -> None:
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """The last part of each URL; the whole URL where two stores have the same."""
+    """Returns the last part of each URL, or the whole URL where two stores share that part."""
     last = [url.rstrip("/").rpartition("/")[2] for url in urls]
     return [name if last.count(name) == 1 else url for name, url in zip(last, urls)]
