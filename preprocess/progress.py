@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
@@ -33,8 +33,11 @@ class Display(Shown):
         return self._finished[1]
 
     def note(self, number: int, outcomes: Sequence[Outcome]) -> None:
-        """Takes all outcomes so far of a shard that is being written."""
-        self._live[number] = _count(outcomes)
+        """Takes all outcomes so far of a shard that is being written.
+
+        After a crash a shard is written again, so a video may have several outcomes.
+        """
+        self._live[number] = _count({row.id: row for row in outcomes}.values())
         self._show()
 
     def finish(self, result: ShardResult) -> None:
@@ -59,7 +62,7 @@ class Display(Shown):
         self.show(done, self.line())
 
 
-def _count(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
+def _count(outcomes: Collection[Outcome]) -> tuple[int, int, int]:
     """Numbers of videos, frames, and failed videos."""
     failed = sum(row.status == QUARANTINED for row in outcomes)
     return len(outcomes), sum(row.frames for row in outcomes), failed

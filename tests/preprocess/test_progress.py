@@ -12,6 +12,7 @@ from preprocess.jobs import Outcome
 from preprocess.progress import Display
 
 GOOD = Outcome("", "a", "ok", frames=30)
+OTHER = Outcome("", "c", "ok", frames=30)
 BAD = Outcome("", "b", "quarantined", "empty")
 
 
@@ -27,7 +28,7 @@ def test_a_shard_in_progress_counts_once(clock):
         assert display.line() == "0/8 videos · 0 frames/s · 0 failed · ? left"
         clock[0] += 2
         display.note(0, [GOOD])
-        display.note(0, [GOOD, BAD])  # of the same shard: replaces the note before
+        display.note(0, [GOOD, GOOD, BAD])  # replaces the note before; a child crashed in between
         display.note(1, [GOOD])
         assert display.line() == "3/8 videos · 30 frames/s · 1 failed · 0:03 left"
         display.finish(ShardResult(0, (GOOD, BAD)))
@@ -41,8 +42,8 @@ def test_lines_are_printed_at_intervals(clock):
         display.note(0, [GOOD])
         assert output.getvalue() == ""
         clock[0] += LINE_S + 1
-        display.note(0, [GOOD, GOOD])
-        display.note(0, [GOOD, GOOD])
+        display.note(0, [GOOD, OTHER])
+        display.note(0, [GOOD, OTHER])
     assert output.getvalue().splitlines() == ["2/2 videos · 5 frames/s · 0 failed · 0:00 left"]
 
 
