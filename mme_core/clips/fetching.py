@@ -131,6 +131,10 @@ def write_crops(
     first: int,
     frame: int,
 ) -> None:
+    """Writes each view of a canvas, uint8 [H, W, 3], as frame `frame` of its clip in `frames`.
+
+    first  number of the first view's clip
+    """
     for clip, view in enumerate(views, first):
         top, left, side = view.top * patch, view.left * patch, view.size * patch
         crop = canvas[top : top + side, left : left + side]

@@ -59,6 +59,7 @@ def survey(store: TargetStore, rows: list[int], threads: int = 4) -> Iterator[Me
 
 
 def measure(store: TargetStore, row: int) -> Measured:
+    """Measures a few windows of a video. Raises StoreError where a chunk is damaged."""
     windows = [store.read_coded(row, *part) for part in _parts(store, row)]
     speeds, valids, shakes = [], [], []
     for window in windows:
