@@ -176,7 +176,7 @@ class TubeletStream:
         return Tracker(canvas, self._spec, flow, *parts), frames
 
     def _tubelets(self, tracker: Tracker, frames: Iterator[Frame]) -> Iterator[Tubelet]:
-        """Yields the tubelets. Raises VideoError where the kept flow is not that of the frames."""
+        """Yields the tubelets. Raises VideoError where the kept flow is that of other frames."""
         try:
             for frame in frames:
                 yield from tracker.take(frame)
@@ -184,7 +184,8 @@ class TubeletStream:
             if self._kept:
                 self._kept.check_end(tracker.frames)
         except VideoError:
-            if self._kept:  # It may be that of a later part: then the other frames say so.
+            if self._kept:
+                # The kept flow may be that of a later part. Then reading on raises LaterPartError.
                 deque(frames, maxlen=0)
             raise
 
