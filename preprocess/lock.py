@@ -145,7 +145,8 @@ def _this_process() -> dict[str, Any]:
 
 def _since_boot(pid: int) -> float:
     """Seconds from the boot to the start of a process. Raises psutil.NoSuchProcess."""
-    return psutil.Process(pid).create_time() - psutil.boot_time()
+    boot = psutil.boot_time()  # first: older versions of psutil remember it for `create_time`
+    return psutil.Process(pid).create_time() - boot
 
 
 def _is_alive(place: Place, name: str, holder: dict[str, Any]) -> bool:
