@@ -66,8 +66,13 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
     if arguments.dataset == "demo":
         options = {"videos": arguments.demo_videos, "seed": arguments.demo_seed}
         options |= {"generate": generate, "report": _report_making}
-    names = {"root": "--root", "split": "--split", "list_file": "--list", "dataset": "--dataset"}
-    with named(**names, seed="--demo-seed"):
+    with named(
+        root="--root",
+        split="--split",
+        list_file="--list",
+        dataset="--dataset",
+        seed="--demo-seed",
+    ):
         return load_manifest(arguments.dataset, root or "", arguments.split, **options)
 
 
