@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def raft(name: str, weights: str) -> Callable[[np.ndarray], torch.Tensor]:
     return flow
 
 
-@lru_cache(maxsize=1)  # one model serves all videos of a process
+@functools.lru_cache(maxsize=1)  # one model serves all videos of a process
 def _load_model(
     name: str, build: Callable[..., torch.nn.Module], weights: str, device: torch.device
 ) -> torch.nn.Module:

@@ -41,7 +41,7 @@ def test_one_model_serves_all_videos(weights, tmp_path):
     copy = Path(shutil.copy(weights, tmp_path))
     frames = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), dtype=np.uint8)
     first = flow_function("raft-small", str(copy))(frames)
-    copy.unlink()
+    copy.write_bytes(b"")
     np.testing.assert_array_equal(flow_function("raft-small", str(copy))(frames), first)
 
 
