@@ -235,7 +235,7 @@ def test_what_a_worker_meets_is_said_in_one_line(tmp_path, workers):
 
 def test_a_single_pass_ends(store):
     data = ClipDataset(store, **SMALL, training=False)
-    sampler = ClipSampler(len(data), 3, shuffle=False, endless=False)
+    sampler = ClipSampler(len(data), 3, endless=False)
     sizes = [len(batch["video"]) for batch in make_loader(data, sampler, collate)]
     assert sizes == [3, 1]
 
