@@ -133,7 +133,8 @@ def unpack_valid(bits: np.ndarray, points: int) -> np.ndarray:
 def quantise(centred: np.ndarray, deviation: np.ndarray, scale: float) -> np.ndarray:
     """Returns the codes int8 of float32 values from which their mean is subtracted."""
     codes = centred * (np.float32(scale) / (deviation + np.float32(EPSILON)))
-    return np.rint(codes, out=codes).astype(np.int8)
+    # Rounding in a deviation near 0 can carry a code beyond 127, which int8 would turn negative.
+    return np.clip(np.rint(codes, out=codes), -INT8_MAX, INT8_MAX, out=codes).astype(np.int8)
 
 
 def dequantise(codes: Any, mean: Any, deviation: Any, scale: float) -> Any:

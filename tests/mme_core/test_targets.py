@@ -87,3 +87,9 @@ def test_a_group_of_equal_numbers_normalises_to_zero():
     values = np.full((3, 4, 6, 2), 5.1, np.float32)
     assert np.abs(targets.normalise(values)).max() == 0
     assert targets.normalise(torch.from_numpy(values)).abs().max() == 0
+
+
+def test_codes_do_not_wrap_where_the_deviation_is_rounded_down():
+    centred = np.float32([[-1.01, 1.01]])
+    codes = targets.quantise(centred, np.float32([[1.0]]), targets.INT8_MAX)
+    assert codes.tolist() == [[-127, 127]]
