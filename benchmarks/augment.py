@@ -72,6 +72,7 @@ def clips_of(source: StoreSource, *, on_device: bool) -> TrainClips:
         still=False,
         augment=AugmentConfig(scale=[0.25, 1.0]),
         seed=0,
+        budget=0,
         on_device=on_device,
     )
 

@@ -12,13 +12,13 @@ stop with exit status 75; a second Ctrl-C ends at once with 130.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from timm.utils import ModelEmaV3
 
-from mme_core.errors import UsageError, VideoError
+from mme_core.errors import UsageError
 from mme_core.flops import classifier_flops
 from mme_core.model import Classifier
 from mme_core.report.words import counted
@@ -28,14 +28,15 @@ from train.data.device_augment import augments_on_device
 from train.data.labelled import TrainClips, collate_train
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
-from train.data.sources import frame_stride, open_sources
+from train.data.sources import StoreSource, frame_stride, open_sources
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Loop
 from train.engine.optim import layer_decay_groups
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED, StoppedError
-from train.engine.task import Batch, Task
+from train.engine.task import Task
+from train.engine.unread import Unread
 from train.objective.classification import ClassifierStep, Mixing, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, ViewConfig
@@ -86,6 +87,7 @@ class Finetuning:
             still=data.still,
             augment=config.augment,
             seed=config.seed,
+            budget=data.bad_budget,
             on_device=augments_on_device(config.augment.place, ranks.device),
         )
         sampler = ClipSampler(
@@ -97,6 +99,7 @@ class Finetuning:
             seed=config.seed,
         )
         self.loader = make_loader(clips, sampler, collate_train, data.workers)
+        unread = Unread(data.bad_budget, self._mend)
 
         # The model and its loss.
         dtype = autocast_dtype(config.precision, ranks.device)
@@ -109,7 +112,7 @@ class Finetuning:
         self.task = Task(
             model=self.model,
             step=ClassifierStep(self.model, dtype),
-            batches=self._batches(),
+            batches=unread.watch(self.loader, ranks),
             sampler=sampler,
             video_ids=train.ids,
             lr_batch=sampler.batch_size * ranks.world * optim.accumulate,  # videos
@@ -121,7 +124,7 @@ class Finetuning:
             groups=layer_decay_groups(model, depth, optim.layer_decay, optim.weight_decay),
             average=ModelEmaV3(self.model, decay=config.ema) if config.ema else None,
             seed_draws=True,
-            counts={"unreadable": 0},
+            unread=unread,
             prepare=Mixing.of(config.augment, classes, data.batch_size),
             ready=self.loader.ready,
             flops=3 * classifier_flops(model),
@@ -142,21 +145,14 @@ class Finetuning:
                 return STOPPED
         return 0
 
-    def _batches(self) -> Generator[Batch]:
-        """The loader's batches. Warns of each video that another one of its batch stands in for.
-
-        Raises VideoError for a batch without any video that can be read.
-        """
-        known: set[str] = set()
-        for batch in self.loader:
-            failed = batch.pop("failed")
-            if "frames" not in batch:
-                raise VideoError(f"no video of a batch can be read: {failed[0]}")
-            for text in sorted(set(failed) - known):
-                known.add(text)
-                self.log.warn(f"unreadable, another video of its batch stands in: {text}")
-            self.task.counts["unreadable"] = len(known)
-            yield batch
+    def _mend(self, videos: Collection[int]) -> str:
+        """What makes videos that cannot be read whole again."""
+        train = self.sources.train
+        if isinstance(train, StoreSource):
+            return f"run `mme repair {train.store.url}`"
+        names = [train.ids[video] for video in videos]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return f"mend or replace {', '.join(names[:8])}{more}"
 
     def _introduce(self) -> None:
         train, val, data = self.sources.train, self.sources.val, self.config.data

@@ -11,14 +11,14 @@ exit status 75; a second Ctrl-C ends at once with 130.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
 from mme_core.clips.dataset import ClipDataset
-from mme_core.errors import MMEError, StoreError
+from mme_core.errors import MMEError
 from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
@@ -34,7 +34,7 @@ from train.engine.distributed import Ranks, autocast_dtype, check_residual, conn
 from train.engine.loop import Loop
 from train.engine.runlog import RunLog
 from train.engine.signals import STOPPED
-from train.engine.task import Batch, Task
+from train.engine.task import Task
 from train.engine.unread import Unread
 from train.objective.reconstruction import Objective, PretrainStep, build_model
 from train.recipes import loading
@@ -80,7 +80,7 @@ class Pretraining:
         self.task = Task(
             model=self.model,
             step=PretrainStep(self.model, self.objective),
-            batches=self._batches(),
+            batches=self.unread.watch(self.loader, ranks),
             sampler=sampler,
             video_ids=self.store.videos["id"],
             lr_batch=data.batch_size * ranks.world * config.optim.accumulate,  # clips
@@ -128,29 +128,6 @@ class Pretraining:
                 return STOPPED
             log.say(f"done: {self.config.out}")
         return 0
-
-    def _batches(self) -> Generator[Batch]:
-        """The loader's batches. Where more clips of one fail than the budget allows, the one before
-        comes again: all processes must take the step after which they stop together.
-
-        Raises StoreError in all processes where that is the first batch of one of them.
-        """
-        last: Batch = {}
-        for batch in self.loader:
-            failed = batch.pop("failed")
-            self.unread.add(failed)
-            if not last:
-                self._check_first({} if batch else failed)
-            batch = batch or last
-            last = batch
-            yield batch
-
-    def _check_first(self, failed: Mapping[int, str]) -> None:
-        """`failed` holds the videos of this process' first batch, if none of it can be read."""
-        failed = {video: text for part in self.ranks.gather(failed) for video, text in part.items()}
-        if failed:
-            reason = next(iter(failed.values()))
-            raise StoreError(f"no video can be read: {reason}; {self._mend(failed)}")
 
     def _mend(self, videos: Collection[int]) -> str:
         """What makes videos that cannot be read whole again."""

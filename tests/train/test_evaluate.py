@@ -89,10 +89,12 @@ def test_multi_view_scores_equal_a_direct_computation(labelled_set, classifier, 
 
 @pytest.fixture(scope="module")
 def two_processes(classifier, tmp_path_factory):
-    """(words, folder): what PHASES left, of five readable held-out videos, an odd number."""
+    """(words, folder): what PHASES left, of five training and five held-out videos and two more
+    that cannot be read."""
     tmp_path = tmp_path_factory.mktemp("two")
-    root = write_set(tmp_path / "set", train=2, val=3)
-    (root / "val" / "left" / "1.mp4").write_bytes(b"no video")
+    root = write_set(tmp_path / "set", train=3, val=3)
+    for split in ("train", "val"):
+        (root / split / "left" / "1.mp4").write_bytes(b"no video")
     more = [f"data.root={root}", f"init={classifier[0]}", "data.dataset=folder", "data.workers=0"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -116,18 +118,21 @@ def test_one_and_two_processes_agree_to_the_last_digit(two_processes, tmp_path):
 
 def test_two_processes_extract_every_video_once(two_processes):
     report = json.loads((two_processes[1] / "probe" / "probe.json").read_text())
-    assert (report["training_videos"], report["test_videos"]) == (4, 5)
+    assert (report["training_videos"], report["test_videos"]) == (5, 5)
 
 
-def test_two_processes_learn_what_one_does(two_processes, tmp_path):
+def test_two_processes_learn_and_count_what_one_does(two_processes, tmp_path):
     words, folder = two_processes
     assert finetune.main([*words, *FINETUNE, "data.batch_size=4", f"out={tmp_path}"]) == 0
-    one, two = (
-        [row["loss"] for row in read_metrics(run) if "loss" in row]
+    rows = [
+        [row for row in read_metrics(run) if "loss" in row]
         for run in (tmp_path, folder / "finetune")
-    )
+    ]
+    one, two = ([row["loss"] for row in run] for run in rows)
     assert len(one) == 4
     assert one == pytest.approx(two, abs=1e-4)
+    one, two = ([row["bad"] for row in run] for run in rows)
+    assert one == two and one[-1] == 1
 
 
 def test_unreadable_videos_are_counted_and_not_replaced(classifier, tmp_path, capsys):
@@ -249,12 +254,14 @@ def test_a_batch_keeps_its_size_when_videos_fail():
             "frames": torch.full((2, 1, 1, 1, 3), value, dtype=torch.uint8),
             "label": torch.tensor([value, value]),
             "video": torch.tensor([value, value]),
+            "failed": {value + 5: "cut off"},
         }
 
-    batch = collate_train([item(1), {"failed": "x: broken"}, item(2)])
+    broken = {"failed": {3: "broken"}}
+    batch = collate_train([item(1), broken, item(2)])
     assert batch["label"].tolist() == batch["video"].tolist() == [1, 1, 2, 2, 1, 1]
-    assert batch["failed"] == ["x: broken"]
-    assert collate_train([{"failed": "x: broken"}]) == {"failed": ["x: broken"]}
+    assert batch["failed"] == {3: "broken", 6: "cut off", 7: "cut off"}
+    assert collate_train([broken]) == broken
 
 
 def test_scores_do_not_depend_on_the_batch(labelled_set, classifier):

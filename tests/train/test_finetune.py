@@ -9,7 +9,7 @@ import torch
 from labelled import write_set
 from safetensors.torch import load_file
 
-from mme_core.errors import MMEError, UsageError, VideoError
+from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from mme_core.weights.run_folder import read_metrics
 from train import finetune
@@ -249,17 +249,25 @@ def test_an_unreadable_training_video_is_reported_and_stood_in_for(tmp_path, cap
     (root / "train" / "left" / "0.mp4").write_bytes(b"no video")
     assert finetune.main(words(root, tmp_path / "run", "optim.epochs=1")) == 0
     said = capsys.readouterr().out
-    assert "unreadable" in said and "train/left/0.mp4" in said
-    assert read_metrics(tmp_path / "run")[-2]["unreadable"] == 1
+    assert "another video stands in for train/left/0.mp4" in said
+    assert read_metrics(tmp_path / "run")[-2]["bad"] == 1
+
+
+def test_more_unreadable_videos_than_the_budget_end_the_run(tmp_path):
+    root = write_set(tmp_path / "set", train=4, val=1)
+    for side in ("left", "right"):
+        (root / "train" / side / "0.mp4").write_bytes(b"no video")
+    with pytest.raises(MMEError, match=r"^2 videos cannot be read.*bad_budget=1; saved after step"):
+        finetune.main(words(root, tmp_path / "run", "data.bad_budget=1"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_without_a_readable_video_ends_the_run(tmp_path, workers):
+def test_a_first_batch_without_a_readable_video_ends_the_run(tmp_path, workers):
     root = write_set(tmp_path / "set", train=2, val=1)
     for path in (root / "train").rglob("*.mp4"):
         path.write_bytes(b"no video")
     extra = [f"data.workers={workers}", "optim.epochs=1"]
-    with pytest.raises(VideoError, match=r"^no video of a batch can be read: train/[^\n]*$"):
+    with pytest.raises(MMEError, match=r"^no video can be read: [^\n]*; mend or replace train/"):
         finetune.main(words(root, tmp_path / "run", *extra))
 
 

@@ -15,6 +15,7 @@ from mme_core.clips.draws import sample_rng
 from mme_core.errors import MMEError
 from train.data.augment import augment_clip, crop_clip
 from train.data.sources import Source
+from train.data.standins import candidates
 from train.recipes.classification import AugmentConfig
 
 UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
@@ -23,8 +24,9 @@ UNREADABLE = (MMEError, OSError)  # what a video that cannot be used raises
 class TrainClips(Dataset):
     """Augmented clips; an item is asked for as (epoch, video) and drawn from (seed, epoch, video).
 
-    An item is {"frames": uint8 [crops, T, S, S, 3], "label", "video": int64 [crops]}, or
-    {"failed": reason}.
+    An item is {"frames": uint8 [crops, T, S, S, 3], "label", "video": int64 [crops], "failed"}:
+    of the video, or of the first of `candidates` that can be read. "failed" is {video: reason} of
+    those before it. An item has "failed" alone where that is more than `budget` videos.
 
     on_device  leave flip and RandAugment to the device: the frames are only cropped, and "drawn"
                lists what is to be done to each crop, as `train.data.augment.Drawn`
@@ -42,26 +44,32 @@ class TrainClips(Dataset):
         still: bool,
         augment: AugmentConfig,
         seed: int,
+        budget: int,
         on_device: bool = False,
     ) -> None:
         self.source, self.clip, self.size = source, frames, size
         self.sampling, self.stride, self.crops = sampling, stride, crops
         self.still, self.augment, self.seed = still, augment, seed
-        self.on_device = on_device
+        self.budget, self.on_device = budget, on_device
 
     def __len__(self) -> int:
         return len(self.source.ids)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, video = key
-        rng = sample_rng(self.seed, epoch, video)
-        try:
-            clip = self.source.read(video, partial(self._choose, rng))
-        except UNREADABLE as error:
-            return {"failed": f"{self.source.ids[video]}: {error}"}
-        label = torch.full((self.crops,), int(self.source.labels[video]))
-        number = torch.full((self.crops,), video)
-        return {**self._crops(clip, rng), "label": label, "video": number}
+        failed: dict[int, str] = {}
+        for video in candidates(self.seed, *key, len(self)):
+            rng = sample_rng(self.seed, key[0], video)
+            try:
+                clip = self.source.read(video, partial(self._choose, rng))
+            except UNREADABLE as error:
+                failed[video] = str(error)
+                if len(failed) > self.budget:
+                    break
+                continue
+            label = torch.full((self.crops,), int(self.source.labels[video]))
+            number = torch.full((self.crops,), video)
+            return {**self._crops(clip, rng), "label": label, "video": number, "failed": failed}
+        return {"failed": failed}
 
     def _crops(self, clip_THW3: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         options = self.augment
@@ -87,16 +95,16 @@ class TrainClips(Dataset):
 
 
 def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """One batch, the crops of a video side by side; "failed" lists the videos it lacks.
+    """One batch, the crops of a video side by side; "failed" of all items together.
 
-    A video that cannot be read gives its place to another of its batch, so that shapes stay as
-    they are; where no video can be read there is "failed" alone.
+    An item of "failed" alone gives its place to another of its batch, so that shapes stay as they
+    are; where all are so there is "failed" alone.
     """
-    failed = [item["failed"] for item in items if "failed" in item]
-    good = [item for item in items if "failed" not in item]
+    failed = {video: text for item in items for video, text in item["failed"].items()}
+    good = [item for item in items if "frames" in item]
     if not good:
         return {"failed": failed}
-    good += [good[i % len(good)] for i in range(len(failed))]
+    good += [good[i % len(good)] for i in range(len(items) - len(good))]
     drawn = [one for item in good for one in item.get("drawn", ())]
     return {
         "frames": torch.cat([item["frames"] for item in good]),

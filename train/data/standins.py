@@ -27,6 +27,13 @@ class Clips(Protocol):
     def fetch_into(self, arrays: Arrays, first: int, key: tuple[int, int]) -> None: ...
 
 
+def candidates(seed: int, epoch: int, video: int, videos: int) -> Iterator[int]:
+    """The video, then each of the others, in the order in which they may stand in for it."""
+    yield video
+    order = stand_in_rng(seed, epoch, video).permutation(videos)
+    yield from order[order != video].tolist()
+
+
 class StandIns(Dataset):
     """Coded batches of `dataset`; another video stands in for one that cannot be read.
 
@@ -72,7 +79,7 @@ class StandIns(Dataset):
     ) -> tuple[bool, dict[int, str]]:
         """Writes the clips of one video; whether there are any, and {video: reason}."""
         failed: dict[int, str] = {}
-        for candidate in self._candidates(*key):
+        for candidate in candidates(self.dataset.seed, *key, len(self)):
             try:
                 self.dataset.fetch_into(arrays, first, (key[0], candidate))
                 return True, failed
@@ -81,11 +88,6 @@ class StandIns(Dataset):
             if len(failed) > self.budget:
                 break
         return False, failed
-
-    def _candidates(self, epoch: int, video: int) -> Iterator[int]:
-        yield video
-        order = stand_in_rng(self.dataset.seed, epoch, video).permutation(len(self))
-        yield from order[order != video].tolist()
 
 
 def _repeat(arrays: Arrays, good: int) -> None:

@@ -140,8 +140,7 @@ class Loop:
                 numbers = None
             if stop and not last:  # without the evaluation: who asked may not wait for it
                 self._save()
-                if task.unread:
-                    task.unread.check(self.done)
+                task.unread.check(self.done)
                 say(f"stopped after step {self.done}; the same command resumes from here")
                 return True
             if evaluates and task.evaluate:
@@ -173,7 +172,7 @@ class Loop:
             parts = torch.stack([loss, *terms.values()]).detach()
             losses = losses + parts / config.optim.accumulate
             self.meter.end_micro_batch()
-        unread = task.unread.take() if task.unread else {}
+        unread = task.unread.take()
         asked = fill([bool(self.stop), len(unread)], device)
         shared = ranks.sum(torch.cat([losses, asked])) / ranks.world
         parameters = list(task.model.parameters())
@@ -185,9 +184,8 @@ class Loop:
         self.meter.end_step()
         step, lr = self.done + 1, max(group["lr"] for group in self.optimizer.param_groups)
         logged = step % config.log.every == 0 or step == self.steps
-        figures: dict[str, float] = dict(task.counts)
-        if (ready := task.ready()) is not None:
-            figures["ready"] = ready
+        ready = task.ready()
+        figures: dict[str, float] = {} if ready is None else {"ready": ready}
         done = self.meter.interval.end
         interval = self.meter.take() if logged else None
         return StepNumbers(step, lr, list(terms), interval, figures, videos, unread, values, done)
@@ -204,7 +202,7 @@ class Loop:
             return False
         loss, *terms, asked, failed, norm, own = numbers.read()
         unread = self.task.unread
-        if unread and failed:
+        if failed:
             for i, text in unread.note(self.ranks.gather(numbers.unread)).items():
                 self.log.warn(f"another video stands in for {self.task.video_ids[i]}: {text}")
         gradient_counts = not self.scaler.is_enabled()  # with fp16 it overflows now and then
@@ -220,12 +218,12 @@ class Loop:
                 "lr": numbers.lr,
                 "grad_norm": norm,
                 "skipped": self.skipped,
-                **({"bad": len(unread.known)} if unread else {}),
+                "bad": len(unread.known),
                 **figures,
             }
             self.log.row(row, system=numbers.figures)
             self.log.say(step_line(row, self.steps, numbers.terms), f"loss {loss:.4f}")
-        return asked > 0 or (unread is not None and unread.spent)
+        return asked > 0 or unread.spent
 
     def _note_skipped(self, numbers: StepNumbers, guilty: bool) -> None:
         """Names the videos of the guilty processes. All processes call it at the same step.

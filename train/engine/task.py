@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -45,8 +45,7 @@ class Task:
     groups         parameter groups of the optimiser, where rates differ
     average        moving average of the weights
     seed_draws     seed the random generators for each micro-batch, as a function of its step
-    counts         further numbers for the rows of metrics, kept up to date by the command
-    unread         where the command adds the videos that another one stood in for
+    unread         the videos that another one stood in for
     prepare        what is done with a batch on the device before the step, and not compiled
     ready          number of batches that the loader has ready, where it has workers
     flops          of one clip, forward and backward; None: unknown
@@ -61,13 +60,12 @@ class Task:
     dtype: torch.dtype
     state: Mapping[str, Any]
     check: Callable[[Mapping[str, Any], str], None]
+    unread: Unread
     evaluate: Callable[[int, RunLog], tuple[dict[str, Any], str]] | None
     evaluate_last: bool = True
     groups: list[dict[str, Any]] | None = None
     average: ModelEmaV3 | None = None
     seed_draws: bool = False
-    counts: dict[str, int] = field(default_factory=dict)
-    unread: Unread | None = None
     prepare: Callable[[Batch], Batch] | None = None
     ready: Callable[[], int | None] = lambda: None
     flops: float | None = None

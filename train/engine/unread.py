@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from typing import Any
 
-from mme_core.errors import StoreError
+from mme_core.errors import MMEError
+from train.engine.distributed import Ranks
 
 
 class Unread:
@@ -21,6 +23,29 @@ class Unread:
         self.budget, self.mend = budget, mend
         self.known: dict[int, str] = {}  # video: reason
         self._added: dict[int, str] = {}
+
+    def watch(self, loader: Iterable[dict[str, Any]], ranks: Ranks) -> Generator[dict[str, Any]]:
+        """The loader's batches, without their "failed": {video: reason}, which is added.
+
+        A batch of "failed" alone gives its place to the one before: all processes must take the
+        step after which they stop together. Raises MMEError in all processes where that is the
+        first batch of one of them.
+        """
+        last: dict[str, Any] = {}
+        for batch in loader:
+            failed = batch.pop("failed")
+            self.add(failed)
+            if not last:
+                self._check_first(ranks.gather({} if batch else failed))
+            last = batch or last
+            yield last
+
+    def _check_first(self, parts: Iterable[Mapping[int, str]]) -> None:
+        """`parts` holds the videos of each process' first batch, if none of it can be read."""
+        failed = {video: text for part in parts for video, text in part.items()}
+        if failed:
+            reason = next(iter(failed.values()))
+            raise MMEError(f"no video can be read: {reason}; {self.mend(failed)}")
 
     def add(self, failed: Mapping[int, str]) -> None:
         self._added |= {video: text for video, text in failed.items() if video not in self.known}
@@ -43,9 +68,9 @@ class Unread:
         return len(self.known) > self.budget
 
     def check(self, step: int) -> None:
-        """Raises StoreError where the budget is spent. `step` is the one that was saved."""
+        """Raises MMEError where the budget is spent. `step` is the one that was saved."""
         if self.spent:
-            raise StoreError(
+            raise MMEError(
                 f"{len(self.known)} videos cannot be read, more than data.bad_budget="
                 f"{self.budget}; saved after step {step}: {self.mend(self.known)}, then run the "
                 "same command again"

@@ -48,6 +48,11 @@ class LabelledDataConfig:
 
 
 @dataclass
+class FinetuneDataConfig(LabelledDataConfig):
+    bad_budget: int = shared.bad_budget()
+
+
+@dataclass
 class AugmentConfig:
     scale: list[float] = setting(
         [0.08, 1.0], "smallest and largest area of the random crop", count=2, above=0, at_most=1
@@ -120,7 +125,7 @@ class FinetuneConfig:
         at_least=0,
         at_most=1,
     )
-    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)

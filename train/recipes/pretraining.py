@@ -51,9 +51,7 @@ class DataConfig:
     mix: list[float] = setting(
         [], "weight of each of several stores in an epoch; []: by their number of videos", above=0
     )
-    bad_budget: int = number(
-        100, "videos that may be unreadable, with others in their place", at_least=0
-    )
+    bad_budget: int = shared.bad_budget()
     shuffle_frames: bool = setting(False, "put the clip's frames in random order (Figure 3)")
     shard_shuffle: bool = setting(
         False, "shuffle the shards, then the videos of a few: for disks that seek slowly"

@@ -40,5 +40,9 @@ def resume() -> Any:
     return choice("auto", ("auto", "force"), help)
 
 
+def bad_budget() -> Any:
+    return number(100, "videos that may be unreadable, with others in their place", at_least=0)
+
+
 def nonfinite_budget() -> Any:
     return number(10, "steps that may be skipped because the loss is not finite", at_least=0)

@@ -9,7 +9,7 @@ from damage import flip_bytes, flip_one_byte, repair, write_shards
 from runs import losses
 
 from mme_core.clips.dataset import ClipDataset
-from mme_core.errors import StoreError
+from mme_core.errors import MMEError
 from mme_core.weights.run_folder import read_metrics
 from train.data.standins import StandIns
 from train.engine import checkpoint
@@ -117,7 +117,7 @@ def test_losses_do_not_depend_on_workers_or_a_resume(store, tmp_path, monkeypatc
 def test_a_spent_budget_saves_and_resumes_after_repair(store, tmp_path, budget):
     words = ["data.workers=0", f"data.bad_budget={budget}", "optim.steps=40"]
     flip_bytes(store, 1)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(MMEError) as caught:
         training(store, tmp_path / "run", *words).run()
     text = str(caught.value)
     assert "\n" not in text and f"data.bad_budget={budget}" in text
@@ -133,7 +133,7 @@ def test_a_spent_budget_saves_and_resumes_after_repair(store, tmp_path, budget):
 def test_a_store_without_a_readable_clip_ends_at_once(store, tmp_path):
     for shard in range(3):
         flip_bytes(store, shard)
-    with pytest.raises(StoreError, match=r"^no video can be read: [^\n]*mme repair"):
+    with pytest.raises(MMEError, match=r"^no video can be read: [^\n]*mme repair"):
         training(store, tmp_path / "run", "data.workers=0").run()
 
 
