@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +32,15 @@ from train.scoring.features import Features, extract_features
 SUFFIXES = (".zarr", ".npz")
 
 
-def claim(path: Path) -> Path:
-    """Makes an empty file or folder beside `path`, which is filled and then renamed to `path`.
+@contextmanager
+def claimed(path: Path) -> Iterator[Path]:
+    """Yields an empty file or folder beside `path`, to be filled and then renamed to `path`.
 
-    Raises UsageError if it cannot be made, or if `path` is a folder without features.
+    It is removed if the block ends without that. Raises UsageError if it cannot be made, or if
+    `path` is something else than a file (npz) or a group (Zarr) of features.
     """
-    if path.is_dir() and not (path / "features").is_dir():
+    replaceable = path.is_file() if path.suffix == ".npz" else (path / "features").is_dir()
+    if path.exists() and not replaceable:
         raise UsageError(f"out={path}: exists and does not hold features; choose another name")
     aside = path.with_name(f".part-{path.name}")  # with the same suffix, which says the format
     try:
@@ -48,7 +53,10 @@ def claim(path: Path) -> Path:
         raise UsageError(
             f"out={path}: cannot be written ({error.strerror}); choose another place"
         ) from error
-    return aside
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
 
 
 def write_features(
@@ -86,23 +94,22 @@ def main(argv: list[str]) -> int:
         encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)
+        with claimed(out) if ranks.main else nullcontext() as aside:
+            features = extract_features(
+                encoder.to(ranks.device),
+                source,
+                plan,
+                ranks,
+                batch=config.view.batch,
+                workers=config.data.workers,
+                dtype=autocast_dtype(config.precision, ranks.device),
+            )
+            if aside:
+                try:
+                    write_features(out, aside, features, source, config)
+                except OSError as error:  # numpy names no file
+                    raise OSError(error.errno, error.strerror, str(out)) from error
         if ranks.main:
-            aside = claim(out)
-        features = extract_features(
-            encoder.to(ranks.device),
-            source,
-            plan,
-            ranks,
-            batch=config.view.batch,
-            workers=config.data.workers,
-            dtype=autocast_dtype(config.precision, ranks.device),
-        )
-        if ranks.main:
-            try:
-                write_features(out, aside, features, source, config)
-            except OSError as error:  # numpy names no file
-                shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
-                raise OSError(error.errno, error.strerror, str(out)) from error
             videos, views, width = features.pooled.shape
             print(
                 f"{plain(out)}: [videos, views, width] {videos} × {views} × {width}; "

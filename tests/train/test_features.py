@@ -80,6 +80,9 @@ def test_what_holds_no_features_is_not_overwritten(labelled_set, encoder, tmp_pa
         features.main(words(labelled_set, encoder[0], out))
     assert (zarr.open_group(out, mode="r")["position"][:] == 0).all()
     (tmp_path / "file").write_text("")
+    (tmp_path / "file.zarr").write_text("")
+    with pytest.raises(UsageError, match=r"file\.zarr: exists and does not hold features"):
+        features.main(words(labelled_set, encoder[0], tmp_path / "file.zarr"))
     with pytest.raises(UsageError, match="cannot be written"):
         features.main(words(labelled_set, encoder[0], tmp_path / "file" / "f.npz"))
 
