@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from mme_core.control_groups import memory_limits
 from mme_core.cores import usable_cores
 from mme_core.parser import CommandParser
 from mme_core.processes import child_environment
@@ -95,7 +96,7 @@ def machine() -> Iterator[Finding]:
     cores, all_cores = usable_cores(), os.cpu_count() or 1
     limited = f" of {all_cores} (affinity or CPU quota)" if cores < all_cores else ""
     yield Finding(OK, "cores", f"{cores}{limited}")
-    yield from _memory(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))
+    yield from _memory(Path("/proc/meminfo"), memory_limits())
     for name, folder in (("disk, here", "."), ("disk, temp", tempfile.gettempdir())):
         try:
             free = shutil.disk_usage(folder).free
@@ -107,8 +108,8 @@ def machine() -> Iterator[Finding]:
         yield Finding(FAIL if short else OK, name, text + (": make room" if short else ""))
 
 
-def _memory(meminfo: Path, group: Path) -> Iterator[Finding]:
-    """Free memory, limited by the control group."""
+def _memory(meminfo: Path, limits: Iterable[tuple[int, int]]) -> Iterator[Finding]:
+    """Free memory; `limits` are those of `memory_limits`."""
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
@@ -116,21 +117,11 @@ def _memory(meminfo: Path, group: Path) -> Iterator[Finding]:
     except (OSError, KeyError, ValueError):
         yield Finding(NOTE, "memory", "unknown on this system")
         return
-    limit = _number(group / "memory.max") or _number(group / "memory/memory.limit_in_bytes")
-    used = _number(group / "memory.current") or _number(group / "memory/memory.usage_in_bytes")
-    if limit and limit < total:
-        total, free = limit, min(free, limit - (used or 0))
+    for limit, used in limits:
+        total, free = min(total, limit), min(free, limit - used)
     short = free < _LEAST_MEMORY
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
     yield Finding(NOTE if short else OK, "memory", text + (": a worker needs 1 GB" * short))
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
 
 
 def decoders() -> Iterator[Finding]:

@@ -60,16 +60,14 @@ def test_a_failure_is_status_1_and_names_the_reason(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("free", "limit", "verdict", "text"),
+    ("free", "limits", "verdict", "text"),
     [
-        (8_000_000, "max", OK, "8.2 of 16.4 GB free"),
-        (8_000_000, "4000000000", OK, "3.5 of 4.0 GB free"),
-        (900_000, "max", NOTE, "0.9 of 16.4 GB free: a worker needs 1 GB"),
+        (8_000_000, [], OK, "8.2 of 16.4 GB free"),
+        (8_000_000, [(4 * 10**9, 5 * 10**8), (2**63, 0)], OK, "3.5 of 4.0 GB free"),
+        (900_000, [], NOTE, "0.9 of 16.4 GB free: a worker needs 1 GB"),
     ],
 )
-def test_memory_counts_the_limit_of_a_container(tmp_path, free, limit, verdict, text):
+def test_memory_counts_the_limit_of_a_container(tmp_path, free, limits, verdict, text):
     (tmp_path / "meminfo").write_text(f"MemTotal: 16000000 kB\nMemAvailable: {free} kB\n")
-    (tmp_path / "memory.max").write_text(limit)
-    (tmp_path / "memory.current").write_text("500000000")
-    (found,) = doctor._memory(tmp_path / "meminfo", tmp_path)
+    (found,) = doctor._memory(tmp_path / "meminfo", limits)
     assert (found.verdict, found.text) == (verdict, text)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
 from mme_core.clips.coded import Arrays, CodedForm
 from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.resident import Resident, resident_bytes
+from mme_core.control_groups import memory_limits
 from mme_core.cores import usable_cores
 from mme_core.errors import StoreError, UsageError
 from mme_core.report.words import size as in_words
@@ -20,7 +19,6 @@ from mme_core.report.words import size as in_words
 # Of the memory of a GPU, or of the machine, that a store may take. The processes of a machine
 # share its own memory.
 SHARES = {"cuda": 0.3, "cpu": 0.125}
-_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 class DrawnClips:
@@ -87,6 +85,5 @@ def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # no container, or no limit ("max")
-        total = min(total, int(_LIMIT.read_text()))
+    total = min([total, *(limit for limit, _ in memory_limits())])
     return total // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
