@@ -137,6 +137,9 @@ class Finetuning:
             self._introduce()
             if loop.train():
                 return STOPPED
+            if loop.has_row("final_"):
+                self.log.say("evaluated already; `mme evaluate` takes other views")
+                return 0
             try:
                 with loop.stop.at_once():
                     self._finish(loop)

@@ -88,12 +88,14 @@ def test_a_run_leaves_what_it_promises(finished):
 
 
 def test_the_same_command_again_changes_nothing(finished, labelled_set):
-    before = load_file(finished / "run" / "model.safetensors")
+    run = finished / "run"
+    rows, before = read_metrics(run), load_file(run / "model.safetensors")
     extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
     extra += ["checkpoint.every=4"]
     assert finetune.main(words(labelled_set, finished / "run", *extra)) == 0
     after = load_file(finished / "run" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert read_metrics(run) == rows
 
 
 def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_path, monkeypatch):

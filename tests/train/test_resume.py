@@ -109,6 +109,27 @@ def test_a_signal_saves_stops_with_75_and_the_run_goes_on_the_same(
     same(final(tmp_path), final(whole))
 
 
+def test_a_signal_at_the_last_step_leaves_the_evaluation_to_the_next_run(
+    demo_store, held_out_store, tmp_path, monkeypatch
+):
+    step = Loop._step
+
+    def signalled(loop, batches):
+        if loop.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(loop, batches)
+
+    command = words(demo_store, tmp_path, f"val_store={held_out_store}", "optim.steps=2")
+    monkeypatch.setattr(Loop, "_step", signalled)
+    assert pretrain.main(command) == 75
+    assert checkpoint.load_last(tmp_path, pytest.fail)["step"] == 2
+    assert not any("val_loss" in row for row in read_metrics(tmp_path))
+    monkeypatch.undo()
+    for _ in range(2):
+        assert pretrain.main(command) == 0
+    assert [row["step"] for row in read_metrics(tmp_path) if "val_loss" in row] == [2]
+
+
 def test_ctrl_c_twice_ends_at_once_with_130(demo_store, tmp_path, monkeypatch):
     step = Loop._step
 

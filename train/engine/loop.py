@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import MMEError
+from mme_core.weights.run_folder import read_metrics
 from train.engine import checkpoint, folder
 from train.engine.device import compiles, fill, on_device
 from train.engine.distributed import Ranks
@@ -99,11 +100,13 @@ class Loop:
             f"{self.steps} steps, {self.steps_per_epoch} an epoch; learning rate {self.lr:.3g} = "
             f"optim.lr {config.optim.lr:.3g} × {task.lr_batch} / 256; output in {self.out}"
         )
-        if self.done >= self.steps:
-            say(f"{self.out} is at its last step already")
-            return False
         if self.done:
-            say(f"resumes after step {self.done}")
+            ended = f"{self.out} is at its last step already"
+            say(ended if self.done >= self.steps else f"resumes after step {self.done}")
+            if self._evaluates() and not self.has_row("val_"):  # a signal came before it
+                self._evaluate()
+        if self.done >= self.steps:
+            return False
         device = self.ranks.device
         if compiles(config.compile, device):
             # In place, before DDP: the state dict keeps its keys. All batches have one shape.
@@ -122,8 +125,6 @@ class Loop:
         return Profile(self.out, self.config.profile, left, self.ranks.device)
 
     def _steps(self, batches: Iterator[Batch], profile: Profile | None) -> bool:
-        config, task, say = self.config, self.task, self.log.say
-        evaluate_every = config.eval.every * self.steps_per_epoch
         first = self.done + 1
         pending: StepNumbers | None = None
         while self.done < self.steps:
@@ -132,26 +133,30 @@ class Loop:
             traced = profile is not None and profile.step()
             stop = self._read(pending)
             last = self.done == self.steps
-            due = evaluate_every > 0 and self.done % evaluate_every == 0
-            evaluates = bool(task.evaluate) and (task.evaluate_last if last else due)
-            saves = last or self.done % config.checkpoint.every == 0
+            evaluates = self._evaluates()
+            saves = last or self.done % self.config.checkpoint.every == 0
             if stop or evaluates or saves:
                 stop = self._read(numbers) or stop
                 numbers = None
-            if stop and not last:  # without the evaluation: who asked may not wait for it
+            if stop or saves:  # before the evaluation: who asks to stop may not wait for it
                 self._save()
-                task.unread.check(self.done)
-                say(f"stopped after step {self.done}; the same command resumes from here")
+            if stop and (evaluates or not last):
+                self.task.unread.check(self.done)
+                self.log.say(f"stopped after step {self.done}; the same command resumes from here")
                 return True
-            if evaluates and task.evaluate:
-                self.log_evaluation(*task.evaluate(self.done, self.log))
+            if evaluates:
+                self._evaluate()
                 self.step.train()
-            if saves:
-                self._save()
             if evaluates or saves or traced or self.done == first:
                 self.meter.restart()
             pending = numbers
         return False
+
+    def _evaluates(self) -> bool:
+        """Whether the task is evaluated after the step that was done last."""
+        task, every = self.task, self.config.eval.every * self.steps_per_epoch
+        due = every > 0 and self.done % every == 0
+        return bool(task.evaluate) and (task.evaluate_last if self.done == self.steps else due)
 
     def _step(self, batches: Iterator[Batch]) -> StepNumbers:
         """One optimiser step over `accumulate` micro-batches."""
@@ -243,6 +248,16 @@ class Loop:
                 "or look at these videos"
             )
         self.log.warn(text)
+
+    def has_row(self, prefix: str) -> bool:
+        """Whether the log has a number with this prefix of the step that was done last."""
+        rows = read_metrics(self.out) if self.ranks.main else []
+        names = {name for row in rows if row["step"] == self.done for name in row}
+        return self.ranks.gather(any(name.startswith(prefix) for name in names))[0]
+
+    def _evaluate(self) -> None:
+        if self.task.evaluate:
+            self.log_evaluation(*self.task.evaluate(self.done, self.log))
 
     def log_evaluation(self, row: Mapping[str, Any], text: str) -> None:
         row = {"step": self.done, "epoch": self.done / self.steps_per_epoch, **row}
