@@ -42,6 +42,7 @@ from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger
 from preprocess.lock import StoreLock, check_owner
 from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
+from preprocess.plugin_check import check_plugins
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
 from preprocess.summary import describe_spec, estimate, run_line, summarise
@@ -99,6 +100,8 @@ def main(argv: list[str]) -> int:
 def _flows(arguments: argparse.Namespace) -> int:
     _check(arguments)
     spec = read_spec(arguments)
+    if not arguments.address:  # workers on other machines may have what is missing here
+        check_plugins(spec)
     manifest = read_manifest(arguments, generate=not arguments.dry_run)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
     place = open_place(_absolute(arguments.store))
@@ -110,8 +113,8 @@ def _flows(arguments: argparse.Namespace) -> int:
         _prepare(work)
         return 0
     with StoreLock(place) as lock:
-        work.open_store()
         _check_flow(work)
+        work.open_store()
         remove_leftovers(place.url)
         try:
             status = _run(work, lock.token)
@@ -274,6 +277,8 @@ def _check_flow(work: _Work) -> None:
     asked, place = work.arguments.keep_flow, work.place
     if asked and is_url(place.url):
         raise UsageError("--keep-flow needs a --store on a disk, for its HDF5 files")
+    if asked and work.spec.tracks:
+        raise UsageError("--keep-flow: spec.tracks computes no flow; leave one out")
     if asked and not place.exists(FLOW) and shard_numbers(place):
         raise UsageError(
             f"--keep-flow: {place.url} has shards without their flow; use another --store"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ def raft(name: str, weights: str) -> Callable[[np.ndarray], torch.Tensor]:
     It runs on a GPU where torch sees one. Raises UsageError where torch or torchvision is missing,
     or the file does not hold this model's weights.
     """
+    if not Path(weights).is_file():
+        raise UsageError(f"spec.flow_weights={weights}: no such file")
     try:
         import torch
         from torchvision.models import optical_flow

@@ -205,6 +205,30 @@ def test_a_point_tracker_of_the_current_folder_fills_the_store(videos, tmp_path,
     assert not window.valid[0, 0, 0, 0] and window.valid[0].sum() == window.valid[0].size - 1
 
 
+WRONG_FUNCTIONS = {
+    "no module": (
+        ["spec.flow=nowhere:flow"],
+        "nowhere:flow cannot be imported",
+    ),
+    "no function": (["spec.tracks=my_tracker:trak"], "has no attribute 'trak'"),
+    "broken module": (["spec.flow=broken:flow"], "spec.flow=broken:flow cannot be loaded"),
+    "no weights": (["spec.flow=raft-small", "spec.flow_weights=no.pt"], "no.pt: no such file"),
+    "no flow": (["spec.tracks=my_tracker:track", "--keep-flow"], "spec.tracks computes no flow"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FUNCTIONS)
+def test_function_that_cannot_be_loaded_leaves_no_store(case, tmp_path, monkeypatch, capsys):
+    words, message = WRONG_FUNCTIONS[case]
+    (tmp_path / "my_tracker.py").write_text(TRACKER)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "videos" / "a" / "a.mp4")
+    assert flows("videos", tmp_path / "store", *words, spec=SPEC[:-1]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "store" / "store.json").exists()
+
+
 def test_sigterm_during_a_ray_call_exits_143(videos, tmp_path, monkeypatch):
     """Ray changes the status of an exit inside a signal handler to 1."""
 

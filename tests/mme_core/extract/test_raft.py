@@ -49,8 +49,9 @@ def test_weights_of_another_model_are_refused(weights, tmp_path):
     with pytest.raises(UsageError, match=r"flow_weights=.*does not hold .* raft-large"):
         flow_function("raft-large", weights)
     (tmp_path / "text.pth").write_text("no weights")
-    for name in ("text.pth", "missing.pth"):
-        with pytest.raises(UsageError, match=rf"{name} does not hold the weights"):
+    wrong = {"text.pth": " does not hold the weights", "missing.pth": ": no such file"}
+    for name, said in wrong.items():
+        with pytest.raises(UsageError, match=name + said):
             flow_function("raft-small", str(tmp_path / name))
 
 
