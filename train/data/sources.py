@@ -28,7 +28,7 @@ from mme_core.store.window import decode_frames
 from mme_core.terminal import plain
 from train.data.overlap import Videos, check_overlap
 from train.data.stores import check_complete
-from train.recipes.classification import LabelledDataConfig
+from train.recipes.classification import LabelledDataConfig, SplitDataConfig
 
 FILE_STRIDE = 4  # raw frames from one frame of a clip to the next, for files without a store
 
@@ -209,7 +209,7 @@ def open_source(
     return FileSource(items, opened.class_names, spec.stride, lacking, spec.square_pixels)
 
 
-def open_sources(data: LabelledDataConfig, store: str | None, val_store: str | None) -> Sources:
+def open_sources(data: SplitDataConfig, store: str | None, val_store: str | None) -> Sources:
     """Both sources of a run.
 
     Raises UsageError for videos without labels or of unknown classes, and where every held-out

@@ -43,6 +43,9 @@ FREE = (
     "log.",
 )
 
+# Older versions wrote these keys of `data` for commands that do not use them.
+_UNUSED = ("batch_size", "crops", "train_split", "val_split", "val_root")
+
 
 def check_command(config: Any) -> Any:
     """The configuration of an earlier run of this command in `out`; None where there is none.
@@ -53,7 +56,12 @@ def check_command(config: Any) -> Any:
     if not path.exists():
         return None
     try:
-        return loading.merge(type(config), [("", loading.read_yaml(str(path)))])
+        there = loading.read_yaml(str(path))
+        data = there.get("data")
+        if isinstance(data, dict):
+            mine = getattr(config, "data", None)
+            there["data"] = {k: v for k, v in data.items() if k not in _UNUSED or hasattr(mine, k)}
+        return loading.merge(type(config), [("", there)])
     except UsageError as error:
         raise UsageError(
             f"out={config.out} holds the output of another command ({path}: {error}): choose "

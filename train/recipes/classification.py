@@ -22,20 +22,14 @@ PLACES = ("auto", "workers", "device")
 @dataclass
 class LabelledDataConfig:
     dataset: str | None = choice(
-        None, DATASETS, "read the video files of this data set, instead of store and val_store"
+        None, DATASETS, "read the video files of this data set, instead of those of a store"
     )
     root: str | None = setting(
         None, "folder or list of data.dataset; with data.frames=video, of the store's video files"
     )
-    val_root: str | None = setting(
-        None, "folder or list of the held-out videos; by default data.root"
-    )
-    train_split: str | None = setting("train", "split of data.dataset to train on")
-    val_split: str | None = setting("val", "split of data.dataset to evaluate on")
     frames: str = choice(
         "store", SOURCES, "with a store: read its JPEG frames, or the video files it was made from"
     )
-    batch_size: int = number(8, "clips per process and micro-batch, crops counted", at_least=1)
     workers: int = number(8, "loader processes per training process; 0: none", at_least=0)
     sampling: str = choice(
         "dense", SAMPLINGS, "dense: a span at the stride; segment: spread over the video"
@@ -43,12 +37,26 @@ class LabelledDataConfig:
     stride: int | None = number(
         None, "frame stride of a clip; by default the store's, or 4 for video files", at_least=1
     )
-    crops: int = number(2, "augmented clips per decoded video (repeated augmentation)", at_least=1)
     still: bool = setting(False, "show each clip's middle frame only, repeated (shortcut check)")
 
 
 @dataclass
-class FinetuneDataConfig(LabelledDataConfig):
+class HeldOutDataConfig(LabelledDataConfig):
+    val_root: str | None = setting(
+        None, "folder or list of the held-out videos; by default data.root"
+    )
+    val_split: str | None = setting("val", "split of data.dataset to evaluate on")
+
+
+@dataclass
+class SplitDataConfig(HeldOutDataConfig):
+    train_split: str | None = setting("train", "split of data.dataset to train on")
+
+
+@dataclass
+class FinetuneDataConfig(SplitDataConfig):
+    batch_size: int = number(8, "clips per process and micro-batch, crops counted", at_least=1)
+    crops: int = number(2, "augmented clips per decoded video (repeated augmentation)", at_least=1)
     bad_budget: int = shared.bad_budget()
 
 
@@ -92,7 +100,9 @@ class FinetuneOptimConfig(OptimConfig):
 
 @dataclass
 class ViewConfig:
-    clips: int = number(5, "clips of a test video; its views are clips × crops", at_least=1)
+    clips: int = number(
+        5, "clips of each video, spread over it; a video has clips × crops views", at_least=1
+    )
     crops: int = number(3, "crops of each clip", at_least=1)
     batch: int = number(16, "views per forward pass; at least the views of one video", at_least=1)
 

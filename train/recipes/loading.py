@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from mme_core.errors import UsageError
 from mme_core.keys import dotted
 from mme_core.parser import CommandParser
+from train.recipes.commands import SCHEMAS
 from train.recipes.fields import MISSING, as_text, check_limits, describe, walk
 
 RECIPES = Path(__file__).parent.parent / "configs"
@@ -184,7 +185,9 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         if key not in known:
             key = next(iter(dotted({key: value})), key)  # view.clips rather than view
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise UsageError(f"{key} is not a key of this recipe; the nearest is {nearest[0]}")
+            raise UsageError(
+                f"{key} is not a key of this recipe; the nearest is {nearest[0]}{_users(key)}"
+            )
         kind = OmegaConf.get_type(config, name)
         if kind is list and isinstance(value, int | float | str) and "${" not in str(value):
             raise UsageError(f"{key}={value} must be a list, such as {key}=[{value}]")
@@ -193,6 +196,12 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         if not isinstance(value, Mapping):
             raise UsageError(f"{key} holds further keys, such as {key}.{next(_keys(config[name]))}")
         _check_keys(value, config[name], known, f"{key}.")
+
+
+def _users(key: str) -> str:
+    """Names the commands that have the key."""
+    users = [name for name, schema in SCHEMAS.items() if key in _keys(OmegaConf.structured(schema))]
+    return f"; {key} belongs to mme {', '.join(users)}" if users else ""
 
 
 def _recipes() -> list[str]:

@@ -158,7 +158,9 @@ class LogConfig:
 @dataclass
 class EvalConfig:
     every: int = number(20, "epochs between evaluations; 0: only at the end", at_least=0)
-    clips: int = number(1024, "largest number of held-out clips", at_least=1)
+    clips: int = number(
+        1024, "largest number of held-out clips in all, one of each video", at_least=1
+    )
     knn: int = number(10, "neighbours of the kNN accuracy; 0: off", at_least=0)
     knn_videos: int = number(
         2000, "largest number of training videos for the kNN accuracy", at_least=1

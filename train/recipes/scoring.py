@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from mme_core.errors import UsageError
 from mme_core.transformer import SIZES
 from train.recipes import shared
-from train.recipes.classification import LabelledDataConfig, ViewConfig
+from train.recipes.classification import (
+    HeldOutDataConfig,
+    LabelledDataConfig,
+    SplitDataConfig,
+    ViewConfig,
+)
 from train.recipes.fields import MISSING, number, setting
 from train.recipes.pretraining import ModelConfig
 
@@ -59,7 +64,7 @@ class ProbeConfig:
     )
     shot_draws: int = number(5, "number of times these videos are drawn", at_least=1)
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    data: SplitDataConfig = field(default_factory=SplitDataConfig)
     view: ViewConfig = field(default_factory=_one_view)
 
 
@@ -70,7 +75,7 @@ class EvaluateConfig:
     val_store: str | None = setting(None, "store of the test videos: a path or URL")
     device: str = shared.device()
     precision: str = shared.precision()
-    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    data: HeldOutDataConfig = field(default_factory=HeldOutDataConfig)
     eval: ViewConfig = field(default_factory=ViewConfig)
 
 

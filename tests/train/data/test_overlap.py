@@ -13,7 +13,7 @@ from mme_core.store import TargetStore
 from train.data import overlap
 from train.data.overlap import check_overlap, find_overlap, trained_videos
 from train.data.sources import open_sources
-from train.recipes.classification import LabelledDataConfig
+from train.recipes.classification import SplitDataConfig
 
 SPEC = TargetSpec(stride=2, short_side=32, long_side=48, length=2, flow="dis-ultrafast")
 
@@ -95,26 +95,26 @@ def test_a_partial_overlap_is_counted(videos):
 
 def test_one_store_for_both_is_refused(labelled_store):
     with pytest.raises(UsageError, match=r"^all 6 held-out videos are training videos .*val_store"):
-        open_sources(LabelledDataConfig(), str(labelled_store), str(labelled_store))
+        open_sources(SplitDataConfig(), str(labelled_store), str(labelled_store))
 
 
 @pytest.mark.parametrize("frames", ["store", "video"])
 def test_a_copied_store_is_refused(labelled_store, tmp_path, frames):
     shutil.copytree(labelled_store, tmp_path / "copy")
-    data = LabelledDataConfig(frames=frames, root="/")
+    data = SplitDataConfig(frames=frames, root="/")
     with pytest.raises(UsageError, match="all 6 held-out videos are training videos"):
         open_sources(data, str(labelled_store), str(tmp_path / "copy"))
 
 
 def test_one_list_for_both_is_refused(labelled_set, tmp_path):
     (tmp_path / "train.csv").write_text(f"{labelled_set}/train/left/0.mp4 0\n")
-    data = LabelledDataConfig(dataset="csv", root=str(tmp_path / "train.csv"))
+    data = SplitDataConfig(dataset="csv", root=str(tmp_path / "train.csv"))
     with pytest.raises(UsageError, match="all 1 held-out videos are training videos"):
         open_sources(data, None, None)
 
 
 def test_no_split_at_all_is_refused(labelled_set):
-    data = LabelledDataConfig(dataset="folder", root=str(labelled_set))
+    data = SplitDataConfig(dataset="folder", root=str(labelled_set))
     data.train_split = data.val_split = None
     with pytest.raises(UsageError, match=r"all 18 held-out videos are .*data\.val_split"):
         open_sources(data, None, None)
@@ -125,7 +125,7 @@ def test_part_of_the_held_out_videos_is_named(labelled_set, tmp_path, capsys):
     (tmp_path / "train").symlink_to(labelled_set / "train")
     (tmp_path / "val").symlink_to(labelled_set / "val")
     (tmp_path / "t.csv").write_text("train/left/0.mp4 0\ntrain/left/1.mp4 0\n")
-    data = LabelledDataConfig(dataset="csv", root=str(tmp_path / "t.csv"))
+    data = SplitDataConfig(dataset="csv", root=str(tmp_path / "t.csv"))
     data.val_root = str(tmp_path / "l.csv")
     open_sources(data, None, None)
     assert "warning: 1 of 2 held-out videos are training videos" in capsys.readouterr().err

@@ -43,6 +43,12 @@ def test_later_layers_win_and_lists_are_replaced(tmp_path):
     assert config.loss.contents == ["position"]
 
 
+def test_key_without_effect_is_refused_with_the_commands_that_have_it():
+    words = ["init=none", "out=f.npz", "data.crops=3"]
+    with pytest.raises(UsageError, match=r"data\.crops belongs to mme pretrain, finetune$"):
+        load(FeaturesConfig, words, "", "")
+
+
 def test_words_and_files_may_come_in_any_order(tmp_path):
     recipe = tmp_path / "a.yaml"
     recipe.write_text("seed: 5\n")
