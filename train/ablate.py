@@ -31,6 +31,7 @@ from train.ablation.results import choose_rates, collect
 from train.ablation.runner import Runner, slots
 from train.ablation.tables import RUNS, TABLE, markdown, write_csv, write_runs
 from train.engine import folder
+from train.engine.distributed import Ranks
 from train.engine.signals import STOPPED, StopRequest
 from train.recipes import loading
 from train.recipes.ablation import AblateConfig, check_grid
@@ -45,10 +46,11 @@ def main(argv: list[str]) -> int:
     if "dry-run" in flags:
         _show_plan(config)
         return 0
-    folder.write_config(config)
     gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
     runner = Runner(slots(config.device, config.jobs, gpus, usable_cores()), _say)
-    with StopRequest() as stop:
+    alone = Ranks(0, 1, torch.device("cpu"))
+    with folder.lock(Path(config.out), alone, _say), StopRequest() as stop:
+        folder.write_config(config)
         tuning = tuning_chains(config)
         if not runner.run(tuning, stop):
             return STOPPED

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def main(argv: list[str]) -> int:
     folder.check_command(config)
     with connected(config.device, PATIENCE) as ranks:
         sources = open_sources(config.data, config.store, config.val_store)
-        report = probe_all(config, sources, ranks)
+        given = read_encoder(config.init, config.model, config.seed)
+        check_heads(config, given.model)
+        with folder.lock(Path(config.out), ranks, _warn):
+            report = probe_all(config, sources, given, ranks)
         if ranks.main:
             path = Path(config.out) / PROBE
             path.write_text(json.dumps(report, indent=2))
@@ -53,14 +57,14 @@ def main(argv: list[str]) -> int:
         return 0
 
 
-def probe_all(config: ProbeConfig, sources: Sources, ranks: Ranks) -> dict[str, Any]:
+def probe_all(
+    config: ProbeConfig, sources: Sources, given: InitialEncoder, ranks: Ranks
+) -> dict[str, Any]:
     """Runs every probe on each kind of weights and clips; returns the content of probe.json."""
-    given = read_encoder(config.init, config.model, config.seed)
     initials = {"random weights" if config.init == RANDOM else config.init: given}
     if config.baselines and config.init != RANDOM:
         random = read_encoder(RANDOM, given.model, config.seed)
         initials["random weights"] = random._replace(recipe=given.recipe)
-    check_heads(config, given.model)
     if ranks.main:
         folder.write_config(config)  # before the work: is the folder writable?
     rows: list[dict[str, Any]] = []
@@ -120,6 +124,10 @@ def _frozen_pair(
         )
 
     return one(sources.train, "train"), one(sources.val, "val")
+
+
+def _warn(text: str) -> None:
+    print(plain(f"warning: {text}"), file=sys.stderr)
 
 
 def show(report: dict[str, Any]) -> None:

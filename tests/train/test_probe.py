@@ -12,6 +12,8 @@ from mme_core.encoder import random_encoder
 from mme_core.errors import MMEError, UsageError
 from mme_core.model import build_pretraining_model
 from train import probe
+from train.engine import folder
+from train.engine.distributed import Ranks
 from train.scoring import frozen
 from train.scoring.frozen import TokenFile, Tokens
 from train.scoring.probe_selection import draw_shots, stratified_split
@@ -244,6 +246,14 @@ def test_too_little_disk_for_the_tokens_is_said_before(tmp_path, monkeypatch):
     tokens = TokenFile(tmp_path / "tokens", backbone)
     with pytest.raises(MMEError, match=r"take .* GB.*probes=\[linear,knn\]"):
         tokens.create(10**12)
+
+
+def test_a_second_probe_in_a_folder_is_refused(labelled_set, tmp_path):
+    with (
+        folder.lock(tmp_path, Ranks(0, 1, torch.device("cpu")), pytest.fail),
+        pytest.raises(UsageError, match="is in use by another run"),
+    ):
+        probe.main(words(labelled_set, tmp_path, "init=none", *MODEL))
 
 
 @pytest.mark.parametrize(

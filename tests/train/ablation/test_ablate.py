@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+import torch
 import yaml
 
 from mme_core.errors import UsageError
@@ -13,15 +14,14 @@ from train.ablation.cells import Cell, Chain, all_chains, tuning_chains
 from train.ablation.results import Number, choose_rates, spread
 from train.ablation.runner import Runner, is_done, slots
 from train.ablation.tables import markdown
+from train.engine import folder
+from train.engine.distributed import Ranks
 from train.recipes import loading
 from train.recipes.ablation import AblateConfig, check_grid
-from train.recipes.classification import FinetuneConfig
+from train.recipes.commands import SCHEMAS
 from train.recipes.loading import RECIPES, merge, read_yaml
-from train.recipes.pretraining import PretrainConfig
-from train.recipes.scoring import ProbeConfig
 
 BASES = ("generated.yaml", "real.yaml", "real-cpu.yaml", "mixed-cpu.yaml")
-SCHEMAS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 PROBE = {"command": "probe", "probes": ["linear", "knn"], "lrs": [1e-2], "weight_decays": [0.1]}
 PROBE |= {"epochs": 2, "choice_share": 0.5, "neighbours": [1], "baselines": False}
 PROBE |= {"data.workers": 0}
@@ -168,6 +168,16 @@ def test_folder_of_another_grid_is_refused(tmp_path, finished):
     changed = config(out=str(tmp_path), measures={"small": PROBE | {"epochs": 3}})
     with pytest.raises(UsageError, match="epochs=2, epochs=3"):
         is_done(all_chains(changed, {})[0].cells[0])
+
+
+def test_second_grid_in_a_folder_is_refused(tmp_path):
+    grid, out = tmp_path / "grid.yaml", tmp_path / "out"
+    grid.write_text(yaml.safe_dump(GRID))
+    with (
+        folder.lock(out, Ranks(0, 1, torch.device("cpu")), pytest.fail),
+        pytest.raises(UsageError, match="is in use by another run"),
+    ):
+        ablate.main([str(grid), f"out={out}"])
 
 
 def test_grid_runs_ends_in_a_table_and_repeats_nothing(
