@@ -23,6 +23,7 @@ from mme_core.report.words import counted
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
 from train.engine.distributed import PATIENCE, autocast_dtype, connected
+from train.engine.signals import interrupt_waits
 from train.recipes import loading
 from train.recipes.scoring import FeaturesConfig
 from train.recipes.weights import read_encoder
@@ -80,9 +81,10 @@ def write_features(
         group.create_array("features", data=features.pooled)
         group.create_array("label", data=labels)
         group.attrs.update(json.loads(json.dumps(about)))
-        if path.exists():
+    with interrupt_waits():  # between the two there are no features
+        if path.is_dir():
             shutil.rmtree(path)
-    aside.rename(path)
+        aside.rename(path)
 
 
 def main(argv: list[str]) -> int:
