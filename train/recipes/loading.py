@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -73,7 +74,7 @@ def load_with_flags(
 
 def _from_files(schema: type[Config], files: Sequence[str], words: Sequence[str]) -> Config:
     layers = [(f"{path}: ", read_yaml(path)) for path in files]
-    layers += [("", _read_words(words))]
+    layers += [("", _read_words(schema, words))]
     return merge(schema, layers, interpolate=True)
 
 
@@ -227,7 +228,18 @@ def read_yaml(name: str) -> dict[str, Any]:
     return cast(dict[str, Any], values)
 
 
-def _read_words(words: Sequence[str]) -> dict[str, Any]:
+def _literal(schema: type, word: str) -> str:
+    """The word, with a text value in quotes. In YAML a folder 007 is 7, and "run #1" is run."""
+    key, _, value = word.partition("=")
+    kind: Any = schema
+    for name in key.split("."):
+        kind = get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+    if kind not in (str, str | None) or value in ("", "null") or value[0] in "'\"":
+        return word
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _read_words(schema: type, words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         if "=" not in word or word.startswith(("=", "-")):
             hint = f"; a recipe is named by --config {word}" if word.endswith(".yaml") else ""
@@ -235,7 +247,7 @@ def _read_words(words: Sequence[str]) -> dict[str, Any]:
     values = OmegaConf.create()
     for word in words:
         try:
-            values.merge_with_dotlist([word])
+            values.merge_with_dotlist([_literal(schema, word)])
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise UsageError(
                 f"'{word}' cannot be read ({str(error).splitlines()[0]}); put quotes around a word "

@@ -43,6 +43,12 @@ def test_later_layers_win_and_lists_are_replaced(tmp_path):
     assert config.loss.contents == ["position"]
 
 
+@pytest.mark.parametrize("name", ["007", "yes", "1e3", "run #1", "a: b", "[x]", "2026-11-26"])
+def test_text_is_taken_as_it_stands(name):
+    assert read(f"out={name}", "store=s").out == name
+    assert read(f"out='{name}'", "store=s", f"data.stage={name}").data.stage == name
+
+
 def test_key_without_effect_is_refused_with_the_commands_that_have_it():
     words = ["init=none", "out=f.npz", "data.crops=3"]
     with pytest.raises(UsageError, match=r"data\.crops belongs to mme pretrain, finetune$"):
