@@ -13,6 +13,7 @@ from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
 from mme_core.extract.flow import check_flow
+from mme_core.io.remote import is_url
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 from mme_core.terminal import is_quiet
@@ -79,6 +80,13 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
 def _report_making(made: int, total: int) -> None:
     if made == 1 and not is_quiet():
         print(f"making {total} demo videos", file=sys.stderr, flush=True)
+
+
+def absolute(store: str) -> str:
+    """The address of a store, valid in any folder. Raises UsageError for an empty one."""
+    if not store:
+        raise UsageError("--store is empty: name a folder or URL")
+    return store if is_url(store) else str(Path(store).expanduser().absolute())
 
 
 def positive(text: str) -> int:

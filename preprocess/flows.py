@@ -19,7 +19,6 @@ import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -36,7 +35,14 @@ from mme_core.store.table import load_table, shard_numbers
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
 from mme_core.terminal import is_quiet, plain
-from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
+from preprocess.arguments import (
+    absolute,
+    command_parser,
+    positive,
+    read_manifest,
+    read_spec,
+    seconds,
+)
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger
@@ -104,7 +110,7 @@ def _flows(arguments: argparse.Namespace) -> int:
         check_plugins(spec)
     manifest = read_manifest(arguments, generate=not arguments.dry_run)
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
-    place = open_place(_absolute(arguments.store))
+    place = open_place(absolute(arguments.store))
     console = Console(quiet=is_quiet())
     work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), console)
     if arguments.dry_run:
@@ -283,10 +289,6 @@ def _check_flow(work: _Work) -> None:
         raise UsageError(
             f"--keep-flow: {place.url} has shards without their flow; use another --store"
         )
-
-
-def _absolute(store: str) -> str:
-    return store if is_url(store) else str(Path(store).expanduser().absolute())
 
 
 def _terminate(*_: object) -> None:

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -33,7 +32,7 @@ from mme_core.store.table import load_table, read_attributes, shard_numbers
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import remove_leftovers
 from mme_core.terminal import is_quiet, plain
-from preprocess.arguments import positive, seconds
+from preprocess.arguments import absolute, positive, seconds
 from preprocess.isolate import ShardResult
 from preprocess.jobs import ShardJob, shared_servers
 from preprocess.ledger import Ledger, folder_of_videos, read_rows
@@ -69,8 +68,8 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_intermixed_args(argv)
     if arguments.serial and arguments.workers:
         raise UsageError("--serial uses no Ray: leave out --workers")
-    source, place = TargetStore(arguments.source), open_place(_absolute(arguments.store))
-    flow = open_place(_absolute(source.url))
+    source, place = TargetStore(arguments.source), open_place(absolute(arguments.store))
+    flow = open_place(absolute(source.url))
     if is_url(flow.url) or not flow.exists(FLOW):
         raise StoreError(
             f"{source.url} keeps no flow on a disk: make it with `mme flows --keep-flow`"
@@ -177,7 +176,3 @@ def _pool(
 def _say(console: Console, *lines: str) -> None:
     for line in lines:
         console.print(Text(plain(line)), soft_wrap=True)
-
-
-def _absolute(store: str) -> str:
-    return store if is_url(store) else str(Path(store).expanduser().absolute())

@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
     height, width = clip.frames.shape[1:3]
     scale = args.scale or readable_scale(height, width, 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.touch()  # this error names the file; FFmpeg's error does not
+    args.output.open("ab").close()  # this error names the file; FFmpeg's error does not
     if args.output.suffix.lower() == ".png":
         write_png(args.output, contact_sheet(clip, layers, scale))
         count = 1

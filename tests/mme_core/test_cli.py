@@ -37,11 +37,13 @@ def test_tilde_means_the_home_folder(monkeypatch, word, expanded):
         ["visualize", "{store}", "-o", "/proc/x.png"],
         ["visualize", "{store}", "-o", "/proc/x.mp4"],
         ["visualize", "{store}", "-o", "/proc/y/x.gif"],
+        ["visualize", "{store}", "-o", "{root}/folder.mp4"],
     ],
 )
 def test_unwritable_folder_gives_a_one_line_error(demo_store, tmp_path, capsys, words):
     for name in ("file", "v.mp4"):
         (tmp_path / name).touch()
+    (tmp_path / "folder.mp4").mkdir()
     assert main([word.format(root=tmp_path, store=demo_store) for word in words]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"mme {words[0]}: ") and error.count("\n") == 1

@@ -20,6 +20,7 @@ def videos(tmp_path):
         (["spec.flow=raft-small"], "spec.flow=raft-small needs its weights: set spec.flow_weights"),
         (["--workers", "2"], "--serial uses no Ray"),
         (["--limit", "1", "--fraction", "0.5"], "exclude each other"),
+        (["--store", ""], "--store is empty"),
         (["--limit", "0"], "--limit 0 must be at least 1"),
         (["--fraction", "1.5"], "--fraction 1.5 must be above 0"),
         (["--max-failures", "-1"], "--max-failures -1 must not be negative"),
