@@ -27,7 +27,7 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> int:
     """Writes RGB uint8 pictures of one size to .mp4 (h264) or .gif (looped); returns their number.
 
     Raises UsageError for another suffix, and MMEError if there is no picture. Leaves no part of a
-    film behind if the disk is full.
+    film behind if the disk is full or the caller is interrupted.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     if path.suffix.lower() not in writers:
@@ -40,7 +40,7 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> int:
     write = writers[path.suffix.lower()]
     try:
         return write(path, first.shape[:2], chain([first], pictures), rate)
-    except OSError:  # a full disk: half a film is of no use
+    except BaseException:  # a full disk, a Ctrl-C: half a film is of no use
         if path.is_file():
             path.unlink()
         raise
