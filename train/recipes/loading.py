@@ -234,7 +234,8 @@ def _literal(schema: type, word: str) -> str:
     kind: Any = schema
     for name in key.split("."):
         kind = get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
-    if kind not in (str, str | None) or value in ("", "null") or value[0] in "'\"":
+    marks = "'\"[" if kind is Any else "'\""  # Any: a path, or a list of them
+    if kind not in (str, str | None, Any) or value in ("", "null") or value[0] in marks:
         return word
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
 

@@ -45,8 +45,9 @@ def test_later_layers_win_and_lists_are_replaced(tmp_path):
 
 @pytest.mark.parametrize("name", ["007", "yes", "1e3", "run #1", "a: b", "[x]", "2026-11-26"])
 def test_text_is_taken_as_it_stands(name):
-    assert read(f"out={name}", "store=s").out == name
-    assert read(f"out='{name}'", "store=s", f"data.stage={name}").data.stage == name
+    config = read(f"out={name}", f"store='{name}'", f"data.stage={name}")
+    assert config.out == config.store == config.data.stage == name
+    assert read("out=o", f"store={name}").store == (["x"] if name == "[x]" else name)
 
 
 def test_key_without_effect_is_refused_with_the_commands_that_have_it():
