@@ -13,7 +13,8 @@ among them on the training videos that it holds out. All seeds then use the chos
 
 OUT then holds table.md and table.csv (mean and spread), runs.csv (every number of every cell) and a
 picture for each measure. Ctrl-C and SIGTERM let the running cells save, and stop with exit status
-75; a failed cell is named, the others go on, and the exit status is 1.
+75; a second Ctrl-C ends them at once. A failed cell is named, the others go on, and the exit status
+is 1.
 """
 
 from __future__ import annotations

@@ -11,10 +11,12 @@ import json
 import os
 import queue
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,10 +59,13 @@ class Runner:
         self._left = sum(not is_done(cell) for chain in chains for cell in chain.cells)
         with ThreadPoolExecutor(len(self.slots)) as pool:
             waiting = [pool.submit(self._run_chain, chain) for chain in chains]
-            while not all(future.done() for future in waiting):
-                self._ended.wait(_WATCH_S)
-                if stop and not self._ended.is_set():
-                    self._end()
+            try:
+                while futures.wait(waiting, _WATCH_S).not_done:
+                    if stop and not self._ended.is_set():
+                        self._end(signal.SIGTERM)  # they save
+            except KeyboardInterrupt:  # the second
+                self._end(signal.SIGKILL)
+                raise
         for future in waiting:
             future.result()
         return not self._ended.is_set()
@@ -106,13 +111,13 @@ class Runner:
                 self.say(f"failed with status {status}: {cell.folder / LOG}: {_last_line(cell)}")
         return status == 0
 
-    def _end(self) -> None:
-        """Asks the running cells to save and stop."""
+    def _end(self, number: signal.Signals) -> None:
+        """Sends a signal to the running cells, and starts no more."""
         with self._lock:
             self._ended.set()
             for process in self._running:
                 with suppress(ProcessLookupError):
-                    process.terminate()
+                    process.send_signal(number)
 
 
 def slots(device: str, jobs: int, gpus: int, cores: int) -> list[Slot]:

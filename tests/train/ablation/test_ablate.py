@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -160,6 +161,27 @@ def test_stop_lets_running_cells_save_and_starts_no_more(tmp_path, monkeypatch):
     assert not Runner(slots("cpu", 1, 0, 1), print).run([Chain("v", 0, None, cells)], Stop())
     assert (tmp_path / "a" / "cell.log").read_text() == "mme a\nbegan\nsaved\n"
     assert not is_done(cells[0]) and not (tmp_path / "b").exists()
+
+
+def test_second_ctrl_c_ends_cells_that_do_not_stop(tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\ntrap '' TERM\necho began\nexec sleep 60\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    log, asked = tmp_path / "a" / "cell.log", []
+
+    class Stop:
+        def __bool__(self):
+            if asked:
+                raise KeyboardInterrupt
+            asked.extend([True] if log.exists() and "began" in log.read_text() else [])
+            return bool(asked)
+
+    chain = Chain("v", 0, None, (Cell(tmp_path / "a", ("a",)),))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Runner(slots("cpu", 1, 0, 1), print).run([chain], Stop())
+    assert time.monotonic() - began < 50
 
 
 def test_folder_of_another_grid_is_refused(tmp_path, finished):
