@@ -61,6 +61,12 @@ def test_zarr_holds_the_same(encoder, tmp_path):
     assert video == "val/right/0.mp4" and reason
 
 
+def test_model_key_that_the_weights_contradict_is_refused(labelled_set, encoder, tmp_path):
+    same = [*words(labelled_set, encoder[0], tmp_path / "f.npz"), "model.depth=1"]
+    with pytest.raises(UsageError, match=r"model\.frames=8: .* has model\.frames=4; leave it out"):
+        features.main([*same, "model.frames=8"])
+
+
 def test_the_name_says_the_format(labelled_set, encoder, tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.zarr or \.npz"):
         features.main(words(labelled_set, encoder[0], tmp_path / "f.csv"))

@@ -43,7 +43,10 @@ class InitialEncoder(NamedTuple):
 
 @clip_of_weights
 def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
-    """The encoder that `init` names; for random weights one of `model`, drawn by `seed`."""
+    """The encoder that `init` names; for random weights one of `model`, drawn by `seed`.
+
+    Raises UsageError where `model` sets a key to what the weights do not have.
+    """
     weights = read_init(init)
     if weights is None:
         encoder = random_encoder(
@@ -55,7 +58,15 @@ def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
             depth=model.depth,
         )
         return InitialEncoder(encoder, model, {})
-    return InitialEncoder(encoder_from(weights), architecture(weights), weights.recipe)
+    theirs = architecture(weights)
+    for key in ("size", "depth", "frames", "image_size", "patch"):
+        given, there = getattr(model, key), getattr(theirs, key)
+        if given not in (there, getattr(ModelConfig, key)):
+            raise UsageError(
+                f"model.{key}={given}: {init} has model.{key}={there}; leave it out, since model.* "
+                "is for init=none"
+            )
+    return InitialEncoder(encoder_from(weights), theirs, weights.recipe)
 
 
 @clip_of_weights
