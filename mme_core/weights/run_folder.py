@@ -39,3 +39,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
+
+
+def has_number(run: Path, step: int, prefix: str) -> bool:
+    """Whether metrics.jsonl has a number of this step whose name begins with `prefix`."""
+    rows = read_metrics(run)
+    return any(row["step"] == step and name.startswith(prefix) for row in rows for name in row)

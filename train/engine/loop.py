@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import MMEError
-from mme_core.weights.run_folder import read_metrics
+from mme_core.weights.run_folder import has_number
 from train.engine import checkpoint, folder
 from train.engine.device import compiles, fill, on_device
 from train.engine.distributed import Ranks
@@ -251,9 +251,7 @@ class Loop:
 
     def has_row(self, prefix: str) -> bool:
         """Whether the log has a number with this prefix of the step that was done last."""
-        rows = read_metrics(self.out) if self.ranks.main else []
-        names = {name for row in rows if row["step"] == self.done for name in row}
-        return self.ranks.gather(any(name.startswith(prefix) for name in names))[0]
+        return self.ranks.gather(self.ranks.main and has_number(self.out, self.done, prefix))[0]
 
     def _evaluate(self) -> None:
         if self.task.evaluate:
