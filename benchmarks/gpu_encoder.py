@@ -50,7 +50,7 @@ def features(bench: Bench, case: str) -> Result:
     """One view of each video of the store, as `mme features` reads and encodes it."""
     views = _views(bench)
     sized = [f"model.size={bench.args.size}", f"model.image_size={bench.args.image_size}"]
-    words = [*sized, f"model.frames={bench.args.frames}", f"view.batch={views}"]
+    words = [*sized, f"model.frames={bench.args.frames}", f"data.batch_size={views}"]
     words += ["init=none", "out=features.npz", f"store={bench.need_store()}"]
     config = load(FeaturesConfig, words, "", "")
     source = open_source(config.data, config.store, root=None, split=None)

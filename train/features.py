@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
                 source,
                 plan,
                 ranks,
-                batch=config.view.batch,
+                batch=config.data.batch_size,
                 workers=config.data.workers,
                 dtype=autocast_dtype(config.precision, ranks.device),
             )

@@ -118,7 +118,7 @@ def _frozen_pair(
             plan,
             ranks,
             tokens=tokens if TOKEN_PROBES & set(config.probes) else None,
-            batch=config.view.batch,
+            batch=config.data.batch_size,
             workers=config.data.workers,
             dtype=autocast_dtype(config.precision, ranks.device),
         )

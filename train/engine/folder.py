@@ -44,7 +44,7 @@ FREE = (
 )
 
 # Older versions wrote these keys of `data` for commands that do not use them.
-_UNUSED = ("batch_size", "crops", "train_split", "val_split", "val_root")
+_UNUSED = ("crops", "train_split", "val_split", "val_root")
 
 
 def check_command(config: Any) -> Any:

@@ -30,6 +30,9 @@ class LabelledDataConfig:
     frames: str = choice(
         "store", SOURCES, "with a store: read its JPEG frames, or the video files it was made from"
     )
+    batch_size: int = number(
+        16, "views per process and forward pass; at least the views of one video", at_least=1
+    )
     workers: int = number(8, "loader processes per training process; 0: none", at_least=0)
     sampling: str = choice(
         "dense", SAMPLINGS, "dense: a span at the stride; segment: spread over the video"
@@ -104,11 +107,11 @@ class ViewConfig:
         5, "clips of each video, spread over it; a video has clips × crops views", at_least=1
     )
     crops: int = number(3, "crops of each clip", at_least=1)
-    batch: int = number(16, "views per forward pass; at least the views of one video", at_least=1)
 
 
 @dataclass
 class FinetuneEvalConfig(ViewConfig):
+    batch: int = number(16, "views per forward pass; at least the views of one video", at_least=1)
     every: int = number(
         1, "epochs between evaluations with one view; 0: none before the end", at_least=0
     )
