@@ -55,6 +55,8 @@ def main(argv: list[str]) -> int:
     output: Path = arguments.output
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"-o {output}: the name must end in .html")
+    if output.is_dir():
+        raise UsageError(f"-o {output} is a folder: name a file")
     output.parent.mkdir(parents=True, exist_ok=True)
     page = _page(arguments.what, arguments.sample, arguments.root)
     output.write_text(page, encoding="utf-8")

@@ -98,9 +98,11 @@ def test_a_large_store_is_sampled(tmp_path):
         (["{folder}/none", "-o", "r.html"], "does not exist; check the path"),
         (["{store}", "{store}", "-o", "{folder}/r.html"], "compared only if all are runs"),
         (["{store}", "-o", "{folder}/r.pdf"], "must end in .html"),
+        (["{store}", "-o", "{folder}/folder.html"], "is a folder: name a file"),
     ],
 )
 def test_wrong_words_are_one_line(demo_store, tmp_path, capsys, words, error):
+    (tmp_path / "folder.html").mkdir()
     words = [word.format(folder=tmp_path, store=demo_store) for word in words]
     assert main(["report", *words]) == 2
     said = capsys.readouterr().err
