@@ -2,7 +2,7 @@
 
     python benchmarks/paper_tables.py VIDEOS --work runs/tables [mme ablate's words]
     python benchmarks/paper_tables.py VIDEOS --work /tmp/toy --toy --processes 2
-    python benchmarks/paper_tables.py VIDEOS --work runs/tables --processes 2 \
+    python benchmarks/paper_tables.py VIDEOS --work runs/real-cpu --processes 2 \
         --base ablate/real-cpu.yaml --unlabelled bn-train --patch 16
     python benchmarks/paper_tables.py VIDEOS --work runs/mixed --processes 2 \
         --base ablate/mixed-cpu.yaml --unlabelled bn-train --generated

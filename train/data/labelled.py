@@ -97,8 +97,8 @@ class TrainClips(Dataset):
 def collate_train(items: list[dict[str, Any]]) -> dict[str, Any]:
     """One batch, the crops of a video side by side; "failed" of all items together.
 
-    An item of "failed" alone gives its place to another of its batch, so that shapes stay as they
-    are; where all are so there is "failed" alone.
+    Another item of the batch is repeated in the place of an item without frames, so that shapes
+    stay as they are. If no item has frames, the batch has "failed" alone.
     """
     failed = {video: text for item in items for video, text in item["failed"].items()}
     good = [item for item in items if "frames" in item]

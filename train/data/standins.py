@@ -42,8 +42,8 @@ class StandIns(Dataset):
     video) fixes; and "failed", {video: reason} of those that could not be read before it. So what
     stands in does not depend on the number of processes or workers, nor on a resume.
 
-    budget  so many of a video and its stand-ins may fail before it goes without a clip; 0: none
-            stands in
+    budget  number of candidates for a clip that may fail. After one more failure the clip is left
+            out. 0: no other video stands in
     full    a video without a clip gives its place to another of the batch, so that shapes stay as
             they are. False leaves it out: each clip is counted once
     blocks  the memory of the batches

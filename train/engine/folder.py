@@ -43,9 +43,6 @@ FREE = (
     "log.",
 )
 
-# Older versions wrote these keys of `data` for commands that do not use them.
-_UNUSED = ("crops", "train_split", "val_split", "val_root")
-
 
 def check_command(config: Any) -> Any:
     """The configuration of an earlier run of this command in `out`; None where there is none.
@@ -56,12 +53,7 @@ def check_command(config: Any) -> Any:
     if not path.exists():
         return None
     try:
-        there = loading.read_yaml(str(path))
-        data = there.get("data")
-        if isinstance(data, dict):
-            mine = getattr(config, "data", None)
-            there["data"] = {k: v for k, v in data.items() if k not in _UNUSED or hasattr(mine, k)}
-        return loading.merge(type(config), [("", there)])
+        return loading.merge(type(config), [("", loading.read_yaml(str(path)))])
     except UsageError as error:
         raise UsageError(
             f"out={config.out} holds the output of another command ({path}: {error}): choose "

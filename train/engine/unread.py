@@ -25,11 +25,11 @@ class Unread:
         self._added: dict[int, str] = {}
 
     def watch(self, loader: Iterable[dict[str, Any]], ranks: Ranks) -> Generator[dict[str, Any]]:
-        """The loader's batches, without their "failed": {video: reason}, which is added.
+        """Yields the loader's batches, and adds the videos of their "failed": {video: reason}.
 
-        A batch of "failed" alone gives its place to the one before: all processes must take the
-        step after which they stop together. Raises MMEError in all processes where that is the
-        first batch of one of them.
+        In the place of a batch without clips the batch before comes again, because all processes
+        must take the step after which they stop together. Raises MMEError in all processes if the
+        first batch of one of them has no clips.
         """
         last: dict[str, Any] = {}
         for batch in loader:

@@ -31,7 +31,7 @@ class LabelledDataConfig:
         "store", SOURCES, "with a store: read its JPEG frames, or the video files it was made from"
     )
     batch_size: int = number(
-        16, "views per process and forward pass; at least the views of one video", at_least=1
+        16, "views per process and forward pass; those of one video stay together", at_least=1
     )
     workers: int = number(8, "loader processes per training process; 0: none", at_least=0)
     sampling: str = choice(
@@ -111,7 +111,9 @@ class ViewConfig:
 
 @dataclass
 class FinetuneEvalConfig(ViewConfig):
-    batch: int = number(16, "views per forward pass; at least the views of one video", at_least=1)
+    batch: int = number(
+        16, "views per process and forward pass; those of one video stay together", at_least=1
+    )
     every: int = number(
         1, "epochs between evaluations with one view; 0: none before the end", at_least=0
     )

@@ -229,7 +229,7 @@ def read_yaml(name: str) -> dict[str, Any]:
 
 
 def _literal(schema: type, word: str) -> str:
-    """The word, with a text value in quotes. In YAML a folder 007 is 7, and "run #1" is run."""
+    """Puts a text value in quotes, because YAML reads the folder 007 as 7, and "run #1" as run."""
     key, _, value = word.partition("=")
     kind: Any = schema
     for name in key.split("."):

@@ -12,7 +12,6 @@ import torch
 from mme_core.errors import UsageError
 from train.engine import folder
 from train.engine.distributed import Ranks
-from train.recipes.scoring import EvaluateConfig
 
 MAIN, OTHER = (Ranks(rank, 1, torch.device("cpu")) for rank in (0, 1))
 
@@ -25,12 +24,6 @@ with folder.lock(Path(sys.argv[1]), Ranks(0, 1, torch.device("cpu")), print):
     print("locked", flush=True)
     time.sleep(60)
 """
-
-
-def test_a_folder_of_an_older_version_is_this_commands(tmp_path):
-    (tmp_path / "config.yaml").write_text("init: a\nout: o\ndata: {crops: 2, stride: 3}\n")
-    config = EvaluateConfig(init="a", out=str(tmp_path))
-    assert folder.check_command(config).data.stride == 3
 
 
 def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
