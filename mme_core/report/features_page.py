@@ -49,7 +49,7 @@ def is_features(path: Path) -> bool:
 
 
 def read_features(path: Path) -> Features:
-    """Reads an .npz file or a Zarr group. Raises UsageError where it holds something else."""
+    """Reads an .npz file or a Zarr group. Raises UsageError if it is missing or holds other things."""
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -71,6 +71,8 @@ def read_features(path: Path) -> Features:
             [(str(name), str(reason)) for name, reason in about["not_read"]],
             str(about["config"]),
         )
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file; check the path") from error
     except (KeyError, ValueError, OSError) as error:
         raise UsageError(f"{path}: is not what `mme features` writes ({error})") from error
 

@@ -66,3 +66,5 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     with pytest.raises(UsageError, match=r"x\.npz: is not what `mme features` writes"):
         read_features(tmp_path / "x.npz")
+    with pytest.raises(UsageError, match=r"y\.npz: no such file; check the path$"):
+        read_features(tmp_path / "y.npz")
