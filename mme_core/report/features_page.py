@@ -49,7 +49,7 @@ def is_features(path: Path) -> bool:
 
 
 def read_features(path: Path) -> Features:
-    """Reads an .npz file or a Zarr group. Raises UsageError if it is missing or holds other things."""
+    """Reads an .npz file or a Zarr group. Raises UsageError if it is missing or another file."""
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
