@@ -19,6 +19,7 @@ docs/science.md has the plan and the results.
 from __future__ import annotations
 
 import argparse
+import csv
 import queue
 import signal
 import sys
@@ -26,10 +27,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import generated_tables
 
-from mme_core.datasets import load_manifest
+from mme_core.datasets import VideoItem, load_manifest
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.table import load_table
@@ -42,19 +44,40 @@ from train.recipes.loading import read_yaml
 
 SPEC = {"stride": 2, "short_side": 128, "long_side": 160}
 POINTS = {8: 1, 16: 4}  # of a patch of this side: they are equally dense
-SETS = {  # store: (folder, split)
-    "ego-train": ("egogestar", "train"),
-    "ego-test": ("egogestar", "val"),
-    "bn-train": ("bnmocap", "train"),
-    "bn-test": ("bnmocap", "val"),
-    "tennis": ("tennis7", None),
-    "weizmann": ("weizmann4", None),
+
+
+class Part(NamedTuple):
+    """The videos of a store.
+
+    folder   a folder in VIDEOS
+    split    a value of the column `split` of its split.csv; None: all videos
+    subject  a value of the column `subject`: this one's videos alone
+    others   all videos but the subject's
+    """
+
+    folder: str
+    split: str | None = None
+    subject: str = ""
+    others: bool = False
+
+
+UPLOADS = ("B", "C", "D")  # of gestures, to leave out in turn; upload A is the split `val`
+SETS = {
+    "ego-train": Part("egogestar", "train"),
+    "ego-test": Part("egogestar", "val"),
+    "bn-train": Part("bnmocap", "train"),
+    "bn-test": Part("bnmocap", "val"),
+    "tennis": Part("tennis7"),
+    "weizmann": Part("weizmann4"),
+    **{f"ego-{x}-train": Part("egogestar", subject=x, others=True) for x in UPLOADS},
+    **{f"ego-{x}-test": Part("egogestar", subject=x) for x in UPLOADS},
 }
 UNLABELLED = ("ego-train", "bn-train", "tennis", "weizmann")
 MEASURED = {  # first word of a measure: the stores to learn on and to test on
     "gestures": ("ego-train", "ego-test"),
     "actions": ("bn-train", "bn-test"),
     "motions": ("train", "test"),  # of generated videos
+    **{f"gestures_{x}": (f"ego-{x}-train", f"ego-{x}-test") for x in UPLOADS},
 }
 VIDEOS_PER_SHARD = 12
 TOY = [
@@ -100,10 +123,12 @@ def main() -> int:
 
     work = options.work.absolute()
     spec = SPEC | {"patch": options.patch, "points": POINTS[options.patch]}
-    write_stores(
-        options.videos, work, TargetSpec(**spec), options.processes, 3 if options.toy else None
-    )
-    union = [work / name for name in options.unlabelled or UNLABELLED]
+    unlabelled = options.unlabelled or UNLABELLED
+    needed = {store for pair in measured(options.base).values() for store in pair} | {*unlabelled}
+    names = [name for name in SETS if name in needed]
+    few = 3 if options.toy else None
+    write_stores(options.videos, work, names, TargetSpec(**spec), options.processes, few)
+    union = [work / name for name in unlabelled]
     if options.generated:
         words = [f"spec.{key}={value}" for key, value in spec.items()]
         stores = generated_tables.make_stores(work, words, options.toy)
@@ -119,9 +144,14 @@ def main() -> int:
     return status
 
 
+def measured(base: str) -> dict[str, tuple[str, str]]:
+    """The stores to learn on and to test on, for each measure of the base."""
+    return {name: MEASURED[name.partition("-")[0]] for name in read_yaml(base)["measures"]}
+
+
 def grid_words(work: Path, base: str, unlabelled: Sequence[Path]) -> list[str]:
     """The stores of pre-training and of each measure of the base."""
-    sets = {name: MEASURED[name.partition("-")[0]] for name in read_yaml(base)["measures"]}
+    sets = measured(base)
     _, held_out = next(iter(sets.values()))
     words = [f"pretrain.store=[{','.join(map(str, unlabelled))}]"]
     words += [f"pretrain.val_store={work / held_out}"]
@@ -140,16 +170,22 @@ def toy_words(base: str) -> list[str]:
 
 
 def write_stores(
-    videos: Path, work: Path, spec: TargetSpec, processes: int, few: int | None
+    videos: Path,
+    work: Path,
+    names: Sequence[str],
+    spec: TargetSpec,
+    processes: int,
+    few: int | None,
 ) -> None:
-    """Makes the targets of all sets; without Ray, by child processes that threads wait for.
+    """Makes the targets of some sets; without Ray, by child processes that threads wait for.
 
     few  number of videos of each class to use; None: all
     """
     jobs: queue.SimpleQueue[ShardJob] = queue.SimpleQueue()
-    for name, (folder, split) in SETS.items():
-        manifest = load_manifest("folder", str(videos / folder), split)
-        items = manifest.items
+    for name in names:
+        part = SETS[name]
+        manifest = load_manifest("folder", str(videos / part.folder), part.split)
+        items = chosen(manifest.items, videos / part.folder, part)
         if few:
             items = [
                 i for n, i in enumerate(items) if sum(i.label == j.label for j in items[:n]) < few
@@ -163,8 +199,18 @@ def write_stores(
     with ThreadPoolExecutor(processes) as pool:
         for future in [pool.submit(_write_all, jobs) for _ in range(processes)]:
             future.result()
-    for name in SETS:
+    for name in names:
         load_table(open_place(str(work / name)), spec.hash)  # writes the index
+
+
+def chosen(items: Sequence[VideoItem], folder: Path, part: Part) -> Sequence[VideoItem]:
+    """The items whose subject is the part's, or is another one."""
+    if not part.subject:
+        return items
+    with (folder / "split.csv").open(newline="") as file:
+        subjects = {row["path"]: row["subject"] for row in csv.DictReader(file)}
+    paths = {item: Path(item.path).relative_to(folder).as_posix() for item in items}
+    return [i for i in items if (subjects[paths[i]] == part.subject) != part.others]
 
 
 def _write_all(jobs: queue.SimpleQueue[ShardJob]) -> None:
