@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import generated_tables
 
-from mme_core.datasets import VideoItem, load_manifest
+from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.table import load_table
@@ -185,7 +185,7 @@ def write_stores(
     for name in names:
         part = SETS[name]
         manifest = load_manifest("folder", str(videos / part.folder), part.split)
-        items = chosen(manifest.items, videos / part.folder, part)
+        items = chosen(manifest, part)
         if few:
             items = [
                 i for n, i in enumerate(items) if sum(i.label == j.label for j in items[:n]) < few
@@ -203,14 +203,15 @@ def write_stores(
         load_table(open_place(str(work / name)), spec.hash)  # writes the index
 
 
-def chosen(items: Sequence[VideoItem], folder: Path, part: Part) -> Sequence[VideoItem]:
-    """The items whose subject is the part's, or is another one."""
+def chosen(manifest: Manifest, part: Part) -> Sequence[VideoItem]:
+    """The videos of the part's subject, or of all others."""
     if not part.subject:
-        return items
-    with (folder / "split.csv").open(newline="") as file:
-        subjects = {row["path"]: row["subject"] for row in csv.DictReader(file)}
-    paths = {item: Path(item.path).relative_to(folder).as_posix() for item in items}
-    return [i for i in items if (subjects[paths[i]] == part.subject) != part.others]
+        return manifest.items
+    root = Path(manifest.root)
+    with (root / "split.csv").open(newline="") as file:
+        rows = csv.DictReader(file)
+        its = {str(root / row["path"]) for row in rows if row["subject"] == part.subject}
+    return [item for item in manifest.items if (item.path in its) != part.others]
 
 
 def _write_all(jobs: queue.SimpleQueue[ShardJob]) -> None:
