@@ -190,9 +190,25 @@ def _last_tokens(block: Any, x: Tensor, first: int) -> Tensor:
     q = F.linear(h[:, first:], weight[:width], bias[:width])
     k, v = F.linear(h, weight[width:], bias[width:]).chunk(2, dim=-1)
     q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    if attention.fused_attn:
+        mixed = F.scaled_dot_product_attention(q, k, v)
+    else:
+        mixed = (q * attention.scale @ k.transpose(-2, -1)).softmax(-1) @ v
+    mixed = mixed.transpose(1, 2).flatten(2)
     asked = asked + attention.proj(mixed)
     return asked + block.mlp(block.norm2(asked))
+
+
+def unfuse_attention(model: nn.Module) -> None:
+    """Lets all blocks compute attention as two matrix products and a softmax.
+
+    In bf16 on a CPU, a forward and backward pass of torch's fused kernel takes two to four times as
+    long (benchmarks/attention.py).
+    """
+    for module in model.modules():
+        if isinstance(module, Block):
+            attention: Any = module.attn  # timm's annotation says Module
+            attention.fused_attn = False
 
 
 def _head(width: int, size: int, layers: int) -> nn.Module:

@@ -38,6 +38,8 @@ def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Traje
     bits = torch.arange(spec.points, device=hog.device)
     valid = (batch["valid"][..., None] >> bits) & 1 == 1
     flip = batch["flip"]
+    if none_flipped(flip):
+        return Trajectories(displacement, hog, valid)
     mirrored = mirror_columns(displacement, spec, point_axis=-3)
     mirrored = torch.stack([-mirrored[..., 0], mirrored[..., 1]], dim=-1)
     return Trajectories(
@@ -45,6 +47,11 @@ def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Traje
         where_clip(flip, mirror_columns(hog, spec, point_axis=-3).flip(-1), hog),
         where_clip(flip, mirror_columns(valid, spec, point_axis=-1), valid),
     )
+
+
+def none_flipped(flip_B: Tensor) -> bool:
+    """Whether flips can be left out. On a GPU the answer would have to wait for it."""
+    return not (flip_B.is_cuda or torch.compiler.is_compiling() or flip_B.any())
 
 
 def first_steps(raw: Trajectories, length: int | None) -> Trajectories:

@@ -6,6 +6,7 @@ from mme_core.errors import UsageError
 from mme_core.flops import classifier_flops, pretraining_flops
 from mme_core.model import build_classifier, build_pretraining_model
 from mme_core.tokens import count_hidden, cut_patches, sinusoid_table, split_tokens, take_tokens
+from mme_core.transformer import unfuse_attention
 
 SMALL = {"frames": 4, "image_size": 32, "depth": 2, "decoder_width": 48, "decoder_heads": 2}
 
@@ -185,6 +186,17 @@ def test_tokens_between_blocks_may_be_bf16():
     assert seen == [torch.bfloat16] * 2
     for name, value in half.items():
         torch.testing.assert_close(value, full[name], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_unfused_attention_predicts_the_same(monkeypatch, depth):
+    clip, mask = a_clip(), some_masks()
+    model = a_model(decoder_depth=depth)
+    fused = model(clip, mask)
+    unfuse_attention(model)
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    for name, value in model(clip, mask).items():
+        torch.testing.assert_close(value, fused[name], rtol=0, atol=1e-5)
 
 
 def test_encode_without_a_mask_gives_all_tokens():

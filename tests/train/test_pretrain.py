@@ -141,6 +141,11 @@ def test_other_recipes_run(demo_store, held_out_store, tmp_path, words):
     assert list((tmp_path / "pictures").glob("*.png"))
 
 
+def test_bf16_on_a_cpu_leaves_the_slow_attention_kernel_out(demo_store, tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    assert run(demo_store, tmp_path, "optim.steps=1", "precision=bf16") == 0
+
+
 def test_a_run_reports_its_loader_and_profiles_steps(demo_store, tmp_path):
     words = ["optim.steps=4", "profile=2", "data.workers=1"]
     assert run(demo_store, tmp_path, *words) == 0

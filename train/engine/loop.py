@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mme_core.errors import MMEError
+from mme_core.transformer import unfuse_attention
 from mme_core.weights.run_folder import has_number
 from train.engine import checkpoint, folder
 from train.engine.device import compiles, fill, on_device
@@ -108,6 +109,8 @@ class Loop:
         if self.done >= self.steps:
             return False
         device = self.ranks.device
+        if device.type == "cpu" and task.dtype is torch.bfloat16:
+            unfuse_attention(task.model)
         if compiles(config.compile, device):
             # In place, before DDP: the state dict keeps its keys. All batches have one shape.
             task.step.compile(dynamic=False)

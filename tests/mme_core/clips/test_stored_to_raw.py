@@ -23,6 +23,12 @@ def test_raw_values_are_the_stores_and_flipped_where_the_clip_is():
     np.testing.assert_array_equal(raw.valid[1], valid[1][:, :, columns][..., points])
 
 
+def test_a_batch_without_flips_keeps_its_values():
+    batch, (_, valid) = a_batch(flip=(False, False))
+    for value, stored in zip(stored_to_raw(batch, SPEC), (*decoded(batch), valid)):
+        np.testing.assert_array_equal(value, stored)
+
+
 def test_raw_values_are_the_windows():
     """Crops and flips of stored arrays on the device are those of `Window`, exactly."""
     batch, _ = a_batch(flip=(False, True))
