@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mme_core.keys import dotted
@@ -59,22 +59,28 @@ def write_csv(path: Path, config: AblateConfig, numbers: Sequence[Number]) -> No
 
 
 def markdown(config: AblateConfig, numbers: Sequence[Number], rates: Mapping[str, float]) -> str:
-    """The table as text: mean ± deviation over the seeds, and what each variant changes."""
-    found, keys = cells(numbers), columns(numbers)
-    heads = ["variant", *(f"{measure}: {metric}" for measure, metric in keys)]
-    if rates:
-        heads.insert(1, "lr")
-    lines = [_row(heads), _row(["---"] * len(heads))]
-    for variant in config.variants:
-        name = f"{variant} \\*" if not _equal(config, variant) else variant
-        row = [name, *([f"{rates[variant]:g}" if variant in rates else "–"] if rates else [])]
-        lines.append(_row(row + [_cell(found.get((variant, key), []), key) for key in keys]))
+    """A table for each measure: mean ± deviation over the seeds. Then what each variant changes."""
+    lines: list[str] = []
+    for measure in dict.fromkeys(n.measure for n in numbers):
+        lines += [f"**{measure}**", "", *_table(config, numbers, measure), ""]
     seeds = f"{len(config.seeds)} seeds" if len(config.seeds) > 1 else "one seed"
-    lines += ["", f"Mean ± sample deviation; {seeds}. Accuracies are in percent.", ""]
-    lines += [f"* {name}: {_changes(config, name)}" for name in config.variants]
+    lines += [f"Mean ± sample deviation; {seeds}. Accuracies are in percent.", ""]
+    for name in config.variants:
+        rate = f"; learning rate {rates[name]:g}" if name in rates else ""
+        lines.append(f"* {name}: {_changes(config, name)}{rate}")
     if not all(_equal(config, name) for name in config.variants):
         lines += ["", "\\* other encoder, clips or augmentation than the grid's"]
     return "\n".join(lines) + "\n"
+
+
+def _table(config: AblateConfig, numbers: Sequence[Number], measure: str) -> Iterator[str]:
+    found = cells(numbers)
+    keys = [key for key in columns(numbers) if key[0] == measure]
+    heads = ["variant", *(metric for _, metric in keys)]
+    yield from (_row(heads), _row(["---"] * len(heads)))
+    for variant in config.variants:
+        name = variant if _equal(config, variant) else f"{variant} \\*"
+        yield _row([name, *(_cell(found.get((variant, key), []), key) for key in keys)])
 
 
 def _changes(config: AblateConfig, variant: str) -> str:

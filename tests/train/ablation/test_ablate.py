@@ -127,9 +127,20 @@ def test_table_has_mean_spread_and_marks_unequal_variants():
         for name, pair in values.items()
         for seed, value in enumerate(pair)
     ]
-    text = markdown(grid, numbers, {})
+    text = markdown(grid, numbers, {"pixel": 0.001})
     assert "| pixel | 12.0 ± 2.8 |" in text and "| more \\* | 20.0 ± 0.0 |" in text
-    assert "`loss.contents=['pixel']`" in text
+    assert "`loss.contents=['pixel']`; learning rate 0.001" in text
+
+
+def test_each_measure_has_a_table_of_its_own():
+    grid = config(variants={"pixel": {}})
+    numbers = [Number("pixel", 0, None, name, "linear", 10, "") for name in ("small", "large")]
+    lines = markdown(grid, numbers, {}).splitlines()
+    assert lines.count("| variant | linear |") == 2
+    assert lines.index("**small**") < lines.index("**large**")
+
+
+def test_spread_is_the_sample_deviation():
     assert spread([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
 
 
