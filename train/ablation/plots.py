@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.ablation.cells import PRETRAIN
 from train.ablation.results import Number, spread
 from train.ablation.tables import cells, columns
 from train.recipes.ablation import AblateConfig
@@ -28,7 +29,12 @@ def _draw(path: Path, config: AblateConfig, numbers: Sequence[Number], measure: 
     keys = [key for key in columns(numbers) if key[0] == measure]
     names = [name for name in config.variants if any((name, key) in found for key in keys)]
     figure, axes = plt.subplots(
-        1, len(keys), figsize=(3.2 * len(keys), 0.35 * len(names) + 1.4), sharey=True, squeeze=False
+        1,
+        len(keys),
+        figsize=(2.4 * len(keys) + 1, 0.3 * len(names) + 1.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for axis, key in zip(axes[0], keys):
         for place, name in enumerate(names):
@@ -39,6 +45,7 @@ def _draw(path: Path, config: AblateConfig, numbers: Sequence[Number], measure: 
             axis.barh(place, mean, xerr=np.nan_to_num(deviation), color="0.8", ecolor="0.3")
             axis.plot(values, [place] * len(values), "k.", markersize=4)
         axis.set_title(key[1], fontsize=9)
+        axis.set_xlabel("held-out loss" if measure == PRETRAIN else "accuracy, %", fontsize=9)
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
     figure.suptitle(measure)
