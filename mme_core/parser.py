@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from pathlib import Path
 from typing import NoReturn
 
 from mme_core.errors import UsageError
@@ -33,6 +34,13 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; `{self.prog} --help` lists the options")
+
+
+def disk_path(text: str) -> Path:
+    """The type of an option that names a file or folder to write, which cannot be a URL."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL; name a path on a disk")
+    return Path(text)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -14,7 +14,7 @@ from pathlib import Path
 from mme_core.errors import UsageError
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url
-from mme_core.parser import CommandParser
+from mme_core.parser import CommandParser, disk_path
 from mme_core.progress import follow
 from mme_core.report.features_page import features_page, is_features, read_features
 from mme_core.report.gallery import choose_films, draw_film
@@ -41,10 +41,12 @@ def parser() -> CommandParser:
     add = made.add_argument
     add("what", nargs="+", metavar="WHAT", help="a store, one or more runs, or a file of features")
     output_help = "page to write"
-    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    add("-o", "--output", metavar="FILE", type=disk_path, required=True, help=output_help)
     sample_help = "number of a store's videos that are measured"
     add("--sample", type=positive, default=SAMPLE, metavar="N", help=sample_help)
-    root_help = "for features: folder of the videos (default: where mme features read them)"
+    root_help = (
+        "for features: folder of the videos, or the store (default: where mme features read)"
+    )
     add("--root", metavar="DIR", help=root_help)
     return made
 

@@ -25,7 +25,7 @@ from mme_core.io.finding import first_frame
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url, join
 from mme_core.io.video import read_frames
-from mme_core.parser import CommandParser
+from mme_core.parser import CommandParser, disk_path
 from mme_core.progress import follow
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("store", metavar="STORE", help="folder or URL of the store")
     add("--video", metavar="ID", help="id of the video (default: the first video)")
     output_help = "file to write: .mp4 or .gif for a film, .png for a sheet of pictures"
-    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    add("-o", "--output", metavar="FILE", type=disk_path, required=True, help=output_help)
     add("--start", metavar="N", type=int, default=0, help="first tubelet")
     add("--tubelets", metavar="N", type=int, default=8, help="number of tubelets")
     layer_help = f"what to draw: {', '.join(LAYERS)} or all"

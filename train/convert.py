@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mme_core.errors import named
 from mme_core.model import build_classifier
-from mme_core.parser import CommandParser
+from mme_core.parser import CommandParser, disk_path
 from mme_core.terminal import plain_lines
 from mme_core.weights.load import LoadReport, Weights, clip_arguments, load_weights, read_weights
 from mme_core.weights.save import save_weights
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     source_help = "checkpoint file, or a transformers folder"
     add("source", metavar="SOURCE", type=Path, help=source_help)
     output_help = "NAME.safetensors"
-    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    add("-o", "--output", metavar="FILE", type=disk_path, required=True, help=output_help)
     frames_help = "frames of a clip, if the file does not say"
     add("--frames", type=int, default=16, metavar="N", help=frames_help)
     size_help = "side of the image in pixels, if the file does not say"

@@ -18,7 +18,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from mme_core.encoder import encoder_from
 from mme_core.errors import MMEError, UsageError, named
-from mme_core.parser import CommandParser
+from mme_core.parser import CommandParser, disk_path
 from mme_core.spec import TUBELET
 from mme_core.terminal import plain
 from mme_core.tokens import sinusoid_table
@@ -193,7 +193,7 @@ def main(argv: list[str]) -> int:
     format_help = f"format: {', '.join(TARGETS)}"
     add("--to", choices=TARGETS, metavar="FORMAT", required=True, help=format_help)
     output_help = "folder, or file of encoder and onnx"
-    add("-o", "--output", metavar="FILE", type=Path, required=True, help=output_help)
+    add("-o", "--output", metavar="FILE", type=disk_path, required=True, help=output_help)
     frames_help = "frames of a clip, if the file does not say"
     add("--frames", type=int, default=16, metavar="N", help=frames_help)
     size_help = "side of the image in pixels, if the file does not say"

@@ -16,7 +16,7 @@ from mme_core.clips.views import test_views, to_model_input
 from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError, UsageError, VideoError
 from mme_core.model import Classifier
-from mme_core.parser import CommandParser
+from mme_core.parser import CommandParser, disk_path
 from mme_core.terminal import plain
 from mme_core.weights.load import Weights
 from mme_core.weights.save import writing
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
     weights_help = "a fine-tuned run's folder, or a file"
     add("--weights", metavar="WEIGHTS", required=True, help=weights_help)
     output_help = "picture.png, or a folder for several videos (default: no picture)"
-    add("-o", "--output", metavar="FILE", type=Path, help=output_help)
+    add("-o", "--output", metavar="FILE", type=disk_path, help=output_help)
     add("--clips", type=int, default=5, metavar="N", help="clips of each video")
     add("--crops", type=int, default=3, metavar="N", help="crops of each clip")
     add("--device", default="auto", choices=DEVICES, help="where to compute")

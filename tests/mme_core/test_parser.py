@@ -3,7 +3,7 @@ import re
 import pytest
 
 from mme_core.errors import UsageError
-from mme_core.parser import CommandParser
+from mme_core.parser import CommandParser, disk_path
 
 
 def parser():
@@ -11,6 +11,7 @@ def parser():
     made.add_argument("-n", "--number", metavar="N", type=int, default=7, help="how many")
     made.add_argument("--name", metavar="NAME", required=True, help="what it is called")
     made.add_argument("--own", metavar="X", default=1, help="a number (default: the usual one)")
+    made.add_argument("-o", metavar="FILE", type=disk_path, help="what to write")
     made.add_argument("--fast", action="store_true", help="be fast")
     return made
 
@@ -20,6 +21,10 @@ def parser():
     [
         ([], "the following arguments are required: --name"),
         (["--name", "x", "-n", "y"], "argument -n/--number: invalid int value: 'y'"),
+        (
+            ["--name", "x", "-o", "s3://b/f"],
+            "argument -o: s3://b/f is a URL; name a path on a disk",
+        ),
         (["--name", "x", "--slow"], "unrecognized arguments: --slow"),
     ],
 )

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mme_core.errors import UsageError
+from mme_core.io.remote import is_url
 from mme_core.keys import dotted
 from mme_core.parser import CommandParser
 from train.recipes.commands import SCHEMAS
@@ -75,7 +76,10 @@ def load_with_flags(
 def _from_files(schema: type[Config], files: Sequence[str], words: Sequence[str]) -> Config:
     layers = [(f"{path}: ", read_yaml(path)) for path in files]
     layers += [("", _read_words(schema, words))]
-    return merge(schema, layers, interpolate=True)
+    config = merge(schema, layers, interpolate=True)
+    if is_url(out := getattr(config, "out", "")):
+        raise UsageError(f"out={out} is a URL; name a path on a disk")
+    return config
 
 
 def merge(

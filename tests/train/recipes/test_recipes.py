@@ -56,6 +56,11 @@ def test_key_without_effect_is_refused_with_the_commands_that_have_it():
         load(FeaturesConfig, words, "", "")
 
 
+def test_an_output_behind_a_url_is_refused():
+    with pytest.raises(UsageError, match=r"out=s3://b/run is a URL; name a path on a disk"):
+        read("store=s3://b/s", "out=s3://b/run")
+
+
 def test_words_and_files_may_come_in_any_order(tmp_path):
     recipe = tmp_path / "a.yaml"
     recipe.write_text("seed: 5\n")
