@@ -10,9 +10,11 @@ import yaml
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import MMEError, UsageError, VideoError
+from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.io.video import open_video
 from mme_core.store import TargetStore
+from mme_core.store.layout import STORE
 from mme_core.store.window import decode_frames
 
 FRAME = 15  # half a second into a file: the first frames may be black
@@ -22,20 +24,29 @@ def pictures_of(recipe: str, root: str | None) -> Callable[[str], np.ndarray | N
     """A function from a video's id to a frame of it, RGB uint8 [H, W, 3]; None: it has none.
 
     recipe  of `mme features`, as YAML
-    root    folder of the videos, if it is another one than in the recipe
+    root    folder of the videos, or the store, if it is another one than in the recipe
     Raises MMEError where the store or the folder is not there.
     """
     config = yaml.safe_load(recipe) or {}
     data = config.get("data", {})
+    url = config.get("store")
+    if url and root and _is_store(root):
+        url, root = root, None
     root = root or data.get("root")
-    if config.get("store"):
-        store = TargetStore(config["store"])
+    if url:
+        if not _is_store(url):
+            raise UsageError(f"{url}: the features' store is not there; name its place by --root")
+        store = TargetStore(url)
         if store.spec.frames != "none":
             return lambda name: _from_store(store, name)
         paths = {row["id"]: join(root or "", row["path"]) for row in store.videos}
     else:
         paths = _paths(data, root, config.get("split"))
     return lambda name: _from_file(paths.get(name))
+
+
+def _is_store(url: str) -> bool:
+    return open_place(url).exists(STORE)
 
 
 def _paths(data: dict[str, Any], root: str | None, split: str | None) -> dict[str, str]:

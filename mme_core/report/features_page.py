@@ -124,7 +124,7 @@ def _summary(features: Features) -> Html:
     if accuracy is not None:
         numbers["nearest neighbour has the same class"] = f"{accuracy:.1%}"
         counts = np.bincount(features.labels[features.labels >= 0])
-        share = float(np.square(counts / counts.sum()).sum())
+        share = (counts * (counts - 1)).sum() / (counts.sum() * (counts.sum() - 1))
         numbers["of two random videos"] = f"{share:.1%}"
     return section("Summary", tiles(numbers))
 

@@ -71,6 +71,17 @@ def test_neighbours_have_pictures_of_files(labelled_set, tmp_path):
     assert "data:image/webp" in text and 'class="blank"' in text
 
 
+def test_neighbours_have_pictures_of_a_moved_store(demo_store, tmp_path, capsys):
+    ids = list(TargetStore(demo_store).videos["id"])
+    made = features(tmp_path / "f.npz", ids, [n % 3 for n in range(6)], "store: /nowhere\n")
+    words = ["report", str(made), "-o", str(tmp_path / "r.html")]
+    assert main(words) == 2
+    assert "/nowhere: the features' store is not there; name its" in capsys.readouterr().err
+    assert main([*words, "--root", str(demo_store)]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "data:image/webp" in text and 'class="blank"' not in text
+
+
 def test_names_of_others_are_escaped(tmp_path):
     store = make_store(tmp_path / "s", [{EVIL: 3, "b\udcff.mp4": 2}])
     with ShardWriter(store, 1, SPEC) as writer:

@@ -40,6 +40,7 @@ def test_page_shows_neighbours_with_pictures(file):
     assert page.count('class="mine"') == 15 and 'class="blank"' in page
     assert 'class="right"' in page and "data:image/webp" in page
     assert "100.0%" in page  # the nearest neighbour has the same class
+    assert "28.6%" in page  # of two videos: 4 of the 14 others
     assert "the file is empty" in page
 
 
