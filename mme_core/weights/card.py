@@ -44,7 +44,7 @@ def model_card(
         _table("model", _architecture(weights)),
         f"## Use\n\n```python\n{loading}\n```",
         "Input: RGB in 0–1, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225). "
-        "`encoder.features` does this itself.",
+        f"`{'processor' if format == 'videomae-hf' else 'encoder.features'}` does this itself.",
     ]
     if training := _training(weights.recipe):
         parts.append("## Training\n\n" + _table("setting", training))

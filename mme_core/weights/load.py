@@ -285,7 +285,10 @@ def _check_shapes(
 
 
 def _build_advice(weights: Weights) -> str:
-    return f"build it with size={weights.size} depth={weights.depth} patch={weights.patch}"
+    return (
+        f"build it with size={weights.size} depth={weights.depth} patch={weights.patch}; its clips "
+        f"are {weights.frames} frames of {weights.image_size} pixels"
+    )
 
 
 def _blocks(state: Mapping[str, Tensor]) -> int:

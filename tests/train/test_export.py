@@ -241,6 +241,7 @@ def test_the_card_of_a_classifier_lists_its_classes(classifier, tmp_path):
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "pipeline_tag: video-classification" in card and "clap, jump, wave" in card
     assert 'VideoMAEForVideoClassification.from_pretrained("hf")' in card
+    assert "`processor` does this itself" in card
 
 
 def test_an_encoder_file_is_called_by_its_format(classifier, tmp_path):

@@ -7,7 +7,9 @@ import zarr
 from labelled import write_set
 
 from mme_core.clips.views import to_model_input
+from mme_core.encoder import load_encoder
 from mme_core.errors import UsageError
+from mme_core.io.video import open_video
 from mme_core.model import build_pretraining_model
 from train import features
 from train.data.labelled import TestViews, ViewPlan
@@ -44,6 +46,16 @@ def test_features_are_the_means_of_the_encoders_tokens(labelled_set, encoder, tm
         views = TestViews(source, ViewPlan("dense", 1, 4, 32, clips=2, crops=1))[4]["views"]
         want = model.encode(to_model_input(views)).mean(1)
         np.testing.assert_allclose(found["features"][4], want, atol=1e-5)
+
+
+def test_segment_features_are_those_of_load_encoder(labelled_set, encoder, tmp_path):
+    asked = [*words(labelled_set, encoder[0], tmp_path / "f.npz")[:-1], "data.sampling=segment"]
+    assert features.main([word for word in asked if word != "data.stride=1"]) == 0
+    with open_video(labelled_set / "val" / "left" / "0.mp4") as video:
+        frames = np.stack([frame.rgb() for frame in video])
+    with np.load(tmp_path / "f.npz") as found:
+        want = load_encoder(encoder[0]).features(frames)
+        np.testing.assert_allclose(found["features"][0, 0], want, atol=1e-5)
 
 
 def test_zarr_holds_the_same(encoder, tmp_path):

@@ -238,7 +238,7 @@ def test_a_checkpoint_of_another_model_or_store_is_refused(demo_store, tmp_path)
     path = checkpoint.checkpoints(tmp_path / "a")[0]
     with pytest.raises(
         UsageError,
-        match=r"weights of another size.*model\.size=tiny",
+        match=r"weights of another size.*model\.size=tiny.*its clips are 8 frames of 48 pixels",
     ):
         pretrain.main(words(demo_store, tmp_path / "b", f"init={path}", "model.size=small"))
     assert not (tmp_path / "b").exists()

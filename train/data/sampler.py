@@ -133,7 +133,10 @@ class ClipSampler(Sampler):
         """
         for name, mine in self._identity().items():
             if state.get(name) != mine:
-                mend = "; if a shard is missing, `mme repair STORE` makes it anew"
+                mend = (
+                    "; if a shard is missing, `mme repair STORE` makes it anew; if the store has "
+                    "grown, start a new run with init="
+                )
                 raise UsageError(
                     f"the checkpoint's data order cannot be continued: {name} is {mine} here and "
                     f"was {state.get(name)} there{mend if name == 'videos' else ''}"
