@@ -195,6 +195,8 @@ def open_source(
         lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
         return FileSource(manifest.items, manifest.class_names, missing=lacking)
     assert store is not None  # one of the two was given
+    if store.startswith("["):
+        raise UsageError(f"{store}: only `mme pretrain` reads several stores; name one")
     opened = TargetStore(store)
     check_complete(opened)
     if data.frames == "store":

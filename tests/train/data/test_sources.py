@@ -119,6 +119,11 @@ def test_frames_have_square_pixels_where_the_store_has(tmp_path):
     assert read_all(path, square_pixels=False).shape == (5, 64, 96, 3)
 
 
+def test_several_stores_are_refused():
+    with pytest.raises(UsageError, match=r"\[a, b\]: only `mme pretrain` reads several stores"):
+        open_source(LabelledDataConfig(), "[a, b]", root=None, split=None)
+
+
 def test_a_video_of_one_frame_is_a_still_picture(tmp_path):
     write_video(tmp_path / "a.mp4", MOVING[:1])
     with pytest.raises(VideoError, match="a still picture"):
