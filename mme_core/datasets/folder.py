@@ -146,7 +146,10 @@ def _notes(others: list[str]) -> tuple[str, ...]:
 def _from_split_folder(top: AnyPath, split: str) -> Manifest:
     folder = top / split
     if not folder.is_dir():
-        raise UsageError(f"split '{split}': there is neither {top / SPLIT_FILE} nor {folder}")
+        raise UsageError(
+            f"split '{split}': there is neither {top / SPLIT_FILE} nor {folder}; write that table, "
+            "with columns path, class and split, or make that folder"
+        )
     ids, others = find_videos(folder)
     # The class folders of all splits count, so that a class has the same label in each split.
     names = sorted(

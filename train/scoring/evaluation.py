@@ -172,7 +172,7 @@ def write_evaluation(out: Path, result: Evaluation, source: Source) -> None:
     """Writes evaluation.json, predictions.csv, per_class.csv and confusion.png into `out`."""
     names = list(source.class_names)
     out.mkdir(parents=True, exist_ok=True)
-    (out / EVALUATION).write_text(json.dumps(result.to_dict(), indent=2))
+    (out / EVALUATION).write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     ids = [source.ids[video] for video in result.video]
     labels = source.labels[result.video]
     write_predictions(out / PREDICTIONS, ids, labels, result.scores, names)

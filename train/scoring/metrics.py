@@ -75,7 +75,8 @@ def write_predictions(
     """One row for each video: id, label (empty if unknown), the best classes and their scores."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        head = [word for i in range(1, TOP + 1) for word in (f"class_{i}", f"score_{i}")]
+        ranks = range(1, min(TOP, len(names)) + 1)
+        head = [word for i in ranks for word in (f"class_{i}", f"score_{i}")]
         writer.writerow(["id", "label", *head])
         for video, label, scores, order in zip(ids, labels, scores_VC, rank(scores_VC)):
             best = [word for c in order[:TOP] for word in (names[c], f"{scores[c]:.6f}")]

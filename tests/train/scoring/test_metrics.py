@@ -37,6 +37,7 @@ def test_tables_and_pictures(tmp_path):
     scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
     metrics.write_predictions(tmp_path / "p.csv", ["a", "b"], np.array([0, -1]), scores, names)
     rows = list(csv.reader((tmp_path / "p.csv").open()))
+    assert rows[0][-1] == "score_3" and {len(row) for row in rows} == {8}
     assert rows[1][:4] == ["a", "clap", "clap", "0.700000"]
     assert rows[2][:4] == ["b", "", "wave", "0.600000"]
     confusion = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 2]])
