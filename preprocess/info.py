@@ -142,6 +142,8 @@ def _print_videos(url: str, count: int, console: Console) -> None:
     videos = TargetStore(url).videos
     columns = ("id", "label", "count", "hp", "wp", "fps", "frames", "shard", "warnings")
     table = Table(*columns)
+    if not console.is_terminal:
+        print(*columns, sep="\t")
     for row in list(videos.part(0, count)):
         fields = [f"{row[c]:.2f}" if c == "fps" else row[c] for c in columns[:-1]]
         fields.append("; ".join(row["warnings"]))

@@ -38,6 +38,7 @@ def test_plain_text_without_a_terminal(store, capsys):
     assert cli.main(["info", str(store), "--videos", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "3 stored, 1 quarantined, 1 with warnings" in next(x for x in lines if "videos" in x)
+    assert lines[-4].split("\t")[:3] == ["id", "label", "count"]
     assert lines[-3].split("\t")[:3] == ["a", "0", "11"]
     assert lines[-1].startswith("c\\udcff\t-1") and lines[-1].endswith("3 broken packets")
     assert not any("\x1b" in line for line in lines)

@@ -2,6 +2,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -230,3 +232,15 @@ def test_nothing_stays_open(store_path):
     for video in range(3):
         store.read(video, 0, 3)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_reading_needs_no_extra_but_opencv(store_path):
+    code = f"""
+import sys
+for name in ("av", "h5py", "matplotlib", "omegaconf", "psutil", "ray", "simplejpeg", "torch"):
+    sys.modules[name] = None
+from mme_core import TargetStore
+print(TargetStore({str(store_path)!r}).read(0, 0, 2).frames.dtype)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "uint8\n", done.stderr
