@@ -12,7 +12,7 @@ from mme_core.report.html import Html, details, figure, grid, join, page, sectio
 from mme_core.report.pictures import still
 from mme_core.report.plots import Curve, colour, confusion, curves, number, share_bar
 from mme_core.report.run_files import Run, confusion_of
-from mme_core.report.words import counted
+from mme_core.report.words import counted, setting
 
 _EPOCHS, _OTHERS = 4, 2  # pictures of the first clip, by step; further clips at the last step
 _PAIRS = 12  # of confused classes
@@ -270,7 +270,7 @@ def _recipes(runs: Sequence[Run]) -> Html:
         keys = dict.fromkeys(key for run in runs for key in run.config)
         same_kind = len({run.kind for run in runs}) == 1
         differing = [
-            (key, *(str(run.config.get(key, "–")) for run in runs))
+            (key, *(setting(run.config.get(key, "–")) for run in runs))
             for key in keys
             if key != "out"
             and len({str(run.config.get(key)) for run in runs}) > 1
@@ -286,7 +286,7 @@ def _recipes(runs: Sequence[Run]) -> Html:
             parts += [tag("h3", title), table(("key", "value", "default"), run.changed)]
         if run.parent:
             differing = [
-                (key, str(value), str(run.parent[key]))
+                (key, setting(value), setting(run.parent[key]))
                 for key, value in run.config.items()
                 if key in run.parent and key not in ("out", "init") and value != run.parent[key]
             ]
@@ -294,6 +294,6 @@ def _recipes(runs: Sequence[Run]) -> Html:
             head = ("key", "here", "there")
             parts += [tag("h3", title), tag("p", run.config["init"], class_="note")]
             parts.append(table(head, differing))
-        every = table(("key", "value"), [(k, str(v)) for k, v in run.config.items()])
+        every = table(("key", "value"), [(k, setting(v)) for k, v in run.config.items()])
         parts.append(details(f"All keys of {run.name}", every))
     return section("Recipe" if len(runs) == 1 else "Recipes", *parts)

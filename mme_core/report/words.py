@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from mme_core.progress import clock
 from mme_core.spec import TargetSpec
@@ -77,3 +79,8 @@ def size(count: float) -> str:
         if count >= limit:
             return f"{count / limit:.3g} {unit}"
     return f"{count:.0f} B"
+
+
+def setting(value: Any) -> str:
+    """A recipe's value as a user writes it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import yaml
 from made_up_runs import CLASSES, finetuning, pretraining, probing
 
 from mme_core.errors import UsageError
@@ -65,6 +66,14 @@ def test_runs_are_compared_side_by_side(pretrained, tmp_path):
     started = page.split("other: what differs from the run it started from")[1]
     assert "<td>optim.lr</td><td>0.5</td><td>0.001</td>" in started
     assert "<td>model.size</td>" not in page.split("Keys that differ")[1].split("<details>")[0]
+
+
+def test_a_probe_has_no_model_of_its_own(pretrained, tmp_path):
+    probe = probing(tmp_path / "probe")
+    config = {"init": str(pretrained), "probes": ["knn"], "model": {"size": "base"}, "store": None}
+    (probe / "config.yaml").write_text(yaml.safe_dump(config))
+    page = page_of(probe)
+    assert "<td>store</td><td>null</td>" in page and "<td>model.size</td>" not in page
 
 
 def test_confusion_and_accuracies_of_a_classifier(tmp_path):
