@@ -29,6 +29,7 @@ from mme_core.errors import UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url
 from mme_core.parser import CommandParser
+from mme_core.report.words import counted
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FLOW, LEDGER, STORE
 from mme_core.store.table import load_table, shard_numbers
@@ -247,7 +248,8 @@ def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
         *(f"             {note}" for note in manifest.notes),
         f"store        {place.url}{' (new)' if work.is_new else ''}",
         f"targets      {describe_spec(work.spec)}",
-        f"to do        {todo} videos in {math.ceil(todo / size)} shards of {size}, {where}",
+        f"to do        {counted(todo, 'video')} in {counted(math.ceil(todo / size), 'shard')} of "
+        f"{size}, {where}",
     )
     if todo and (guess := estimate(ledger, todo, workers)):
         work.say(f"             {guess}")

@@ -19,11 +19,13 @@ from mme_core.errors import UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.parser import CommandParser
 from mme_core.report.words import duration, size
+from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.writer import leftovers
 from mme_core.terminal import plain, styled
+from preprocess.summary import describe_spec
 
 
 def describe(url: str) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _print(about: dict[str, Any], console: Console) -> None:
         "size": f"{size(total)}; 8 tubelets take {targets:.3f} MB of targets, "
         f"{sum(per_clip.values()):.3f} MB with frames",
         "arrays": ", ".join(f"{name} {size(count)}" for name, count in about["bytes"].items()),
-        "spec": ", ".join(f"{name}={value}" for name, value in about["spec"].items()),
+        "spec": describe_spec(TargetSpec.from_dict(about["spec"])),
         "spec hash": about["spec_hash"],
         "made by": ", ".join(f"{name} {version}" for name, version in about["made_by"].items()),
     }

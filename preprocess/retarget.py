@@ -25,6 +25,7 @@ from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url, join
 from mme_core.parser import CommandParser
+from mme_core.report.words import counted
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import FLOW, flow_name
@@ -133,7 +134,7 @@ def _run(
         f"flow         {source.url}: {len(source.videos)} videos; files in {root or 'their paths'}",
         f"store        {place.url}",
         f"targets      {describe_spec(spec)}",
-        f"to do        {todo} videos in {len(jobs)} shards",
+        f"to do        {counted(todo, 'video')} in {counted(len(jobs), 'shard')}",
     )
     with (
         Display(todo, console) as display,

@@ -5,6 +5,7 @@ from made_up_targets import SPEC, make_store, row, tubelets
 
 from mme_core import cli
 from mme_core.store.writer import ShardWriter
+from preprocess.summary import describe_spec
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def test_plain_text_without_a_terminal(store, capsys):
     assert lines[-3].split("\t")[:3] == ["a", "0", "11"]
     assert lines[-1].startswith("c\\udcff\t-1") and lines[-1].endswith("3 broken packets")
     assert not any("\x1b" in line for line in lines)
+    assert describe_spec(SPEC) in next(line for line in lines if line.startswith("spec "))
 
 
 def test_a_table_on_a_terminal(store, capsys, monkeypatch):

@@ -92,7 +92,7 @@ def test_the_same_command_resumes(made, tmp_path, capsys):
     before = shards(again)
     shutil.rmtree(again / shard_name(1))
     assert retarget(store, again) == 0
-    assert "in 1 shards" in capsys.readouterr().out
+    assert "in 1 shard\n" in capsys.readouterr().out
     assert shards(again) == before
     assert cli.main(["verify", str(again)]) == 0
 
