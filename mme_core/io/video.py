@@ -121,18 +121,26 @@ class Video:
                 return
 
     def presented_pts(self) -> list[int]:
-        """Returns the sorted timestamps of the visible frames, without decoding.
+        """Returns the timestamps of the visible frames in the decoder's output order.
 
-        This is an estimate, because a decoder may return fewer frames. Packets that an edit list
-        removes and VP8's hidden reference frames are left out.
+        This is an estimate without decoding, because a decoder may return fewer frames. Packets
+        that an edit list removes and VP8's hidden reference frames are left out. Timestamps that
+        start again belong to another recording: they increase within each recording.
         """
         hides = self._stream.codec_context.name in ("vp8", "libvpx")
-        pts = [
-            NO_PTS if packet.pts is None else packet.pts
-            for packet in self.packets()
-            if packet.size and not packet.is_discard and not (hides and _is_hidden_vp8(packet))
-        ]
-        return sorted(pts)
+        recordings: list[list[int]] = [[]]
+        latest = NO_PTS
+        for packet in self.packets():
+            if not packet.size or packet.is_discard or (hides and _is_hidden_vp8(packet)):
+                continue
+            pts = NO_PTS if packet.pts is None else packet.pts
+            # Within a recording a key frame is shown after all frames that precede it in the file.
+            if packet.is_keyframe and pts <= latest:
+                recordings.append([])
+                latest = pts
+            recordings[-1].append(pts)
+            latest = max(latest, pts)
+        return [pts for recording in recordings for pts in sorted(recording)]
 
 
 def _pixel_aspect(stream: av.VideoStream) -> Fraction:

@@ -12,12 +12,17 @@ import numpy as np
 from motion import write_video
 
 
-def write_parts(path: Path, parts: Sequence[np.ndarray]) -> Path:
-    """MPEG-TS recordings, glued; each of the parts [n, H, W] may have another frame size."""
+def write_parts(
+    path: Path, parts: Sequence[np.ndarray], options: dict[str, str] | None = None
+) -> Path:
+    """Glued recordings (.ts or .mkv); each of the parts [n, H, W] may have another frame size.
+
+    The timestamps of each start again. options: as of `write_video`.
+    """
     data = b""
     for number, frames in enumerate(parts):
-        part = path.with_name(f"{path.stem} {number}.ts")
-        write_video(part, frames)
+        part = path.with_name(f"{path.stem} {number}{path.suffix}")
+        write_video(part, frames, options=options)
         data += part.read_bytes()
         part.unlink()
     path.write_bytes(data)

@@ -104,14 +104,15 @@ class FileSource:
         return self._read_file(path, choose(part.count) + part.first, None)
 
     def _read_file(self, path: str, indices: np.ndarray, pts: np.ndarray | None) -> np.ndarray:
+        """pts: of all frames, in the decoder's output order; None: unknown."""
         wanted, inverse = np.unique(indices, return_inverse=True)
-        known = None if pts is None else pts[wanted]
+        known = pts[wanted] if pts is not None and (np.diff(pts) > 0).all() else None
         frames = read_frames(path, wanted, known, square_pixels=self._square_pixels)
         return frames[inverse.reshape(indices.shape)]
 
 
 def packet_pts(path: str) -> np.ndarray:
-    """Timestamps of the frames to be shown, int64; without decoding."""
+    """Timestamps of the frames in the decoder's output order, int64; without decoding."""
     if is_frame_folder(path):
         return FrameFolder(path).numbers
     with Video(path) as video:

@@ -264,6 +264,14 @@ def test_frames_cut_by_an_edit_list_are_not_counted(folder):
     assert expected == seen and len(seen) < 40 <= len(packets(path)) + 9
 
 
+@pytest.mark.parametrize("name", ["glued.ts", "glued.mkv"])
+def test_timestamps_of_glued_recordings_are_not_mixed(folder, name):
+    options = {"crf": "18", "bf": "2", "g": "12"}
+    path = write_parts(folder / name, [FRAMES[:20], FRAMES[:30]], options)
+    expected, seen = shown(path)
+    assert expected == seen and len(seen) == 50
+
+
 def test_hidden_frames_of_vp8_are_not_counted(folder):
     path = folder / "hidden.webm"
     write_video(path, FRAMES, codec="libvpx", options={"b:v": "300k"})

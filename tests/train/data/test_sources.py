@@ -108,6 +108,13 @@ def test_a_frame_size_that_changes_leaves_the_longest_part(tmp_path, first, seco
     assert np.abs(frames[..., 1].astype(int) - expected).mean() < 5
 
 
+def test_frames_of_glued_recordings_are_not_mixed(tmp_path):
+    path = write_parts(tmp_path / "a.ts", [MOVING[:20], MOVING[20:]])
+    source = FileSource([VideoItem("a", str(path))], ())
+    frames = source.read(0, lambda count: np.arange(2, count, 4))
+    assert np.abs(frames[..., 1].astype(int) - MOVING[2::4]).mean() < 5
+
+
 def test_a_clip_in_the_middle_counts_the_frames_that_are_shown(tmp_path):
     path = write_edited(tmp_path / "a.mp4", MOVING, 10)
     assert np.abs(read_all(path)[..., 1].astype(int) - MOVING[10:40]).mean() < 5
