@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def checkpoints(run: Path) -> list[Path]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, up to a line that a kill cut off; [] where there is none.
 
-    Every row has a `step`, the number of steps done.
+    Every row has a `step`, the number of steps done. NaN stands for null, which is a number that
+    was not finite.
     """
     path = run / METRICS
     if not path.exists():
@@ -37,7 +39,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
     return rows
 
 

@@ -24,7 +24,8 @@ def pretraining(folder: Path, lr: float = 0.001, init: str | None = None) -> Pat
     for step in range(10, 401, 10):
         loss = 1 + 2 / step
         row = {"step": step, "epoch": step / 20, "loss": 2 * loss, "position": loss, "shape": loss}
-        row |= {"lr": lr, "grad_norm": 1.0, "skipped": 0, "clips_per_s": 100.0, "data_wait": 0.05}
+        norm = None if step == 10 else 1.0  # null: it was not finite
+        row |= {"lr": lr, "grad_norm": norm, "skipped": 0, "clips_per_s": 100.0, "data_wait": 0.05}
         rows.append(row | {"device_idle": 0.1, "loader_queue": 3, "memory": 1.5, "eta": 1.0})
         if step % 100 == 0:
             held = {"val_loss": 1.5, "constant_loss": 2.0, "val_position": 0.7, "val_shape": 0.9}

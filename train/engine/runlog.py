@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
@@ -70,7 +71,7 @@ class RunLog:
             return
         try:
             with self.path.open("a") as file:
-                file.write(json.dumps(dict(values)) + "\n")
+                file.write(_line(values))
         except OSError as error:
             raise MMEError(
                 f"{self.path}: cannot be written ({error.strerror}): mend that and run the same "
@@ -118,5 +119,14 @@ def _drop_rows(path: Path, after: int) -> None:
         return
     rows = [row for row in read_metrics(path.parent) if row["step"] <= after]
     aside = path.with_suffix(".tmp")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    aside.write_text("".join(map(_line, rows)))
     aside.replace(path)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A row as JSON. JSON has no infinity and no NaN: they become null."""
+    values = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(values, allow_nan=False) + "\n"

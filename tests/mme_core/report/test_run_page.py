@@ -33,6 +33,11 @@ def test_every_number_of_a_step_is_plotted(pretrained):
     assert "<b>eta</b>" not in page
 
 
+def test_a_number_that_was_not_finite_is_left_out_of_its_curve(pretrained):
+    plot = page_of(pretrained).split("<b>Norm of the gradient</b>")[1].split("<b>")[0]
+    assert "this run 1.00" in plot and "nan" not in plot
+
+
 def test_end_point_errors_share_a_plot(pretrained):
     page = page_of(pretrained)
     plot = page.split("<b>End-point error, held out, px</b>")[1].split("<b>")[0]

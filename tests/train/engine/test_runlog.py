@@ -1,6 +1,7 @@
 """What a run's log writes, and what it hands to writers."""
 
 import json
+import math
 
 import pytest
 
@@ -47,6 +48,21 @@ def test_writers_get_numbers_in_groups(written, tmp_path):
 def test_rows_keep_their_keys_in_metrics(written, tmp_path):
     RunLog(tmp_path, True, [written]).row({"step": 1, "val_loss": 2.0}, group="held-out")
     assert read_metrics(tmp_path) == [{"step": 1, "val_loss": 2.0}]
+
+
+def refuse(word):
+    raise ValueError(f"{word} is not JSON")
+
+
+def test_numbers_that_are_not_finite_are_null(written, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "grad_norm": Infinity}\n')  # an older run's
+    log = RunLog(tmp_path, True, [written], after=1)
+    log.row({"step": 2, "grad_norm": math.inf, "loss": math.nan, "lr": 0.1})
+    rows = [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+    assert rows[0] == {"step": 1, "grad_norm": None}
+    assert rows[1] == {"step": 2, "grad_norm": None, "loss": None, "lr": 0.1}
+    assert math.isnan(read_metrics(tmp_path)[1]["grad_norm"])
 
 
 def test_other_processes_are_silent(written, tmp_path, capsys):
