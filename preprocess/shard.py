@@ -103,7 +103,8 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     assert summary is not None  # set once the stream has ended
     known = dataclasses.asdict(summary)
     row = {name: known[name] for name in ("fps", "height", "width", "frames", "warnings")}
-    writer.end_video({"id": item.id, "path": path, "label": item.label, **row})
+    about = {"id": item.id, "path": path, "label": item.label, **row}
+    writer.end_video(about, summary.first_frame)
     return summary
 
 

@@ -24,7 +24,7 @@ from mme_core.parser import CommandParser
 from mme_core.processes import ChildEnvironment, die_with_parent
 from mme_core.progress import follow
 from mme_core.store.layout import LEDGER, shard_name
-from mme_core.store.table import COLUMNS, load_table, shard_numbers
+from mme_core.store.table import COLUMNS, OMITTED, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
 from mme_core.store.writer import leftovers
 from mme_core.terminal import plain
@@ -112,7 +112,7 @@ def _check_index(place: Place, spec_hash: str, reports: list[ShardReport]) -> It
     except StoreError as error:
         yield str(error)
         return
-    rows = [row | {"shard": report.number} for report in reports for row in report.rows]
+    rows = [OMITTED | row | {"shard": report.number} for report in reports for row in report.rows]
     same = len(rows) == len(table) and all(
         {name: row[name] for name in COLUMNS} == stored for row, stored in zip(rows, table)
     )

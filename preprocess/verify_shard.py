@@ -18,7 +18,7 @@ from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.array_writer import metadata
 from mme_core.store.layout import FLOW, ArrayLayout, flow_name, layouts, shard_name
 from mme_core.store.reader import ChunkReader
-from mme_core.store.table import COLUMNS, read_attributes
+from mme_core.store.table import COLUMNS, OMITTED, read_attributes
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "text": (str,),
@@ -108,7 +108,7 @@ def _check_table(
         wrong = [
             name
             for name, kind in COLUMNS.items()
-            if name != "shard" and not isinstance(row.get(name), _KINDS[kind])
+            if name != "shard" and not isinstance((OMITTED | row).get(name), _KINDS[kind])
         ]
         if wrong:
             yield f"row {place} of the table: {', '.join(wrong)} missing or of the wrong type"

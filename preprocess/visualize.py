@@ -21,7 +21,6 @@ import numpy as np
 from mme_core.canvas import plan_canvas
 from mme_core.datasets.paths import any_path
 from mme_core.errors import StoreError, UsageError
-from mme_core.io.finding import first_frame
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url, join
 from mme_core.io.video import read_frames
@@ -144,7 +143,7 @@ def load_clip(
         images = read_frames(
             path,
             range(first, first + count),
-            first=first_frame(row["warnings"]),
+            first=row["first_frame"],
             size=(int(row["height"]), int(row["width"])),
             square_pixels=store.spec.square_pixels,
         )

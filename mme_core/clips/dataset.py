@@ -40,8 +40,8 @@ from mme_core.clips.draws import Draw, sample_rng
 from mme_core.clips.geometry import View
 from mme_core.clips.speeds import frame_numbers, span
 from mme_core.errors import VideoError
-from mme_core.io.finding import UNORDERED, first_frame
 from mme_core.io.remote import join
+from mme_core.io.timeline import UNORDERED
 from mme_core.io.video import read_frames
 from mme_core.masking import make_mask, motion_draws
 from mme_core.spec import TUBELET
@@ -266,7 +266,7 @@ class ClipDataset(Dataset):
                 join(self.root, row["path"]),
                 raw,
                 None if UNORDERED in row["warnings"] else pts.ravel(),
-                first=first_frame(row["warnings"]),
+                first=row["first_frame"],
                 size=(row["height"], row["width"]),
                 square_pixels=spec.square_pixels,
             )

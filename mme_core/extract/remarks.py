@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mme_core.extract.tracker import Tracker
-from mme_core.io.finding import UNORDERED
 from mme_core.io.frame import SQUARE, Frame
 from mme_core.io.frame_folder import FrameFolder
-from mme_core.io.video import Video
+from mme_core.io.timeline import UNORDERED
+from mme_core.io.video import Part, Video
 from mme_core.spec import TargetSpec
 
 
@@ -47,3 +47,11 @@ def warnings_of(
         yield f"pixels of {aspect.numerator}:{aspect.denominator}, {done}"
     if first.is_stereo:
         yield "two views in one frame (stereo)"
+
+
+def part_warning(part: Part, frames: int) -> str:
+    """Returns the warning of a file of `frames` frames of which only a part is used."""
+    return (
+        f"the frame size changes: only frames {part.first} … {part.first + part.count - 1} of "
+        f"{frames} are used, the longest part of one size"
+    )

@@ -13,7 +13,8 @@ from mme_core.listing import listing
 class VideoSummary:
     """Metadata of a video that was read.
 
-    frames         number of decoded frames, counted
+    frames         number of frames that are used, counted
+    first_frame    number in the file of the first of them; not 0 where the frame size changes
     fps            frames per second, measured from the timestamps where they increase, otherwise
                    from the header; 0 if unknown
     height, width  frame size in pixels, rotation applied
@@ -23,6 +24,7 @@ class VideoSummary:
     """
 
     frames: int
+    first_frame: int
     fps: float
     height: int
     width: int

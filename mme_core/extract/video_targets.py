@@ -23,10 +23,9 @@ from mme_core.extract.flow import FlowFunction, FlowOfFrames, flow_function
 from mme_core.extract.flow_runs import FlowRuns
 from mme_core.extract.kept_flow import KeptFlow
 from mme_core.extract.point_tracks import PointTracks, point_tracker
-from mme_core.extract.remarks import warnings_of, why_none_is_valid
+from mme_core.extract.remarks import part_warning, warnings_of, why_none_is_valid
 from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
 from mme_core.extract.tracker import Keep, Render, Tracker, Tubelet
-from mme_core.io.finding import part_warning
 from mme_core.io.frame import Frame
 from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Part, Parts, Video, open_video
@@ -154,6 +153,7 @@ class TubeletStream:
             raise VideoError(why_none_is_valid(tracker.frames, self._spec))
         self.summary = VideoSummary(
             frames=tracker.frames,
+            first_frame=self._part.first if self._part else 0,
             fps=video.frame_rate,
             height=canvas.height,
             width=canvas.width,
@@ -211,7 +211,7 @@ class TubeletStream:
     def _part_warning(self) -> tuple[str, ...]:
         if self._part is None:
             return ()
-        return (part_warning(self._part.first, self._part.count, self._frames),)
+        return (part_warning(self._part, self._frames),)
 
 
 def _no_flow(before: np.ndarray, luma: np.ndarray) -> np.ndarray:

@@ -229,7 +229,7 @@ def read_frames(
     pts            timestamps of the same frames, from the store, if the timestamps of the whole
                    file increase. Decoding then starts at the key frame before the first of them.
                    Where they are not found after the seek, frames are counted from the start.
-    first          number in the file of frame 0 (`mme_core.io.finding`)
+    first          number in the file of frame 0, where only a part of the file is used
     size           (height, width) that the frames must have. Default: any size
     square_pixels  as of `Video`
 

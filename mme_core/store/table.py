@@ -35,10 +35,11 @@ COLUMNS = {
     "height": "int64",
     "width": "int64",
     "frames": "int64",
+    "first_frame": "int64",
     "warnings": "list",
     "shard": "int64",
 }
-
+OMITTED = {"first_frame": 0}  # columns that the rows of a shard leave out where they hold this
 
 _DIGEST_SIZE = hashlib.sha256().digest_size  # bytes at the end of index.npz
 _NONE: list[str] = []  # shared by all videos without warnings, to save memory
@@ -55,7 +56,8 @@ class VideoTable:
     count          number of its tubelets
     hp, wp         size of its canvas in patches
     height, width  size of its frames in pixels, rotation applied
-    frames         number of decoded frames
+    frames         number of frames that are used
+    first_frame    number in the file of the first of them; not 0 where the frame size changes
     fps            frames per second, measured from the timestamps where they increase, otherwise
                    from the header; 0 if unknown
     warnings       list of texts
@@ -212,7 +214,7 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
                 f"{where} was made with another specification ({attributes['spec_hash']}) than "
                 f"store.json says ({spec_hash}); `mme repair` makes it anew"
             )
-        rows = [{**row, "shard": number} for row in attributes["videos"]]
+        rows = [{**OMITTED, **row, "shard": number} for row in attributes["videos"]]
         return _lean(VideoTable.from_rows(rows))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StoreError(
@@ -221,7 +223,7 @@ def _read_shard(place: Place, number: int, spec_hash: str) -> VideoTable:
 
 
 def read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
-    """Returns the stamps and the table in index.npz; empty ones where it is missing or damaged.
+    """Returns the stamps and the table in index.npz; empty ones where it cannot be used.
 
     Its digest is checked first, because reading a damaged archive may need any amount of memory.
     """
@@ -233,6 +235,8 @@ def read_cache(place: Place) -> tuple[dict[int, str], VideoTable]:
     if hashlib.sha256(body).digest() != data[-_DIGEST_SIZE:]:
         return {}, VideoTable.from_rows([])
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        if not COLUMNS.keys() <= set(file.files):
+            return {}, VideoTable.from_rows([])  # an older program wrote it
         stamps = {int(number): stamp for number, stamp in json.loads(file["stamps"].tobytes())}
         return stamps, _lean(VideoTable({name: _unpack(file, name) for name in COLUMNS}))
 

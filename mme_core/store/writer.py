@@ -137,8 +137,11 @@ class ShardWriter:
             self._arrays["homography"].extend(tubelet.homography[None])
         self._tubelets += 1
 
-    def end_video(self, row: Mapping[str, Any]) -> None:
-        """Closes the video; `row` holds ROW_FIELDS. A video must have at least one tubelet."""
+    def end_video(self, row: Mapping[str, Any], first_frame: int = 0) -> None:
+        """Closes the video; `row` holds ROW_FIELDS. A video must have at least one tubelet.
+
+        first_frame  number in the file of the video's first frame
+        """
         if self._video is None or self._patches is None:
             raise ValueError("end_video without a tubelet")
         if set(row) != set(ROW_FIELDS):
@@ -146,7 +149,8 @@ class ShardWriter:
         first = self._video[0]
         hp, wp = self._patches
         placed = {"first": first, "count": self._tubelets - first, "hp": hp, "wp": wp}
-        self._rows.append({name: row[name] for name in ROW_FIELDS} | placed)
+        skipped = {"first_frame": first_frame} if first_frame else {}
+        self._rows.append({name: row[name] for name in ROW_FIELDS} | placed | skipped)
         if self._flow:
             self._flow.end(row["id"])
         self._video = None

@@ -39,7 +39,8 @@ def write_store(url: Path, paths: list[Path], spec, root: Path | None = None) ->
                     "width": about.width,
                     "frames": about.frames,
                     "warnings": list(about.warnings),
-                }
+                },
+                about.first_frame,
             )
     rows = [
         {"id": f"{path.parent.name}/{path.name}", "path": str(path), "status": "ok"}

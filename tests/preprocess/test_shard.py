@@ -5,8 +5,10 @@ from motion import render, translation
 from odd_videos import write_parts
 
 from mme_core.datasets import VideoItem
+from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
+from mme_core.store.table import read_attributes
 from mme_core.store.target_store import open_or_create_store
 from preprocess.jobs import ShardJob
 from preprocess.shard import write_shard
@@ -32,3 +34,6 @@ def test_only_tubelets_of_the_longest_part_are_stored(tmp_path):
     assert (whole.valid == part.valid).all()
     assert np.abs(whole.displacement - part.displacement).max() < 0.1
     assert "frames 9 … 32 of 33" in str(store.videos[1]["warnings"])
+    assert list(store.videos["first_frame"]) == [0, 9, 0]
+    rows = read_attributes(open_place(url), 0)["videos"]
+    assert ["first_frame" in row for row in rows] == [False, True, False]

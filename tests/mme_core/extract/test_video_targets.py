@@ -257,6 +257,7 @@ def test_the_longest_part_of_one_size_is_kept(folder, first, second):
     start = 0 if first == 24 else first
     warning = f"only frames {start} … {start + 23} of {first + second} are used"
     assert any(warning in text for text in found.summary.warnings)
+    assert found.summary.first_frame == start
 
 
 def test_a_stream_says_that_a_later_part_is_longer(folder):

@@ -11,6 +11,7 @@ def table(**columns):
     count = len(columns["fps"])
     base = {"id": "", "path": "", "label": 0, "first": 0, "count": 20, "hp": 4, "wp": 4}
     base |= {"fps": 25.0, "height": 64, "width": 64, "frames": 100, "warnings": [], "shard": 0}
+    base |= {"first_frame": 0}
     values = {name: [value] * count for name, value in base.items()}
     values |= {"id": [f"{i}.mp4" for i in range(count)], **columns}
     return VideoTable.from_rows([{n: v[i] for n, v in values.items()} for i in range(count)])

@@ -15,8 +15,9 @@ from made_up_targets import SPEC, make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
+from mme_core.store import table
 from mme_core.store.layout import INDEX
-from mme_core.store.table import VideoTable
+from mme_core.store.table import COLUMNS, VideoTable
 from mme_core.store.target_store import TargetStore, open_or_create_store
 
 HOP_2 = TargetSpec(stride=2, hop=2, short_side=64, long_side=80, frames="jpeg")
@@ -180,6 +181,15 @@ def test_index_follows_the_shards(copied, monkeypatch):
     (copied / INDEX).write_bytes(b"torn")
     assert ids() == ["e", "c", "d"]
     assert [path.name for path in copied.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_index_without_a_column_is_built_anew(copied, monkeypatch):
+    columns = {name: kind for name, kind in COLUMNS.items() if name != "first_frame"}
+    monkeypatch.setattr(table, "COLUMNS", columns)
+    (copied / INDEX).unlink(missing_ok=True)
+    TargetStore(copied)
+    monkeypatch.undo()
+    assert list(TargetStore(copied).videos["first_frame"]) == [0, 0, 0]
 
 
 def test_a_read_only_store_is_read(copied, monkeypatch):

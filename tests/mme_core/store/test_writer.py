@@ -56,6 +56,7 @@ def test_what_is_written_is_read_back(url, tmp_path, small_files):
         "count": 30,
         "hp": 4,
         "wp": 5,
+        "first_frame": 0,
         "shard": 0,
     }
     for video, seed in enumerate([0, 1, 2, 0]):
