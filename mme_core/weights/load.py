@@ -37,6 +37,7 @@ class Weights:
     ignored              names in the file that no model of ours has
     class_names          of the head, where known
     recipe               the run's configuration, where one of our runs wrote the file, else {}
+    progress             (steps done, all steps of the run) of a run's checkpoint, where known
     """
 
     path: str
@@ -46,6 +47,7 @@ class Weights:
     ignored: list[str]
     class_names: list[str] | None
     recipe: dict[str, Any]
+    progress: tuple[int, int] | None = None
 
     @property
     def patch(self) -> int:
@@ -125,7 +127,14 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
         ignored=ignored,
         class_names=meta.get("class_names") or top.get("class_names"),
         recipe=recipe,
+        progress=_progress(top, recipe),
     )
+
+
+def _progress(top: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Of older checkpoints, the recipe alone may say how many steps the run has."""
+    done, steps = top.get("step"), top.get("steps") or recipe.get("optim", {}).get("steps")
+    return (done, steps) if isinstance(done, int) and isinstance(steps, int) else None
 
 
 def _rename(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:

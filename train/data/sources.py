@@ -7,8 +7,6 @@ source every `spec.stride`-th. `step` is the distance of two frames on offer, in
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,10 +23,10 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.window import decode_frames
-from mme_core.terminal import plain
 from train.data.overlap import Videos, check_overlap
 from train.data.stores import check_complete
 from train.recipes.classification import LabelledDataConfig, SplitDataConfig
+from train.recipes.messages import is_main, say
 
 FILE_STRIDE = 4  # raw frames from one frame of a clip to the next, for files without a store
 
@@ -192,7 +190,7 @@ def open_source(
         with named(root="data.root", list_file="data.root", dataset="data.dataset"):
             manifest = load_manifest(data.dataset, root, split)
         for note in manifest.notes:
-            _say(f"{data.dataset}, {split}: {note}")
+            say(f"{data.dataset}, {split}: {note}")
         lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
         return FileSource(manifest.items, manifest.class_names, missing=lacking)
     assert store is not None  # one of the two was given
@@ -235,19 +233,10 @@ def warn_of_overlap(train: Videos, val: Videos) -> None:
 
     The main process alone does it, since it asks the disk about every file.
     """
-    if _is_main():
+    if is_main():
         mend = "name other videos by val_store, data.val_root or data.val_split"
         if warning := check_overlap(train, val, mend):
-            _say(f"warning: {warning}")
-
-
-def _say(text: str) -> None:
-    if _is_main():
-        print(plain(text), file=sys.stderr)
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+            say(f"warning: {warning}")
 
 
 def check_labels(source: Source, which: str) -> None:

@@ -278,6 +278,7 @@ class Loop:
             "sampler": task.sampler.state_dict(self.done * self.config.optim.accumulate),
             "rng": rng,
             "step": self.done,
+            "steps": self.steps,
             "skipped": self.skipped,
             **task.state,
         }

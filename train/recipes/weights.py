@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -10,6 +11,7 @@ from mme_core.encoder import VideoEncoder, encoder_from, random_encoder
 from mme_core.errors import UsageError, named
 from mme_core.model import Classifier
 from mme_core.weights.load import Weights, build_from, clip_arguments, load_weights, read_weights
+from train.recipes.messages import say
 from train.recipes.pretraining import ModelConfig
 
 RANDOM = "none"  # init=none: random weights
@@ -19,8 +21,18 @@ clip_of_weights = named(frames="mme convert --frames", image_size="--image-size"
 
 
 def read_init(init: str) -> Weights | None:
-    """What `init` names, or None for random weights."""
-    return None if init == RANDOM else read_weights(init)
+    """What `init` names, or None for random weights. Warns of a run that is not finished."""
+    if init == RANDOM:
+        return None
+    weights = read_weights(init)
+    if Path(init).is_dir() and weights.progress:
+        done, steps = weights.progress
+        if done < steps:
+            say(
+                f"warning: the run {init} is not finished: these are its weights after step "
+                f"{done} of {steps}"
+            )
+    return weights
 
 
 @clip_of_weights
@@ -72,9 +84,9 @@ def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
 @clip_of_weights
 def read_classifier(init: str) -> tuple[Classifier, Weights]:
     """The fine-tuned classifier that `init` names, in evaluation mode, and its weights."""
-    if init == RANDOM:
+    weights = read_init(init)
+    if weights is None:
         raise UsageError("init=none: random weights classify nothing; name a fine-tuned run")
-    weights = read_weights(init)
     if weights.num_classes is None:
         raise UsageError(
             f"{init} has no classification head: it is a pre-trained encoder; fine-tune it with "
