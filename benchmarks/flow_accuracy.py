@@ -39,6 +39,7 @@ SPEC = TargetSpec()
 SLOW = ("tvl1", "deepflow")
 BASE = "dis-medium"
 PAIRS = (1, 3, 5)  # of each coded scene
+MARKERS = "os^vDPX*"  # of the algorithms in the plot
 BORDER = 8  # pixels: points that end nearer to the border do not count
 
 # (first image, second image, flow to start from or None) -> flow
@@ -276,7 +277,8 @@ def _draw(rows: dict[str, Result], path: Path) -> None:
         "h264": "h264, 340×256: median error of a step, px",
     }
     sets = [one for one in titles if one in next(iter(rows.values())).steps]
-    figure, panels = plt.subplots(1, len(sets), figsize=(5.2 * len(sets), 4), squeeze=False)
+    size = (5 * len(sets) + 1.5, 4)
+    figure, panels = plt.subplots(1, len(sets), figsize=size, squeeze=False, layout="constrained")
     for panel, one in zip(panels[0], sets):
         for name, row in rows.items():
             error = np.median(np.concatenate(row.steps[one]))
@@ -284,15 +286,14 @@ def _draw(rows: dict[str, Result], path: Path) -> None:
                 error = np.mean(row.errors)
             place = (_time(row, one), error)
             if name in ALGORITHMS:
-                panel.plot(*place, "o", color="tab:red" if "tuned" in name else "tab:blue")
-                panel.annotate(name, place, (4, 4), textcoords="offset points", fontsize=7)
+                panel.plot(*place, MARKERS[list(ALGORITHMS).index(name)], label=name, zorder=3)
             else:
                 panel.plot(*place, ".", color="0.6")
         panel.set_xscale("log")
         panel.set_xlabel("processor time / dis-medium")
         panel.set_title(titles[one], fontsize=9)
         panel.grid(alpha=0.3)
-    figure.tight_layout()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path, dpi=80)
 
 
