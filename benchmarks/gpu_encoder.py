@@ -14,7 +14,7 @@ from train.data.sources import open_source
 from train.engine.meter import Moment
 from train.recipes.loading import load
 from train.recipes.scoring import FeaturesConfig
-from train.scoring.evaluation import view_plan
+from train.scoring.evaluation import Passes, view_plan
 from train.scoring.features import stream_features
 
 if TYPE_CHECKING:
@@ -55,16 +55,8 @@ def features(bench: Bench, case: str) -> Result:
     config = load(FeaturesConfig, words, "", "")
     source = open_source(config.data, config.store, root=None, split=None)
     plan = view_plan(source, config.data, config.view, config.model, recipe={})
-    rows = stream_features(
-        _encoder(bench),
-        source,
-        plan,
-        bench.ranks,
-        tokens=False,
-        batch=views,
-        workers=bench.args.workers,
-        dtype=bench.dtype,
-    )
+    passes = Passes(views, bench.args.workers, bench.dtype)
+    rows = stream_features(_encoder(bench), source, plan, bench.ranks, passes, tokens=False)
     first = [next(rows) for _ in range(views * min(bench.args.warmup, 2))]
     began = time.perf_counter()
     count = sum(1 for _ in rows)

@@ -16,11 +16,11 @@ from mme_core.errors import UsageError
 from train.data.overlap import trained_videos
 from train.data.sources import check_labels, open_source, relabel, warn_of_overlap
 from train.engine import folder
-from train.engine.distributed import PATIENCE, autocast_dtype, connected
+from train.engine.distributed import PATIENCE, connected
 from train.recipes import loading
 from train.recipes.scoring import EvaluateConfig
 from train.recipes.weights import architecture, read_classifier
-from train.scoring.evaluation import evaluate, view_plan, write_evaluation
+from train.scoring.evaluation import Passes, evaluate, view_plan, write_evaluation
 
 
 def main(argv: list[str]) -> int:
@@ -52,15 +52,8 @@ def main(argv: list[str]) -> int:
         )
         if ranks.main:
             folder.write_config(config)  # before the work: is the folder writable?
-        result = evaluate(
-            model.to(ranks.device),
-            source,
-            plan,
-            ranks,
-            batch=config.data.batch_size,
-            workers=config.data.workers,
-            dtype=autocast_dtype(config.precision, ranks.device),
-        )
+        passes = Passes.of(config, ranks)
+        result = evaluate(model.to(ranks.device), source, plan, ranks, passes)
         if ranks.main:
             write_evaluation(Path(config.out), result, source)
             print(json.dumps(result.to_dict(), indent=2) if "json" in flags else result)

@@ -22,12 +22,12 @@ from mme_core.errors import UsageError
 from mme_core.report.words import counted
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
-from train.engine.distributed import PATIENCE, autocast_dtype, connected
+from train.engine.distributed import PATIENCE, connected
 from train.engine.signals import interrupt_waits
 from train.recipes import loading
 from train.recipes.scoring import FeaturesConfig
 from train.recipes.weights import read_encoder
-from train.scoring.evaluation import view_plan
+from train.scoring.evaluation import Passes, view_plan
 from train.scoring.features import Features, extract_features
 
 SUFFIXES = (".zarr", ".npz")
@@ -97,15 +97,8 @@ def main(argv: list[str]) -> int:
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)
         with claimed(out) if ranks.main else nullcontext() as aside:
-            features = extract_features(
-                encoder.to(ranks.device),
-                source,
-                plan,
-                ranks,
-                batch=config.data.batch_size,
-                workers=config.data.workers,
-                dtype=autocast_dtype(config.precision, ranks.device),
-            )
+            passes = Passes.of(config, ranks)
+            features = extract_features(encoder.to(ranks.device), source, plan, ranks, passes)
             if aside:
                 try:
                     write_features(out, aside, features, source, config)

@@ -40,7 +40,7 @@ from train.engine.unread import Unread
 from train.objective.classification import ClassifierStep, Mixing, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, ViewConfig
-from train.scoring.evaluation import Evaluation, evaluate, view_plan, write_evaluation
+from train.scoring.evaluation import Evaluation, Passes, evaluate, view_plan, write_evaluation
 
 MODEL = "model.safetensors"
 
@@ -177,15 +177,8 @@ class Finetuning:
             recipe={},
             stride=self.stride,
         )
-        return evaluate(
-            self.evaluated,
-            self.sources.val,
-            plan,
-            self.ranks,
-            batch=config.eval.batch,
-            workers=config.data.workers,
-            dtype=self.task.dtype,
-        )
+        passes = Passes(config.eval.batch, config.data.workers, self.task.dtype)
+        return evaluate(self.evaluated, self.sources.val, plan, self.ranks, passes)
 
     def _validate(self, _step: int, _log: RunLog) -> tuple[dict[str, Any], str]:
         """One view of each held-out video, between epochs."""

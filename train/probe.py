@@ -26,11 +26,11 @@ from mme_core.terminal import plain, styled
 from mme_core.weights.run_folder import PROBE
 from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
-from train.engine.distributed import PATIENCE, Ranks, autocast_dtype, connected
+from train.engine.distributed import PATIENCE, Ranks, connected
 from train.recipes import loading
 from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
-from train.scoring.evaluation import view_plan
+from train.scoring.evaluation import Passes, view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
 from train.scoring.probe_selection import TOKEN_PROBES, Prober
 
@@ -117,10 +117,8 @@ def _frozen_pair(
             source,
             plan,
             ranks,
+            Passes.of(config, ranks),
             tokens=tokens if TOKEN_PROBES & set(config.probes) else None,
-            batch=config.data.batch_size,
-            workers=config.data.workers,
-            dtype=autocast_dtype(config.precision, ranks.device),
         )
 
     return one(sources.train, "train"), one(sources.val, "val")

@@ -25,7 +25,7 @@ from train.data.labelled import TestViews, ViewPlan, collate_train
 from train.engine import checkpoint
 from train.engine.distributed import connect
 from train.recipes.classification import LabelledDataConfig
-from train.scoring.evaluation import score_videos, trained_data
+from train.scoring.evaluation import Passes, score_videos, trained_data
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(evaluate_phases.__file__)
@@ -266,11 +266,10 @@ def test_a_batch_keeps_its_size_when_videos_fail():
 
 def test_scores_do_not_depend_on_the_batch(labelled_set, classifier):
     plan = ViewPlan("dense", 2, FRAMES, SIDE, clips=1, crops=1)
-    how = {"workers": 0, "dtype": torch.float32}
     source, ranks = source_of(labelled_set), connect("cpu")
     model = classifier[1]
-    one = score_videos(model, source, plan, ranks, batch=1, **how)
-    four = score_videos(model, source, plan, ranks, batch=4, **how)
+    one = score_videos(model, source, plan, ranks, Passes(1, 0, torch.float32))
+    four = score_videos(model, source, plan, ranks, Passes(4, 0, torch.float32))
     assert one[0].tolist() == four[0].tolist() == list(range(6))
     np.testing.assert_allclose(one[1], four[1], atol=1e-6)
 

@@ -20,9 +20,10 @@ from train.data.labelled import TestViews, ViewPlan, collate_views
 from train.data.loader import make_loader
 from train.data.sources import Source, frame_stride
 from train.engine.device import on_device, read_back
-from train.engine.distributed import Ranks
+from train.engine.distributed import Ranks, autocast_dtype
 from train.recipes.classification import LabelledDataConfig, ViewConfig
 from train.recipes.pretraining import ModelConfig
+from train.recipes.scoring import EvaluateConfig, FeaturesConfig, ProbeConfig
 from train.scoring.metrics import (
     Metrics,
     draw_confusion,
@@ -70,16 +71,32 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Passes:
+    """How the views of a source pass through a model.
+
+    batch    views of a forward pass
+    workers  processes that read videos
+    dtype    of autocast; float32 turns autocast off
+    """
+
+    batch: int
+    workers: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, config: ProbeConfig | EvaluateConfig | FeaturesConfig, ranks: Ranks) -> Passes:
+        """As the recipe says."""
+        dtype = autocast_dtype(config.precision, ranks.device)
+        return cls(config.data.batch_size, config.data.workers, dtype)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+
 @torch.inference_mode()
 def score_videos(
-    model: nn.Module,
-    source: Source,
-    plan: ViewPlan,
-    ranks: Ranks,
-    *,
-    batch: int,
-    workers: int,
-    dtype: torch.dtype,
+    model: nn.Module, source: Source, plan: ViewPlan, ranks: Ranks, passes: Passes
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """(video int64 [V], scores float64 [V, C], failures): softmax averaged over the views.
 
@@ -91,11 +108,11 @@ def score_videos(
     failures: list[tuple[int, str]] = []
 
     def scored() -> Iterator[tuple[list[int], list[Tensor]]]:
-        for views in read_views(source, plan, ranks, batch=batch, workers=workers):
+        for views in read_views(source, plan, ranks, passes):
             failures.extend(views.failures)
             if views.clip is None:
                 continue
-            with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
+            with passes.autocast(ranks.device):
                 logits = model(views.clip)
             each = logits.double().softmax(1).unflatten(0, (len(views.videos), -1))
             yield views.videos, [each.mean(1)]
@@ -138,18 +155,16 @@ class ViewBatch(NamedTuple):
     failures: list[tuple[int, str]]
 
 
-def read_views(
-    source: Source, plan: ViewPlan, ranks: Ranks, *, batch: int, workers: int
-) -> Iterator[ViewBatch]:
-    """The views of a source in batches of about `batch` views; one process gets every world-th.
+def read_views(source: Source, plan: ViewPlan, ranks: Ranks, passes: Passes) -> Iterator[ViewBatch]:
+    """The views of a source in batches of about that size; one process gets every world-th.
 
     The batches do not depend on the number of processes.
     """
-    together = max(1, batch // (plan.clips * plan.crops))
+    together = max(1, passes.batch // (plan.clips * plan.crops))
     starts = range(0, len(source.ids), together)
     batches = [list(range(s, min(s + together, len(source.ids)))) for s in starts]
     mine = batches[ranks.rank :: ranks.world]
-    loader = make_loader(TestViews(source, plan), mine, collate_views, workers)
+    loader = make_loader(TestViews(source, plan), mine, collate_views, passes.workers)
     with Progress(sum(map(len, mine)), "videos", silent=not ranks.main) as progress:
         for views in on_device(loader, ranks.device):
             clip = to_model_input(views["views"]) if "views" in views else None
@@ -159,10 +174,10 @@ def read_views(
 
 
 def evaluate(
-    model: nn.Module, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
+    model: nn.Module, source: Source, plan: ViewPlan, ranks: Ranks, passes: Passes
 ) -> Evaluation:
-    """Scores and metrics of labelled videos. `how`: the keyword arguments of `score_videos`."""
-    video, scores, failures = score_videos(model, source, plan, ranks, **how)
+    """Scores and metrics of labelled videos."""
+    video, scores, failures = score_videos(model, source, plan, ranks, passes)
     named = source.missing() + failures
     metrics = measure(scores, source.labels[video], asked=len(video) + len(named))
     return Evaluation(video, scores, named, metrics, plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from train.data.labelled import ViewPlan
 from train.data.sources import Source
 from train.engine.device import read_back
 from train.engine.distributed import Ranks
-from train.scoring.evaluation import gather_videos, read_views
+from train.scoring.evaluation import Passes, gather_videos, read_views
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,19 @@ def stream_features(
     source: Source,
     plan: ViewPlan,
     ranks: Ranks,
+    passes: Passes,
     *,
     tokens: bool,
-    batch: int,
-    workers: int,
-    dtype: torch.dtype,
 ) -> Iterator[tuple[int, VideoFeatures | str]]:
     """(video, its features) of this process' videos; (video, reason) if one cannot be read."""
     failures: list[tuple[int, str]] = []
 
     def computed() -> Iterator[tuple[list[int], list[Tensor]]]:
-        for videos, clip, failed in read_views(source, plan, ranks, batch=batch, workers=workers):
+        for videos, clip, failed in read_views(source, plan, ranks, passes):
             failures.extend(failed)
             if clip is None:
                 continue
-            with torch.autocast(ranks.device.type, dtype, enabled=dtype is not torch.float32):
+            with passes.autocast(ranks.device):
                 each = backbone.tokens(clip)
             each = each.float()
             parts = [backbone.pool(each), *([each] if tokens else [])]
@@ -75,16 +73,15 @@ def stream_features(
 
 
 def extract_features(
-    backbone: VideoEncoder, source: Source, plan: ViewPlan, ranks: Ranks, **how: Any
+    backbone: VideoEncoder, source: Source, plan: ViewPlan, ranks: Ranks, passes: Passes
 ) -> Features:
     """Pooled features of all videos, in the source's order, on every process.
 
-    `how`: the keyword arguments batch, workers and dtype of `stream_features`. Raises MMEError if
-    no video could be read.
+    Raises MMEError if no video could be read.
     """
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
-    for video, found in stream_features(backbone, source, plan, ranks, tokens=False, **how):
+    for video, found in stream_features(backbone, source, plan, ranks, passes, tokens=False):
         if isinstance(found, str):
             failures.append((video, found))
         else:

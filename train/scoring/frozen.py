@@ -7,7 +7,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from mme_core.errors import MMEError
 from train.data.labelled import ViewPlan
 from train.data.sources import Source
 from train.engine.distributed import Ranks
-from train.scoring.evaluation import gather_videos
+from train.scoring.evaluation import Passes, gather_videos
 from train.scoring.features import stream_features
 
 GPU_SHARE = 0.2  # of a GPU's free memory, for the tokens of one set
@@ -111,14 +110,13 @@ def extract_set(
     source: Source,
     plan: ViewPlan,
     ranks: Ranks,
+    passes: Passes,
     *,
     tokens: TokenFile | None,
-    **how: Any,
 ) -> FrozenSet:
     """Runs the encoder once over all videos, and averages pooled features and tokens over views.
 
-    `how`: the keyword arguments batch, workers and dtype of `stream_features`. Raises MMEError if
-    no video could be read, or if the disk has too little room for the tokens.
+    Raises MMEError if no video could be read, or if the disk has too little room for the tokens.
     """
     videos = len(source.ids)
     if tokens is not None and ranks.main:
@@ -128,7 +126,7 @@ def extract_set(
     rows: list[tuple[int, np.ndarray]] = []
     failures: list[tuple[int, str]] = []
     keep = array is not None
-    for video, found in stream_features(backbone, source, plan, ranks, tokens=keep, **how):
+    for video, found in stream_features(backbone, source, plan, ranks, passes, tokens=keep):
         if isinstance(found, str):
             failures.append((video, found))
             continue
