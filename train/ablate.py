@@ -19,6 +19,7 @@ is 1.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def _show_plan(config: AblateConfig) -> None:
     chains = tuning_chains(config) or all_chains(config, {})
     for chain in chains:
         for cell in chain.cells:
-            print(plain(f"mme {' '.join(cell.words)}"))
+            print(plain(f"mme {shlex.join(cell.words)}"))
 
 
 def _say(text: str) -> None:

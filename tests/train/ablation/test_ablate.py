@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import sys
 import time
 
@@ -205,7 +206,7 @@ def test_folder_of_another_grid_is_refused(tmp_path, finished):
 
 def test_second_grid_in_a_folder_is_refused(tmp_path):
     grid, out = tmp_path / "grid.yaml", tmp_path / "out"
-    grid.write_text(yaml.safe_dump(GRID))
+    grid.write_text(yaml.safe_dump(GRID, sort_keys=False))
     with (
         folder.lock(out, Ranks(0, 1, torch.device("cpu")), pytest.fail),
         pytest.raises(UsageError, match="is in use by another run"),
@@ -258,3 +259,10 @@ def test_shipped_tables_plan_valid_pretraining(table):
             command, *words = cell.words
             schema = SCHEMAS[command]
             loading.load(schema, words, "", "")
+
+
+def test_a_dry_run_prints_commands_that_a_shell_can_read(tmp_path, capsys):
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
+    assert ablate.main([str(tmp_path / "grid.yaml"), "--dry-run"]) == 0
+    printed = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [list(c.words) for chain in all_chains(config(), {}) for c in chain.cells]
