@@ -277,13 +277,12 @@ def _draw(rows: dict[str, Result], path: Path) -> None:
         "h264": "h264, 340×256: median error of a step, px",
     }
     sets = [one for one in titles if one in next(iter(rows.values())).steps]
-    size = (5 * len(sets) + 1.5, 4)
-    figure, panels = plt.subplots(1, len(sets), figsize=size, squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(1, len(sets), squeeze=False, layout="constrained")
+    figure.set_size_inches(5 * len(sets) + 1.5, 4)
     for panel, one in zip(panels[0], sets):
         for name, row in rows.items():
-            error = np.median(np.concatenate(row.steps[one]))
-            if one == "middlebury":
-                error = np.mean(row.errors)
+            errors, mean = row.steps[one], one == "middlebury"
+            error = np.mean(row.errors) if mean else np.median(np.concatenate(errors))
             place = (_time(row, one), error)
             if name in ALGORITHMS:
                 panel.plot(*place, MARKERS[list(ALGORITHMS).index(name)], label=name, zorder=3)
