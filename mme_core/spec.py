@@ -189,10 +189,13 @@ class TargetSpec:
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def differences(self, other: TargetSpec) -> list[str]:
-        """Returns the fields that differ, as `stride: 4 here, 2 there`."""
+    def differences(self, other: TargetSpec, here: str, there: str) -> list[str]:
+        """Returns the fields that differ, as `stride: 4 in mine, 2 in theirs`.
+
+        here, there  where this specification is, and the other one, such as "in mine"
+        """
         differing = self.differing(other).items()
-        return [f"{name}: {mine} here, {theirs} there" for name, (mine, theirs) in differing]
+        return [f"{name}: {mine} {here}, {theirs} {there}" for name, (mine, theirs) in differing]
 
     def differing(self, other: TargetSpec) -> dict[str, tuple[Any, Any]]:
         """Returns {field: (value here, value there)} of the fields that differ, for messages."""

@@ -98,7 +98,8 @@ def changed(spec: TargetSpec, overrides: list[str]) -> TargetSpec:
     if spec.hop == TUBELET * spec.stride:
         base["hop"] = None  # it follows the stride, as it did
     made = TargetSpec.from_overrides(overrides, base)
-    fixed = [text for text in made.differences(spec) if text.partition(":")[0] not in FREE]
+    differing = made.differences(spec, "asked for", "in the store with the flow")
+    fixed = [text for text in differing if text.partition(":")[0] not in FREE]
     if fixed:
         raise UsageError(
             f"spec.{fixed[0]}: kept flow cannot be used for this; make the store with `mme flows`"

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from mme_core.errors import UsageError
+from mme_core.terminal import plain
 from train.data.overlap import trained_videos
 from train.data.sources import check_labels, open_source, relabel, warn_of_overlap
 from train.engine import folder
@@ -56,5 +57,9 @@ def main(argv: list[str]) -> int:
         result = evaluate(model.to(ranks.device), source, plan, ranks, passes)
         if ranks.main:
             write_evaluation(Path(config.out), result, source)
-            print(json.dumps(result.to_dict(), indent=2) if "json" in flags else result)
+            if "json" in flags:
+                print(json.dumps(result.to_dict(), indent=2))
+            else:
+                print(result)
+                print(plain(f"written to {config.out}"))
         return 0

@@ -178,10 +178,10 @@ class Pretraining:
         theirs = state.get("spec_hashes") or [state["spec_hash"]]
         mine = [store.spec.hash for store in parts(self.store)]
         if theirs[0] != mine[0]:
-            differences = self.store.spec.differences(TargetSpec.from_dict(state["spec"]))
+            before = TargetSpec.from_dict(state["spec"])
+            found = self.store.spec.differences(before, f"in {self.store.url}", "in its store")
             raise MMEError(
-                f"{source} was trained on a store of another specification than {self.store.url} "
-                f"({'; '.join(differences)})"
+                f"{source} was trained on a store of another specification: {'; '.join(found)}"
             )
         if theirs != mine:
             raise MMEError(f"{source} was trained on stores of other specifications than {mine}")

@@ -258,7 +258,8 @@ def open_or_create_store(
         place.write(STORE, seal(about))
         return
     there = read_store_file(place)
-    differences = [f"spec.{text}" for text in spec.differences(there["spec"])]
+    fields = spec.differences(there["spec"], "asked for", "in the store")
+    differences = [f"spec.{text}" for text in fields]
     there[KEPT_FLOW] = there["made_by"].get(KEPT_FLOW, "none")
     here = {
         KEPT_FLOW: kept_flow or "none",
@@ -267,7 +268,7 @@ def open_or_create_store(
         "class_names": list(class_names),
     }
     differences += [
-        f"{name}: {value} here, {there[name]} there"
+        f"{name}: {value} asked for, {there[name]} in the store"
         for name, value in here.items()
         if value != there[name]
     ]

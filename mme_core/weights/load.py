@@ -99,9 +99,9 @@ class LoadReport:
         if self.interpolated:
             text += ", positions interpolated"
         if self.missing:
-            text += f"; left at their initial values: {_shorten(self.missing)}"
+            text += f"; left at their initial values: {_shorten(_modules(self.missing))}"
         if self.unexpected:
-            text += f"; in the file but not in the model: {_shorten(self.unexpected)}"
+            text += f"; in the file but not in the model: {_shorten(_modules(self.unexpected))}"
         return text
 
 
@@ -302,6 +302,15 @@ def _build_advice(weights: Weights) -> str:
 
 def _blocks(state: Mapping[str, Tensor]) -> int:
     return len({n.split(".")[2] for n in state if n.startswith("encoder.blocks.")})
+
+
+def _modules(names: list[str]) -> list[str]:
+    """The modules that tensors belong to, such as `head`, `encoder.norm` and `decoders.joint`."""
+    owners = [
+        ".".join(name.split(".")[:2]) if name.startswith("decoders.") else name.rpartition(".")[0]
+        for name in names
+    ]
+    return list(dict.fromkeys(owner or name for owner, name in zip(owners, names)))
 
 
 def _shorten(names: list[str], most: int = 6) -> str:

@@ -129,7 +129,8 @@ def test_new_class_is_refused(videos, tmp_path, capsys):
     assert flows(videos, tmp_path / "store", "--limit", 1) == 0
     write_clip(videos / "aa/new.mp4")
     assert flows(videos, tmp_path / "store") == 1
-    assert "class_names: ['a', 'aa', 'b'] here, ['a', 'b'] there" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "class_names: ['a', 'aa', 'b'] asked for, ['a', 'b'] in the store" in error
 
 
 def test_quarantined_videos_are_retried_on_request(videos, tmp_path):
@@ -180,7 +181,7 @@ def test_another_spec_is_refused_by_field(videos, tmp_path, capsys):
     for more in ([], ["--dry-run"]):
         assert flows(videos, tmp_path / "store", *more, spec=other) == 1
         error = capsys.readouterr().err
-        assert "spec.stride: 3 here, 2 there" in error
+        assert "spec.stride: 3 asked for, 2 in the store" in error
         assert "length" not in error
     assert tree(tmp_path / "store") == before
 

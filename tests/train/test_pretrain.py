@@ -212,13 +212,18 @@ def test_a_recipe_that_does_not_fit_the_store_is_refused(demo_store, tmp_path, w
         raise error
 
 
+def test_held_out_videos_that_are_trained_on_are_refused(demo_store, tmp_path):
+    error = refused(demo_store, tmp_path / "run", f"val_store={demo_store}")
+    assert str(error).endswith("name other videos by val_store")
+
+
 def test_a_held_out_store_made_otherwise_is_refused(demo_store, tmp_path):
     video = TargetStore(demo_store).videos[0]
     spec = TargetSpec(short_side=64, long_side=80, flow="dis-ultrafast", length=3)
     root = demo_store.parent / "videos" / video["id"]
     other = write_store(tmp_path / "other", [root], spec)
     error = refused(demo_store, tmp_path / "run", f"val_store={other}")
-    assert "spec.length: 3 here, 6 there" in str(error)
+    assert f"spec.length: 3 in {other}, 6 in {demo_store}: make the held-out" in str(error)
 
 
 def test_a_store_that_is_being_written_is_refused(demo_store, tmp_path):

@@ -63,7 +63,7 @@ def check_overlap(train: Videos, val: Videos, mend: str) -> str:
     if overlap.alike:
         texts.append(
             f"{len(overlap.alike)} of {count} held-out videos have the ids of training videos "
-            f"({_example(overlap.alike)}): check that they are others"
+            f"({_example(overlap.alike)}): check that they are other videos"
         )
     return "; ".join(texts)
 

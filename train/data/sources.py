@@ -28,6 +28,7 @@ from train.data.stores import check_complete
 from train.recipes.classification import LabelledDataConfig, SplitDataConfig
 from train.recipes.messages import is_main, say
 
+VAL_KEYS = "val_store, data.val_root or data.val_split"
 FILE_STRIDE = 4  # raw frames from one frame of a clip to the next, for files without a store
 
 Choose = Callable[[int], np.ndarray]  # frames of a video -> the indices to read, of any shape
@@ -228,13 +229,14 @@ def open_sources(data: SplitDataConfig, store: str | None, val_store: str | None
     return Sources(train, val)
 
 
-def warn_of_overlap(train: Videos, val: Videos) -> None:
+def warn_of_overlap(train: Videos, val: Videos, keys: str = VAL_KEYS) -> None:
     """Says how many held-out videos are training videos; UsageError where all of them are.
 
+    keys  those that name the held-out videos
     The main process alone does it, since it asks the disk about every file.
     """
     if is_main():
-        mend = "name other videos by val_store, data.val_root or data.val_split"
+        mend = f"name other videos by {keys}"
         if warning := check_overlap(train, val, mend):
             say(f"warning: {warning}")
 

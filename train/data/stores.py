@@ -70,8 +70,9 @@ def check_same_spec(store: TargetStore | StoreUnion, val: TargetStore) -> None:
     if isinstance(store, StoreUnion):
         check_agreement(store.stores[0], val)
         return
-    differing = val.spec.differences(store.spec)
+    differing = val.spec.differences(store.spec, f"in {val.url}", f"in {store.url}")
     if differing:
         raise StoreError(
-            f"{val.url} has another specification than {store.url}: spec.{differing[0]}"
+            f"spec.{differing[0]}: make the held-out store with the specification of the training "
+            "store"
         )

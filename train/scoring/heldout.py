@@ -61,7 +61,7 @@ class HeldOut:
         check_complete(val)
         check_same_spec(store, val)
         for part in parts(store):
-            warn_of_overlap(part, val)
+            warn_of_overlap(part, val, "val_store")
         self.config, self.objective, self.ranks = config, objective, ranks
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)

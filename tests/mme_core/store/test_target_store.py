@@ -223,12 +223,15 @@ def test_open_or_create_refuses_other_arguments(tmp_path):
     open_with()
     assert (tmp_path / "store.json").read_bytes() == made
     with pytest.raises(
-        StoreError, match=r"spec.stride: 3 here, 4 there; spec.hop: 6 here, 8 there"
+        StoreError,
+        match=r"spec.stride: 3 asked for, 4 in the store; spec.hop: 6 asked for, 8 in the store",
     ):
         open_with(TargetSpec(stride=3, short_side=64, long_side=80, camera="homography"))
     with pytest.raises(StoreError, match=r"class_names: .*'z'"):
         open_with(names=("x", "z"))
-    with pytest.raises(StoreError, match=r"split: val here, train there.*there is no shard yet"):
+    with pytest.raises(
+        StoreError, match=r"split: val asked for, train in the store.*there is no shard yet"
+    ):
         open_with(split="val")
     write_shard(tmp_path, 0, {"a": 1})
     with pytest.raises(StoreError, match=r"arguments it was made with$"):

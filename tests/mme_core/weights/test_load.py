@@ -82,7 +82,7 @@ def test_official_pretraining_checkpoint_gives_the_same_tokens(tmp_path, capsys)
     said = capsys.readouterr().out
     assert status == 0
     assert "size tiny, 2 blocks, 4 frames of 32 pixels, no head" in said
-    assert "mask_token" in said and "head.weight" in said  # unexpected, and missing
+    assert "mask_token" in said and "fc_norm, head;" in said  # unexpected, and missing
     encoder = encoder_from(read_weights(tmp_path / "w.safetensors"))
     torch.testing.assert_close(encoder.tokens(clips()), model.encoder(clips()), atol=1e-4, rtol=0)
 
@@ -288,7 +288,10 @@ def test_a_classifier_file_fills_a_pretraining_encoder(tmp_path):
 def test_a_converted_run_leaves_its_decoders_out(tmp_path):
     pretraining_file(tmp_path)
     said = convert(tmp_path / "pre.safetensors", tmp_path / "out.safetensors")
-    assert "in the file but not in the model: " in said and "decoders.joint" in said
+    assert said.rpartition("classifier: ")[2].split("; ")[1:] == [
+        "left at their initial values: fc_norm, head",
+        "in the file but not in the model: encoder.norm, decoders.joint",
+    ]
     assert {n.split(".")[0] for n in load_file(tmp_path / "out.safetensors")} == {"encoder"}
 
 
