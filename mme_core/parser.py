@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mme_core.errors import UsageError
+from mme_core.io.remote import is_url
 
 WIDTH = 116  # columns of the help at least; a narrow terminal breaks lines by itself
 
@@ -38,7 +39,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def disk_path(text: str) -> Path:
     """The type of an option that names a file or folder to write, which cannot be a URL."""
-    if "://" in text:
+    if is_url(text):
         raise argparse.ArgumentTypeError(f"{text} is a URL; name a path on a disk")
     return Path(text)
 

@@ -9,6 +9,7 @@ the ids, the class names, the videos that could not be read, and the resolved re
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
     with connected(config.device, PATIENCE) as ranks:
         encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
+        config = dataclasses.replace(config, model=model)  # the features keep their configuration
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)
         with claimed(out) if ranks.main else nullcontext() as aside:

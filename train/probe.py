@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
 from train.engine.distributed import PATIENCE, Ranks, connected
 from train.recipes import loading
+from train.recipes.messages import say
 from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
 from train.scoring.evaluation import Passes, view_plan
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
     with connected(config.device, PATIENCE) as ranks:
         sources = open_sources(config.data, config.store, config.val_store)
         given = read_encoder(config.init, config.model, config.seed)
-        check_heads(config, given.model)
+        config = dataclasses.replace(config, model=given.model)  # what is measured, in config.yaml
+        check_heads(config)
         with folder.lock(Path(config.out), ranks, _warn):
             report = probe_all(config, sources, given, ranks)
         if ranks.main:
@@ -125,7 +126,7 @@ def _frozen_pair(
 
 
 def _warn(text: str) -> None:
-    print(plain(f"warning: {text}"), file=sys.stderr)
+    say(f"warning: {text}")
 
 
 def show(report: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from mme_core.clips import fetching
 from mme_core.clips.coded import Coded, Fields
 from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.speeds import second_frame, span
-from mme_core.clips.trajectories import Batch, none_flipped
+from mme_core.clips.trajectories import Batch, none_flipped, where_clip
 from mme_core.errors import StoreError
 from mme_core.spec import TUBELET
 from mme_core.store.pieces import StoredWindow
@@ -115,7 +115,7 @@ class Resident:
         words = kept[frame[:, :, None, None], y[:, None, :, None], x[:, None, None, :]]
         pixels = words.view(torch.uint8).unflatten(-1, (patch, 3))  # [B, 2n, H, w, p, 3]
         if not none_flipped(flip):
-            pixels = torch.where(flip.reshape(-1, 1, 1, 1, 1, 1), pixels.flip(-2), pixels)
+            pixels = where_clip(flip, pixels.flip(-2), pixels)
         return pixels.flatten(3, 4)
 
     def _read(self, video: int) -> None:

@@ -50,7 +50,7 @@ def stored_to_raw(batch: Batch, spec: TargetSpec, camera: bool = False) -> Traje
 
 
 def none_flipped(flip_B: Tensor) -> bool:
-    """Whether flips can be left out. On a GPU the answer would have to wait for it."""
+    """Whether no clip is flipped. False on a GPU, because the host would wait for the answer."""
     return not (flip_B.is_cuda or torch.compiler.is_compiling() or flip_B.any())
 
 

@@ -86,7 +86,7 @@ def read_run(path: Path, name: str) -> Run:
     return Run(
         name=name,
         path=path,
-        config=_without_model(config) if init not in (None, "none") else config,
+        config=config,
         changed=changed,
         rows=read_metrics(path),
         pictures=_find_pictures(path / PICTURES),
@@ -95,13 +95,6 @@ def read_run(path: Path, name: str) -> Run:
         predictions=_read_predictions(path / PREDICTIONS),
         parent=_read_config(Path(str(init)) / CONFIG)[0] if init else {},
     )
-
-
-def _without_model(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys that act: to measure an encoder, a command takes its model from `init`."""
-    if "optim.lr" in config:
-        return config
-    return {key: value for key, value in config.items() if not key.startswith("model.")}
 
 
 def names_of(paths: list[Path]) -> list[str]:

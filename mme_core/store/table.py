@@ -39,7 +39,7 @@ COLUMNS = {
     "warnings": "list",
     "shard": "int64",
 }
-OMITTED = {"first_frame": 0}  # columns that the rows of a shard leave out where they hold this
+OMITTED = {"first_frame": 0}  # the value of a column that the row of a shard does not have
 
 _DIGEST_SIZE = hashlib.sha256().digest_size  # bytes at the end of index.npz
 _NONE: list[str] = []  # shared by all videos without warnings, to save memory

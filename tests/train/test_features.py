@@ -87,7 +87,8 @@ def test_the_name_says_the_format(labelled_set, encoder, tmp_path):
 def test_the_recipe_goes_with_the_features(labelled_set, encoder, tmp_path):
     assert features.main(words(labelled_set, encoder[0], tmp_path / "f.npz")) == 0
     with np.load(tmp_path / "f.npz") as found:
-        assert f"init: {encoder[0]}" in str(found["config"])
+        config = str(found["config"])
+    assert f"init: {encoder[0]}" in config and "size: tiny" in config
     assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
 
 

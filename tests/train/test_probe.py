@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from labelled import write_set
 from torch import nn
 from torch.nn import functional as F
@@ -185,6 +186,11 @@ def test_colours_are_told_apart_by_every_probe(report):
     first = report[1]["rows"][0]
     assert first["linear"]["accuracy"] == first["knn"]["accuracy"] == 1.0
     assert max(trial["test"] for trial in first["attentive"]["trials"]) == 1.0
+
+
+def test_the_configuration_names_the_model_that_was_measured(report):
+    written = yaml.safe_load((report[0] / "run" / "config.yaml").read_text())["model"]
+    assert (written["size"], written["depth"], written["image_size"]) == ("tiny", 1, 32)
 
 
 def test_the_tokens_do_not_stay_on_the_disk(report):

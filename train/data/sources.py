@@ -103,7 +103,7 @@ class FileSource:
         return self._read_file(path, choose(part.count) + part.first, None)
 
     def _read_file(self, path: str, indices: np.ndarray, pts: np.ndarray | None) -> np.ndarray:
-        """pts: of all frames, in the decoder's output order; None: unknown."""
+        """`pts` holds the timestamps of all frames in the decoder's output order, if known."""
         wanted, inverse = np.unique(indices, return_inverse=True)
         known = pts[wanted] if pts is not None and (np.diff(pts) > 0).all() else None
         frames = read_frames(path, wanted, known, square_pixels=self._square_pixels)

@@ -93,9 +93,9 @@ class FeaturesConfig:
     view: ViewConfig = field(default_factory=_one_view)
 
 
-def check_heads(config: ProbeConfig, model: ModelConfig) -> None:
+def check_heads(config: ProbeConfig) -> None:
     """Raises UsageError where the attentive probe's heads do not divide the encoder's width."""
-    width = SIZES[model.size][0]
+    width = SIZES[config.model.size][0]
     if "attentive" in config.probes and width % config.attention_heads:
         raise UsageError(
             f"attention_heads={config.attention_heads} must divide the encoder's width of {width}"

@@ -156,9 +156,9 @@ class ViewBatch(NamedTuple):
 
 
 def read_views(source: Source, plan: ViewPlan, ranks: Ranks, passes: Passes) -> Iterator[ViewBatch]:
-    """The views of a source in batches of about that size; one process gets every world-th.
+    """The views of a source in batches of about `passes.batch` views.
 
-    The batches do not depend on the number of processes.
+    Each process takes every `ranks.world`-th batch. The batches do not depend on their number.
     """
     together = max(1, passes.batch // (plan.clips * plan.crops))
     starts = range(0, len(source.ids), together)

@@ -73,12 +73,12 @@ def test_runs_are_compared_side_by_side(pretrained, tmp_path):
     assert "<td>model.size</td>" not in page.split("Keys that differ")[1].split("<details>")[0]
 
 
-def test_a_probe_has_no_model_of_its_own(pretrained, tmp_path):
+def test_values_are_written_as_in_a_recipe(tmp_path):
     probe = probing(tmp_path / "probe")
-    config = {"init": str(pretrained), "probes": ["knn"], "model": {"size": "base"}, "store": None}
+    config = {"init": "none", "probes": ["knn"], "baselines": True, "store": None}
     (probe / "config.yaml").write_text(yaml.safe_dump(config))
     page = page_of(probe)
-    assert "<td>store</td><td>null</td>" in page and "<td>model.size</td>" not in page
+    assert "<td>store</td><td>null</td>" in page and "<td>baselines</td><td>true</td>" in page
 
 
 def test_confusion_and_accuracies_of_a_classifier(tmp_path):
