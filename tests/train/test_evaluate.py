@@ -24,7 +24,8 @@ from train import evaluate, finetune
 from train.data.labelled import TestViews, ViewPlan, collate_train
 from train.engine import checkpoint
 from train.engine.distributed import connect
-from train.recipes.classification import LabelledDataConfig
+from train.engine.folder import write_config
+from train.recipes.classification import FinetuneConfig, LabelledDataConfig
 from train.scoring.evaluation import Passes, score_videos, trained_data
 
 FRAMES, SIDE = 4, 32
@@ -177,13 +178,13 @@ def test_wrong_input_is_explained(labelled_set, classifier, tmp_path, change, me
         evaluate.main(words(labelled_set, classifier[0], tmp_path, *change))
 
 
-def test_the_folder_of_another_command_is_refused(labelled_set, classifier, tmp_path):
-    (tmp_path / "config.yaml").write_text("optim: {lr: 1}\n")
-    with pytest.raises(
-        UsageError, match=r"holds the output of another command.*optim.lr is not a key"
-    ):
+def test_the_folder_of_a_fine_tuning_run_is_refused(labelled_set, classifier, tmp_path):
+    write_config(FinetuneConfig(out=str(tmp_path), init="none"))
+    before = (tmp_path / "config.yaml").read_text()
+    message = rf"out={tmp_path} holds the output of `mme finetune`.*out={tmp_path}/evaluate$"
+    with pytest.raises(UsageError, match=message):
         evaluate.main(words(labelled_set, classifier[0], tmp_path))
-    assert (tmp_path / "config.yaml").read_text() == "optim: {lr: 1}\n"
+    assert (tmp_path / "config.yaml").read_text() == before
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(

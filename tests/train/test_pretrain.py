@@ -20,9 +20,11 @@ from preprocess.lock import StoreLock
 from train import pretrain
 from train.engine import checkpoint
 from train.engine.distributed import Ranks
+from train.engine.folder import write_config
 from train.objective.reconstruction import Objective, build_model
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
+from train.recipes.scoring import EvaluateConfig
 from train.scoring.knn import knn_accuracy
 
 DECODER_TOKEN = "decoders.joint.mask_token"
@@ -240,8 +242,8 @@ def test_a_store_that_is_being_written_is_refused(demo_store, tmp_path):
 
 @pytest.mark.parametrize("word", ["resume=auto", "resume=force"])
 def test_a_folder_of_another_command_is_refused(demo_store, tmp_path, word):
-    (tmp_path / "config.yaml").write_text("init: none\ndata: {sampling: dense}\n")
-    with pytest.raises(UsageError, match=r"output of another command .*data\.sampling"):
+    write_config(EvaluateConfig(init="none", out=str(tmp_path)))
+    with pytest.raises(UsageError, match=r"output of `mme evaluate`"):
         run(demo_store, tmp_path, word)
 
 

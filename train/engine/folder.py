@@ -18,6 +18,7 @@ from train.engine.runlog import RunLog
 from train.engine.writers import start_writers
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig
+from train.recipes.commands import command_of, writer_of
 from train.recipes.pretraining import PretrainConfig
 
 LOCK = ".lock"
@@ -53,12 +54,18 @@ def check_command(config: Any) -> Any:
     if not path.exists():
         return None
     try:
-        return loading.merge(type(config), [("", loading.read_yaml(str(path)))])
+        values = loading.read_yaml(str(path))
+        mine, writer = command_of(config), writer_of(values.keys())
+        if writer == mine:
+            return loading.merge(type(config), [("", values)])
     except UsageError as error:
         raise UsageError(
-            f"out={config.out} holds the output of another command ({path}: {error}): choose "
-            "another out=…"
+            f"out={config.out} cannot be used again ({path}: {error}): choose another out=…"
         ) from error
+    holds = f"the output of `mme {writer}`" if writer else f"a {CONFIG} that no command here wrote"
+    raise UsageError(
+        f"out={config.out} holds {holds}: choose another folder, such as out={config.out}/{mine}"
+    )
 
 
 def check_folder(config: PretrainConfig | FinetuneConfig) -> None:

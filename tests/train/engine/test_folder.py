@@ -1,4 +1,4 @@
-"""The lock of a run's folder."""
+"""The lock of a run's folder, and whose output it holds."""
 
 import errno
 import fcntl
@@ -12,6 +12,9 @@ import torch
 from mme_core.errors import UsageError
 from train.engine import folder
 from train.engine.distributed import Ranks
+from train.recipes.classification import FinetuneConfig
+from train.recipes.commands import SCHEMAS
+from train.recipes.scoring import EvaluateConfig
 
 MAIN, OTHER = (Ranks(rank, 1, torch.device("cpu")) for rank in (0, 1))
 
@@ -69,3 +72,28 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         folder.lock(tmp_path / "file" / "run", MAIN, pytest.fail),
     ):
         pass
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_the_command_that_wrote_a_folder_is_named(tmp_path, command):
+    config = SCHEMAS[command](out=str(tmp_path))
+    folder.write_config(config)
+    other = (FinetuneConfig if command == "evaluate" else EvaluateConfig)(out=str(tmp_path))
+    with pytest.raises(UsageError, match=f"holds the output of `mme {command}`: choose another"):
+        folder.check_command(other)
+
+
+def test_a_folder_of_an_older_version_names_its_command(tmp_path):
+    folder.write_config(FinetuneConfig(out=str(tmp_path), init="none"))
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("profile:", "gone:"))
+    with pytest.raises(UsageError, match="holds the output of `mme finetune`"):
+        folder.check_command(EvaluateConfig(out=str(tmp_path)))
+    with pytest.raises(UsageError, match="gone is not a key of this recipe"):
+        folder.check_command(FinetuneConfig(out=str(tmp_path)))
+
+
+def test_a_config_of_another_program_is_not_overwritten(tmp_path):
+    (tmp_path / "config.yaml").write_text("title: my site\n")
+    with pytest.raises(UsageError, match=r"holds a config\.yaml that no command here wrote"):
+        folder.check_command(EvaluateConfig(out=str(tmp_path)))
