@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -24,6 +24,12 @@ class VideoError(MMEError):
 
 class StoreError(MMEError):
     """A store that is missing, incomplete, damaged or made with another specification."""
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first `most` names for a message, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

@@ -6,9 +6,12 @@ of hidden tokens in every row; tokens are gathered by index, so that every shape
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET
@@ -21,6 +24,36 @@ def sinusoid_table(tokens: int, width: int) -> Tensor:
     angle = torch.arange(tokens, dtype=torch.float64)[:, None] / rate
     table = torch.where(channel.long() % 2 == 0, angle.sin(), angle.cos())
     return table.float()[None]
+
+
+def interpolate_positions(
+    table: Tensor, old: tuple[int, int, int], new: tuple[int, int, int], path: str
+) -> Tensor:
+    """Positions [1, n·h·w, width] of the grid `old` for the grid `new`; the same table if equal.
+
+    path  file of the table, for messages
+
+    Bicubic in space, linear in time. Raises UsageError for a table of another size.
+    """
+    n, h, w = old
+    if table.shape[1] != n * h * w:
+        if table.shape[1] == math.prod(new):  # a file that does not say what clip it is for
+            return table
+        raise UsageError(
+            f"{path}: {table.shape[1]} positions, but {n}×{h}×{w} tokens were expected; give "
+            "frames=… and image_size=… of the clip that the weights were made for"
+        )
+    if old == new:
+        return table
+    width = table.shape[-1]
+    field = table.reshape(n, h, w, width).permute(0, 3, 1, 2)
+    if (h, w) != new[1:]:
+        field = F.interpolate(field, size=new[1:], mode="bicubic", align_corners=False)
+    if n != new[0]:
+        line = field.permute(2, 3, 1, 0).flatten(0, 1)  # [h·w, width, n]
+        line = F.interpolate(line, size=new[0], mode="linear", align_corners=False)
+        field = line.reshape(*new[1:], width, new[0]).permute(3, 2, 0, 1)
+    return field.permute(0, 2, 3, 1).reshape(1, -1, width).contiguous()
 
 
 def split_tokens(mask_BN: Tensor, hidden: int) -> tuple[Tensor, Tensor]:

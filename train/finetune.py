@@ -18,7 +18,7 @@ from typing import Any
 
 from timm.utils import ModelEmaV3
 
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, listed
 from mme_core.flops import classifier_flops
 from mme_core.model import Classifier
 from mme_core.report.words import counted
@@ -134,7 +134,7 @@ class Finetuning:
         """Trains, evaluates and writes the classifier; returns the exit status."""
         loop = Loop(self.config, self.ranks, self.task)
         with loop.begin() as self.log:
-            self._introduce()
+            self._introduce(loop.done)
             if loop.train():
                 return STOPPED
             if loop.has_row("final_"):
@@ -153,15 +153,14 @@ class Finetuning:
         train = self.sources.train
         if isinstance(train, StoreSource):
             return f"run `mme repair {train.store.url}`"
-        names = [train.ids[video] for video in videos]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        return f"mend or replace {', '.join(names[:8])}{more}"
+        return f"mend or replace {listed([train.ids[video] for video in videos])}"
 
-    def _introduce(self) -> None:
+    def _introduce(self, done: int) -> None:
         train, val, data = self.sources.train, self.sources.val, self.config.data
+        weights = f"weights of step {done}" if done else self.loaded
         self.log.say(
             f"fine-tuning {self.config.model.size}: {len(train.ids)} training videos, "
-            f"{len(val.ids)} held out, {len(self.class_names)} classes; {self.loaded}"
+            f"{len(val.ids)} held out, {len(self.class_names)} classes; {weights}"
         )
         self.log.say(
             f"{counted(self.task.lr_batch, 'video')} a step, {counted(data.crops, 'crop')} of each"
@@ -219,7 +218,7 @@ class Finetuning:
         """Raises UsageError where a checkpoint was trained on other classes."""
         if state["class_names"] != self.class_names:
             raise UsageError(
-                f"{source} was trained on other classes: {', '.join(state['class_names'][:8])}"
+                f"{source} was trained on other classes: {listed(state['class_names'])}"
             )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mme_core.clips.dataset import ClipDataset
-from mme_core.errors import MMEError
+from mme_core.errors import MMEError, listed
 from mme_core.flops import pretraining_flops
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
@@ -123,7 +123,7 @@ class Pretraining:
         """Trains to the end, or to a signal; returns the exit status."""
         loop = Loop(self.config, self.ranks, self.task)
         with loop.begin() as log:
-            self._introduce(log)
+            self._introduce(log, loop.done)
             if loop.train():
                 return STOPPED
             log.say(f"done: {self.config.out}")
@@ -158,12 +158,13 @@ class Pretraining:
             parts.append(f"kNN accuracy {row['knn']:.1%}")
         return row, "; ".join(parts)
 
-    def _introduce(self, log: RunLog) -> None:
+    def _introduce(self, log: RunLog, done: int) -> None:
         data, model = self.config.data, self.config.model
         parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
+        weights = f"weights of step {done}" if done else self.loaded
         log.say(
             f"{self.store.url}: {len(self.store.videos)} videos; model {model.size}, "
-            f"{parameters:.1f} M parameters, {self.loaded}; on {self.ranks.world} × "
+            f"{parameters:.1f} M parameters, {weights}; on {self.ranks.world} × "
             f"{self.ranks.device.type}, {str(self.task.dtype).removeprefix('torch.')}"
         )
         log.say(self.where)
@@ -189,6 +190,5 @@ class Pretraining:
 
 def _repair(store: TargetStore, shards: list[int]) -> str:
     """The command that mends these shards."""
-    names = ", ".join(shard_name(number) for number in shards[:8])
-    more = f" and {len(shards) - 8} more" if len(shards) > 8 else ""
-    return f"run `mme repair {store.url}`, which mends {names}{more}"
+    names = listed([shard_name(number) for number in shards])
+    return f"run `mme repair {store.url}`, which mends {names}"

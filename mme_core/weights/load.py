@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, listed
 from mme_core.model import Classifier, build_classifier
 from mme_core.spec import TUBELET
-from mme_core.tokens import sinusoid_table
+from mme_core.tokens import interpolate_positions, sinusoid_table
 from mme_core.transformer import SIZES, Encoder
 from mme_core.weights import names
 from mme_core.weights.files import find_file, read_file
@@ -99,9 +97,9 @@ class LoadReport:
         if self.interpolated:
             text += ", positions interpolated"
         if self.missing:
-            text += f"; left at their initial values: {_shorten(_modules(self.missing))}"
+            text += f"; left at their initial values: {listed(_modules(self.missing))}"
         if self.unexpected:
-            text += f"; in the file but not in the model: {_shorten(_modules(self.unexpected))}"
+            text += f"; in the file but not in the model: {listed(_modules(self.unexpected))}"
         return text
 
 
@@ -151,7 +149,7 @@ def _rename(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor],
     if embedding is None:
         raise UsageError(
             f"{path}: no encoder in it (no patch embedding under any known name); its first names "
-            f"are {_shorten(list(state))}"
+            f"are {listed(list(state))}"
         )
     if embedding.ndim != 5:
         raise UsageError(
@@ -195,7 +193,7 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
     if not any(n.startswith("encoder.") and n != "encoder.pos_embed" for n in shared):
         raise UsageError(
             f"{weights.path}: the encoder got nothing from it; its names begin with "
-            f"{_shorten(unexpected)}, the model's with {_shorten(missing)}"
+            f"{listed(unexpected)}, the model's with {listed(missing)}"
         )
     _check_shapes(shared, own, weights)
     model.load_state_dict(shared, strict=False)
@@ -214,7 +212,7 @@ def build_from(weights: Weights) -> Classifier:
     if report.missing:
         raise UsageError(
             f"{weights.path}: not a whole classifier of this kind, it lacks "
-            f"{_shorten(report.missing)}; fine-tune it first"
+            f"{listed(report.missing)}; fine-tune it first"
         )
     return model.eval()
 
@@ -236,34 +234,6 @@ def clip_arguments(weights: Weights) -> ClipArguments:
         "patch": weights.patch,
         "depth": weights.depth,
     }
-
-
-def interpolate_positions(
-    table: Tensor, old: tuple[int, int, int], new: tuple[int, int, int], path: str
-) -> Tensor:
-    """Positions [1, n·h·w, width] of the grid `old` for the grid `new`; the same table if equal.
-
-    Bicubic in space, linear in time.
-    """
-    n, h, w = old
-    if table.shape[1] != n * h * w:
-        if table.shape[1] == math.prod(new):  # a file that does not say what clip it is for
-            return table
-        raise UsageError(
-            f"{path}: {table.shape[1]} positions, but {n}×{h}×{w} tokens were expected; give "
-            "frames=… and image_size=… of the clip that the weights were made for"
-        )
-    if old == new:
-        return table
-    width = table.shape[-1]
-    field = table.reshape(n, h, w, width).permute(0, 3, 1, 2)
-    if (h, w) != new[1:]:
-        field = F.interpolate(field, size=new[1:], mode="bicubic", align_corners=False)
-    if n != new[0]:
-        line = field.permute(2, 3, 1, 0).flatten(0, 1)  # [h·w, width, n]
-        line = F.interpolate(line, size=new[0], mode="linear", align_corners=False)
-        field = line.reshape(*new[1:], width, new[0]).permute(3, 2, 0, 1)
-    return field.permute(0, 2, 3, 1).reshape(1, -1, width).contiguous()
 
 
 def _fits(decoders: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
@@ -311,8 +281,3 @@ def _modules(names: list[str]) -> list[str]:
         for name in names
     ]
     return list(dict.fromkeys(owner or name for owner, name in zip(owners, names)))
-
-
-def _shorten(names: list[str], most: int = 6) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -87,7 +87,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert not torch.equal(average["head.weight"], last["head.weight"])
 
 
-def test_the_same_command_again_changes_nothing(finished, labelled_set):
+def test_the_same_command_again_changes_nothing(finished, labelled_set, capsys):
     run = finished / "run"
     rows, before = read_metrics(run), load_file(run / "model.safetensors")
     extra = [f"init={finished / 'pretrained.pt'}", "optim.epochs=2", "ema=0.9"]
@@ -96,6 +96,7 @@ def test_the_same_command_again_changes_nothing(finished, labelled_set):
     after = load_file(finished / "run" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert read_metrics(run) == rows
+    assert f"2 classes; weights of step {rows[-1]['step']}" in capsys.readouterr().out
 
 
 def test_a_stopped_run_ends_with_the_same_numbers(finished, labelled_set, tmp_path, monkeypatch):

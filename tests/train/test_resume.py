@@ -180,6 +180,14 @@ def test_a_second_run_in_the_same_folder_is_refused(demo_store, tmp_path):
     assert pretrain.main(words(demo_store, tmp_path)) == 0
 
 
+def test_a_resumed_run_names_the_step_of_its_weights(demo_store, tmp_path, capsys):
+    assert pretrain.main(words(demo_store, tmp_path, "optim.steps=2")) == 0
+    assert "parameters, random weights;" in capsys.readouterr().out
+    assert pretrain.main(words(demo_store, tmp_path, "optim.steps=3", "resume=force")) == 0
+    printed = capsys.readouterr().out
+    assert "parameters, weights of step 2;" in printed and "random weights" not in printed
+
+
 def test_other_micro_batches_of_the_same_effective_batch_go_on(demo_store, tmp_path):
     assert pretrain.main(words(demo_store, tmp_path, "optim.steps=10")) == 0
     more = ["optim.steps=20", "resume=force"]

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
-from mme_core.errors import UsageError, VideoError, named
+from mme_core.errors import UsageError, VideoError, listed, named
 from mme_core.io.frame_folder import FrameFolder, is_frame_folder
 from mme_core.io.place import open_place
 from mme_core.io.remote import join
@@ -257,9 +257,8 @@ def relabel(source: Source, class_names: Sequence[str]) -> None:
     unknown = [name for name in used if name not in class_names]
     if unknown:
         raise UsageError(
-            f"classes that the model does not know: {', '.join(unknown[:5])}"
-            f"{' …' if len(unknown) > 5 else ''}; it knows {len(class_names)} classes: "
-            f"{', '.join(list(class_names)[:5])}{' …' if len(class_names) > 5 else ''}"
+            f"classes that the model does not know: {listed(unknown, 5)}; it knows "
+            f"{len(class_names)} classes: {listed(class_names, 5)}"
         )
     number = {name: list(class_names).index(name) for name in used}
     source.labels = np.array(

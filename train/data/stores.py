@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mme_core.errors import StoreError
+from mme_core.errors import StoreError, listed
 from mme_core.io.place import open_place
 from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.layout import LEDGER, LOCK, shard_name
@@ -41,9 +41,8 @@ def check_complete(store: TargetStore) -> None:
         )
     lost = [shard_name(number) for number in lost_shards(place)]
     if lost:
-        more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
         raise StoreError(
-            f"{store.url} has lost {', '.join(lost[:8])}{more}: run `mme repair {store.url}`, "
+            f"{store.url} has lost {listed(lost)}: run `mme repair {store.url}`, "
             f"which makes what is missing anew ({LEDGER} says which videos were there)"
         )
 

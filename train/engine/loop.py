@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from mme_core.errors import MMEError
+from mme_core.errors import MMEError, listed
 from mme_core.transformer import unfuse_attention
 from mme_core.weights.run_folder import has_number
 from train.engine import checkpoint, folder
@@ -51,10 +51,6 @@ class StepNumbers:
     unread: dict[int, str]  # its videos that could not be read, and why
     values: Tensor  # means over processes (loss, its parts, stop asked, unread), norm, own loss
     done: Moment  # when the device has done the step
-
-    def read(self) -> list[float]:
-        self.done.wait()
-        return self.values.tolist()
 
 
 class Loop:
@@ -208,7 +204,8 @@ class Loop:
         """Logs a step, or that it was skipped; True where all processes are to stop."""
         if numbers is None:
             return False
-        loss, *terms, asked, failed, norm, own = numbers.read()
+        numbers.done.wait()
+        loss, *terms, asked, failed, norm, own = numbers.values.tolist()
         unread = self.task.unread
         if failed:
             for i, text in unread.note(self.ranks.gather(numbers.unread)).items():
@@ -217,7 +214,6 @@ class Loop:
         if not math.isfinite(loss) or (gradient_counts and not math.isfinite(norm)):
             self._note_skipped(numbers, guilty=not math.isfinite(own) or math.isfinite(loss))
         elif numbers.interval:
-            figures = {**numbers.figures, **numbers.interval.figures()}
             row = {
                 "step": numbers.step,
                 "epoch": numbers.step / self.steps_per_epoch,
@@ -227,7 +223,8 @@ class Loop:
                 "grad_norm": norm,
                 "skipped": self.skipped,
                 "bad": len(unread.known),
-                **figures,
+                **numbers.figures,
+                **numbers.interval.figures(),
             }
             self.log.row(row, system=numbers.figures)
             self.log.say(step_line(row, self.steps, numbers.terms), f"loss {loss:.4f}")
@@ -242,8 +239,8 @@ class Loop:
         mine = torch.cat(numbers.videos).unique().tolist() if guilty else []
         ids = [self.task.video_ids[i] for part in self.ranks.gather(mine) for i in part]
         self.log.row({"step": numbers.step, "event": "skipped", "videos": ids})
-        names = f"{', '.join(ids[:8])}{f' and {len(ids) - 8} more' if len(ids) > 8 else ''}"
-        text = f"step {numbers.step} skipped: the loss or gradient is not finite; videos: {names}"
+        why = "the loss or gradient is not finite"
+        text = f"step {numbers.step} skipped: {why}; videos: {listed(ids)}"
         if self.skipped > self.config.nonfinite_budget:
             raise MMEError(
                 f"{text}; {self.skipped} steps were skipped, more than "
@@ -269,18 +266,18 @@ class Loop:
         rng = self.ranks.gather(rng_state())
         if not self.ranks.main:
             return
-        task = self.task
+        average = self.task.average
         state = {
-            "model": task.model.state_dict(),
-            "ema": task.average.module.state_dict() if task.average else None,
+            "model": self.task.model.state_dict(),
+            "ema": average.module.state_dict() if average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "sampler": task.sampler.state_dict(self.done * self.config.optim.accumulate),
+            "sampler": self.task.sampler.state_dict(self.done * self.config.optim.accumulate),
             "rng": rng,
             "step": self.done,
             "steps": self.steps,
             "skipped": self.skipped,
-            **task.state,
+            **self.task.state,
         }
         checkpoint.save(self.out, self.done, state, self.config.checkpoint.keep)
 
@@ -299,6 +296,5 @@ class Loop:
         task.sampler.load_state_dict(state["sampler"])
         # Checkpoints of older fine-tuning runs have neither skipped steps nor generators.
         self.done, self.skipped = state["step"], state.get("skipped", 0)
-        generators = state.get("rng", [])
-        if self.ranks.rank < len(generators):
+        if self.ranks.rank < len(generators := state.get("rng", [])):
             set_rng_state(generators[self.ranks.rank])

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from mme_core.encoder import encoder_from
 from mme_core.errors import UsageError
 from mme_core.model import build_classifier, build_pretraining_model
-from mme_core.tokens import sinusoid_table
+from mme_core.tokens import interpolate_positions, sinusoid_table
 from mme_core.transformer import SIZES
-from mme_core.weights.load import build_from, interpolate_positions, load_weights, read_weights
+from mme_core.weights.load import build_from, load_weights, read_weights
 from mme_core.weights.save import save_weights
 from train.convert import convert, main
 
