@@ -13,7 +13,7 @@ from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
 from mme_core.extract.flow import check_flow
-from mme_core.io.remote import is_url
+from mme_core.io.remote import is_in_memory, is_url
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 from mme_core.terminal import is_quiet
@@ -83,9 +83,17 @@ def _report_making(made: int, total: int) -> None:
 
 
 def absolute(store: str) -> str:
-    """The address of a store, valid in any folder. Raises UsageError for an empty one."""
+    """The address of a store to write, valid in any folder.
+
+    Raises UsageError for an empty one, and for one that would end with this process.
+    """
     if not store:
         raise UsageError("--store is empty: name a folder or URL")
+    if is_in_memory(store):
+        raise UsageError(
+            f"--store {store} lives in the memory of one process, and ends with it: name a folder, "
+            "or a URL such as s3://BUCKET/STORE"
+        )
     return store if is_url(store) else str(Path(store).expanduser().absolute())
 
 

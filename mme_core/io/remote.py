@@ -25,6 +25,11 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def is_in_memory(url: str | os.PathLike[str]) -> bool:
+    """Whether this is a URL of fsspec's memory, which no other process sees."""
+    return os.fspath(url).startswith("memory://")
+
+
 def join(root: str | os.PathLike[str], path: str) -> str:
     """Joins a root and a stored path. An absolute path or a URL is returned unchanged."""
     if is_url(path):

@@ -16,6 +16,7 @@ import numpy as np
 from mme_core import cells as cell_arrays
 from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
+from mme_core.io.remote import is_in_memory
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.layout import FORMAT, LEDGER, SEALED_SINCE, STORE, layouts
 from mme_core.store.pieces import StoredWindow
@@ -177,6 +178,13 @@ class TargetStore:
         return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
 
 
+def _why_no_store(place: Place) -> str:
+    if is_in_memory(place.url):
+        return "is not in the memory of this process, which is all that memory:// can name"
+    what = "is not a store (no store.json in it)" if place.exists() else "does not exist"
+    return f"{what}; check the path, or make a store with `mme flows`"
+
+
 def _why_empty(place: Place) -> str:
     if finished_shards(place):
         return f"holds no video: all are quarantined, and {LEDGER} says why"
@@ -198,10 +206,7 @@ def read_store_file(place: Place) -> dict[str, Any]:
     try:
         text = place.read(STORE)
     except (FileNotFoundError, NotADirectoryError):
-        what = "is not a store (no store.json in it)" if place.exists() else "does not exist"
-        raise StoreError(
-            f"{place.url} {what}; check the path, or make a store with `mme flows`"
-        ) from None
+        raise StoreError(f"{place.url} {_why_no_store(place)}") from None
     try:
         about, sealed = unseal(text)
         version = int(about["format"])

@@ -21,6 +21,7 @@ def videos(tmp_path):
         (["--workers", "2"], "--serial uses no Ray"),
         (["--limit", "1", "--fraction", "0.5"], "exclude each other"),
         (["--store", ""], "--store is empty"),
+        (["--store", "memory://a"], "--store memory://a lives in the memory of one process"),
         (["--limit", "0"], "--limit 0 must be at least 1"),
         (["--fraction", "1.5"], "--fraction 1.5 must be above 0"),
         (["--max-failures", "-1"], "--max-failures -1 must not be negative"),

@@ -125,7 +125,7 @@ def test_what_kept_flow_cannot_give_is_refused(made, tmp_path, capsys):
     assert "spec.jpeg_quality: 80 asked for, 90 in the store" in capsys.readouterr().err
     assert flows(root, other, *CHANGES) == 1
     assert "kept_flow: none asked for" in capsys.readouterr().err
-    assert flows(root, "memory://bucket/store", "--keep-flow") == 2
+    assert flows(root, "simplecache::memory://bucket/store", "--keep-flow") == 2
     assert "needs a --store on a disk" in capsys.readouterr().err
 
 

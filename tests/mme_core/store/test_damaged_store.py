@@ -32,6 +32,11 @@ def test_an_unknown_kind_of_url():
         TargetStore("nope://x")
 
 
+def test_a_store_in_the_memory_of_another_process():
+    with pytest.raises(StoreError, match=r"memory://gone is not in the memory of this process"):
+        TargetStore("memory://gone")
+
+
 def test_a_store_of_quarantined_videos_alone(tmp_path):
     open_or_create_store(tmp_path / "s", SPEC, "folder", None, [])
     with ShardWriter(tmp_path / "s", 0, SPEC) as writer:
