@@ -37,6 +37,7 @@ from train.scoring.panels import draw_panels
 from train.scoring.pixels import ERRORS, end_point_errors
 
 Batch = Mapping[str, Tensor]
+Failures = dict[tuple[bool, int], str]  # (is it a held-out video, its number): reason
 
 
 class HeldOut:
@@ -66,8 +67,8 @@ class HeldOut:
         self.val = clip_dataset(val, config, training=False)
         self.train = clip_dataset(store, config, training=False)
         self.knn = config.eval.knn if _same_classes(store, val) else 0
-        self._failed: dict[int, str] = {}  # videos that this process could not read this time
-        self._warned: set[int] = set()
+        self._failed: Failures = {}  # what this process could not read this time
+        self._warned: set[tuple[bool, int]] = set()
 
     def __call__(self, model: PretrainingModel, step: int, log: RunLog) -> dict[str, float]:
         """Losses and accuracy as a row of metrics; the main process draws the panels.
@@ -92,14 +93,17 @@ class HeldOut:
         return {name: round(value, 6) for name, value in row.items()}
 
     def _count_failed(self, log: RunLog) -> int:
-        """Number of clips that no process could read this time. Each is named once in a run."""
-        failed = {
-            video: text for part in self.ranks.gather(self._failed) for video, text in part.items()
-        }
+        """Number of held-out clips that could not be read this time.
+
+        Names them, and the training clips that kNN lacks, once in a run.
+        """
+        failed: Failures = {}
+        for part in self.ranks.gather(self._failed):
+            failed |= part
         for video in sorted(failed.keys() - self._warned):
             log.warn(f"left out of the evaluation, since it cannot be read: {failed[video]}")
         self._warned |= failed.keys()
-        return len(failed)
+        return sum(held_out for held_out, _ in failed)
 
     def _batches(self, data: ClipDataset, clips: int) -> Iterator[dict[str, Tensor]]:
         """This process' part of the first `clips` clips, in an order that is always the same."""
@@ -114,14 +118,16 @@ class HeldOut:
         )
         loader = make_clip_loader(data, sampler, self.config.data.workers, full=False)
         try:
-            yield from on_device(self._readable(loader), self.ranks.device)
+            readable = self._readable(loader, held_out=data is self.val)
+            yield from on_device(readable, self.ranks.device)
         finally:
             with interrupt_waits():
                 del loader  # its __del__ ends the workers, and would swallow a Ctrl-C
 
-    def _readable(self, batches: Iterable[dict[str, Any]]) -> Iterator[Batch]:
+    def _readable(self, batches: Iterable[dict[str, Any]], held_out: bool) -> Iterator[Batch]:
         for batch in batches:
-            self._failed |= batch.pop("failed")
+            failed = batch.pop("failed")
+            self._failed |= {(held_out, video): text for video, text in failed.items()}
             if batch:
                 yield batch
 

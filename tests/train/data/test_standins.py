@@ -137,6 +137,13 @@ def test_a_store_without_a_readable_clip_ends_at_once(store, tmp_path):
         training(store, tmp_path / "run", "data.workers=0").run()
 
 
+def test_training_videos_of_the_knn_are_not_counted_as_held_out(store, whole, tmp_path, capsys):
+    flip_bytes(store, 1)
+    row = run(store, tmp_path / "run", f"val_store={whole}", "data.workers=0")[-1]
+    assert "knn" in row and row["val_bad"] == 0
+    assert capsys.readouterr().out.count("left out of the evaluation") == 2
+
+
 def test_an_evaluation_leaves_out_what_it_cannot_read(store, whole, tmp_path, capsys):
     flip_bytes(store, 1)
     words = [f"val_store={store}", "eval.every=2", "data.workers=0"]
