@@ -131,10 +131,12 @@ def _resolve(config: Any, raw: Mapping[str, str]) -> None:
 
 
 def _expand_home(config: Any) -> Any:
-    """Replaces `~` at the start of each text value by the user's home folder."""
+    """Replaces `~` at the start of each text, in lists too, by the user's home folder."""
     if dataclasses.is_dataclass(config):
         for item in dataclasses.fields(config):
             setattr(config, item.name, _expand_home(getattr(config, item.name)))
+    if isinstance(config, list):
+        return [_expand_home(one) for one in config]
     if isinstance(config, str) and (config == "~" or config.startswith("~/")):
         return str(Path(config).expanduser())
     return config

@@ -258,3 +258,4 @@ def test_home_is_meant_by_a_tilde_in_recipes(tmp_path, monkeypatch):
     config = load(FinetuneConfig, words, "", "")
     assert (config.store, config.data.root) == (f"{tmp_path}/s", f"{tmp_path}/v")
     assert (config.out, config.val_store) == (f"{tmp_path}/o", "a~/b")
+    assert read("store=[~/a, b~]", "out=o").store == [f"{tmp_path}/a", "b~"]
