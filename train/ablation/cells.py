@@ -110,6 +110,13 @@ def _cell(command: str, recipes: Sequence[str], values: Mapping[str, Any], folde
 
 def _text(value: Any) -> str:
     """A value as a word of a command line, which is read as YAML."""
-    if isinstance(value, str):
-        return value if yaml.safe_load(value) == value else json.dumps(value)
+    if isinstance(value, str) and _reads_as_itself(value):
+        return value
     return json.dumps(value)
+
+
+def _reads_as_itself(text: str) -> bool:
+    try:
+        return yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        return False

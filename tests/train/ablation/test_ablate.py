@@ -12,7 +12,7 @@ import yaml
 
 from mme_core.errors import UsageError
 from train import ablate
-from train.ablation.cells import Cell, Chain, all_chains, tuning_chains
+from train.ablation.cells import Cell, Chain, _text, all_chains, tuning_chains
 from train.ablation.results import Number, choose_rates, spread
 from train.ablation.runner import Runner, is_done, slots
 from train.ablation.tables import markdown
@@ -70,6 +70,12 @@ def test_variants_differ_in_their_own_keys_alone():
     assert {"--config=tiny.yaml", "optim.steps=2", "seed=1"} <= set(words)
     assert 'loss.contents=["pixel"]' in words and "out=out/pixel/seed1/pretrain" in words
     assert "init=out/pixel/seed1/pretrain" in pixel.cells[1].words
+
+
+@pytest.mark.parametrize("value", ["a", "007", "run #1", "@a", "[x", "a: b: c", "${oc.env:A}"])
+def test_a_value_reaches_its_cell_as_it_stands(value):
+    word = f"measure.store={_text(value)}"
+    assert yaml.safe_load(word.partition("=")[2]) == value
 
 
 def test_random_weights_are_measured_without_a_run():
