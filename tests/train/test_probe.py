@@ -92,11 +92,15 @@ def test_attentive_probe_is_cross_attention_of_one_query():
         torch.testing.assert_close(probes(tokens)[0], want, atol=1e-5, rtol=1e-4)
 
 
-def test_biases_do_not_decay():
-    bias = nn.Parameter(torch.ones(2, 1, 3))
-    bias.grad = torch.zeros_like(bias)
-    SweepAdamW([bias], [Trial(0.1, 0.5)] * 2).step(1.0)
-    assert (bias == 1).all()
+@pytest.mark.parametrize("heads", [1, 2])
+def test_all_but_biases_decay(heads):
+    probes = AttentiveProbes(2, 4, 3, heads)
+    for parameter in probes.parameters():
+        nn.init.ones_(parameter)
+        parameter.grad = torch.zeros_like(parameter)
+    SweepAdamW(probes, [Trial(0.1, 0.5)] * 2).step(1.0)
+    kept = {name for name, parameter in probes.named_parameters() if (parameter == 1).all()}
+    assert kept == {"value_bias", "hidden_bias", "out_bias", "head_bias"}
 
 
 def test_accuracies_of_trials():

@@ -88,11 +88,12 @@ class AttentiveProbes(nn.Module):
 class SweepAdamW:
     """AdamW with the learning rate and weight decay of trial s for `parameter[s]`.
 
-    Decay applies to matrices only: to parameters whose second last axis is not 1.
+    Parameters whose names end in "bias" do not decay.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], chosen: Sequence[Trial]) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, probes: nn.Module, chosen: Sequence[Trial]) -> None:
+        names, self.parameters = zip(*probes.named_parameters())
+        self.decays = [not name.endswith("bias") for name in names]
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]
         device = self.parameters[0].device
@@ -105,10 +106,11 @@ class SweepAdamW:
         """One step at `scale` times the trials' rates; clears the gradients."""
         self.steps += 1
         first_share, second_share = (1 - beta**self.steps for beta in BETAS)
-        for p, first, second in zip(self.parameters, self.first, self.second):
+        every = zip(self.parameters, self.decays, self.first, self.second)
+        for p, decays, first, second in every:
             shape = (-1,) + (1,) * (p.ndim - 1)
             lr = (self.lr * scale).view(shape)
-            if p.shape[-2] != 1:
+            if decays:
                 p.mul_(1 - lr * self.decay.view(shape))
             assert p.grad is not None  # every parameter has a part in the loss
             first.lerp_(p.grad, 1 - BETAS[0])
@@ -134,7 +136,7 @@ def train_probes(
     labels_N  int64, on the same device
     """
     order = torch.Generator().manual_seed(seed)
-    optimizer = SweepAdamW(list(probes.parameters()), chosen)
+    optimizer = SweepAdamW(probes, chosen)
     size = min(batch_size, len(labels_N))
     per_epoch = len(labels_N) // size
     probes.train()
