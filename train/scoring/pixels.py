@@ -112,4 +112,5 @@ def _weights(
 
 
 def _shares(weights: Tensor) -> Tensor:
-    return weights / weights.sum(-1, keepdim=True).clamp_min(EPSILON)
+    whole = weights.sum(-1, keepdim=True)
+    return weights / torch.where(whole > 0, whole, 1)

@@ -75,6 +75,14 @@ def test_near_patches_count_more():
     assert found["val_epe"] == 0
 
 
+def test_weights_of_far_patches_add_up_to_one():
+    displacement = np.zeros((1, 1, 1, 60, K, L, 2))
+    displacement[..., 0] = 1
+    mask = np.arange(60)[None] > 0
+    found, _ = errors(*(parts := asked(displacement, mask)), truth(parts[0], parts[2]))
+    assert found["epe_neighbours"] == pytest.approx(0, abs=1e-4)
+
+
 @pytest.mark.parametrize("norm", ["patch", "length"])
 def test_moments_come_from_visible_patches_alone(norm):
     """Equal patches: the right normalised prediction gives the right pixels; others do not."""
