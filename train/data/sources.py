@@ -180,35 +180,46 @@ def open_source(
     data: LabelledDataConfig, store: str | None, *, root: str | None, split: str | None
 ) -> Source:
     """One source from a store, or from the video files of `data.dataset`."""
-    if (store is None) == (data.dataset is None):
+    if store is None and data.dataset is not None:
+        return _of_data_set(data.dataset, root, split)
+    if store is not None and data.dataset is None:
+        return _of_store(data.frames, store, root)
+    raise UsageError(
+        "give the labelled videos either as store=… (and val_store=…) or as data.dataset=… "
+        "data.root=…"
+    )
+
+
+def _of_data_set(dataset: str, root: str | None, split: str | None) -> Source:
+    if root is None:
+        raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
+    with named(root="data.root", list_file="data.root", dataset="data.dataset"):
+        manifest = load_manifest(dataset, root, split)
+    for note in manifest.notes:
+        say(f"{dataset}, {split}: {note}")
+    lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
+    return FileSource(manifest.items, manifest.class_names, missing=lacking)
+
+
+def _of_store(frames: str, url: str, root: str | None) -> Source:
+    if url.startswith("["):
+        raise UsageError(f"{url}: only `mme pretrain` reads several stores; name one")
+    store = TargetStore(url)
+    check_complete(store)
+    if frames == "store":
+        return StoreSource(store)
+    table = store.videos
+    if root is None and any(join("/", path) != path for path in table["path"]):
         raise UsageError(
-            "give the labelled videos either as store=… (and val_store=…) or as data.dataset=… "
-            "data.root=…"
+            f"data.root is not set: the folder of the video files of {url}, which "
+            "data.frames=video reads"
         )
-    if data.dataset is not None:
-        if root is None:
-            raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
-        with named(root="data.root", list_file="data.root", dataset="data.dataset"):
-            manifest = load_manifest(data.dataset, root, split)
-        for note in manifest.notes:
-            say(f"{data.dataset}, {split}: {note}")
-        lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
-        return FileSource(manifest.items, manifest.class_names, missing=lacking)
-    assert store is not None  # one of the two was given
-    if store.startswith("["):
-        raise UsageError(f"{store}: only `mme pretrain` reads several stores; name one")
-    opened = TargetStore(store)
-    check_complete(opened)
-    if data.frames == "store":
-        return StoreSource(opened)
-    table = opened.videos
     items = [
         VideoItem(id_, join(root or "", path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
-    spec = opened.spec
-    lacking = quarantined(opened)
-    return FileSource(items, opened.class_names, spec.stride, lacking, spec.square_pixels)
+    spec, lacking = store.spec, quarantined(store)
+    return FileSource(items, store.class_names, spec.stride, lacking, spec.square_pixels)
 
 
 def open_sources(data: SplitDataConfig, store: str | None, val_store: str | None) -> Sources:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from labelled import source_of, write_square
+from made_up_targets import make_store
 from motion import render, translation, write_video
 from odd_videos import write_aspect, write_edited, write_parts
 
@@ -60,6 +61,12 @@ def test_frames_of_a_stores_videos_can_come_from_the_files(labelled_store, label
     files = source_of(labelled_set)
     seen, plain = (s.read(4, lambda count: np.arange(count)) for s in (source, files))
     assert (seen == plain).all()
+
+
+def test_the_folder_of_a_stores_videos_must_be_given(tmp_path):
+    store = make_store(tmp_path / "store", [{"left/0.mp4": 11}])
+    with pytest.raises(UsageError, match=r"data\.root is not set: the folder of the video files"):
+        open_source(LabelledDataConfig(frames="video"), str(store), root=None, split=None)
 
 
 def test_strides_count_raw_frames(labelled_set):
