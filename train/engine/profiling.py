@@ -37,7 +37,7 @@ class Profile:
         self.folder, self.steps, self.device, self.done = out / FOLDER, steps, device, False
         warmup = 1 if left > steps else 0
         wait = max(min(SKIPPED, left - steps - warmup), 0)
-        self.before = wait + warmup  # steps before the traced ones
+        self.before = wait + warmup  # steps before the traced ones, and minus those traced
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
@@ -67,7 +67,8 @@ class Profile:
     def _write(self, profiler: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / TRACE))
-        text = kernel_table(profiler.events(), self.steps, self.device)
+        traced = max(-self.before, 1)  # fewer than `steps` where the run ended before
+        text = kernel_table(profiler.events(), traced, self.device)
         (self.folder / TABLE).write_text(text)
         self.done = True
 

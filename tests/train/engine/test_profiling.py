@@ -26,6 +26,17 @@ def test_steps_are_traced_into_a_folder(tmp_path, left):
     assert "aten::mm" in text and "2 steps" in text
 
 
+def test_a_run_that_ends_early_is_divided_by_its_own_steps(tmp_path):
+    with Profile(tmp_path, 8, 4, CPU) as profile:
+        for _ in range(4):
+            torch.ones(8, 8) @ torch.ones(8, 8)
+            profile.step()
+    lines = (tmp_path / "profile" / TABLE).read_text().splitlines()
+    assert lines[0].endswith("; 4 steps")
+    (calls,) = (line.split()[1] for line in lines if line.endswith(" aten::mm"))
+    assert calls == "1.0"
+
+
 def kernel(name, start, end, annotation=False, device=DeviceType.CUDA):
     span = SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start)
     return SimpleNamespace(
