@@ -19,6 +19,7 @@ is 1.
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ from train.recipes.ablation import AblateConfig, check_grid
 
 
 def main(argv: list[str]) -> int:
-    words = [f"--config={word}" if word.endswith((".yaml", ".yml")) else word for word in argv]
+    pairs = itertools.pairwise(["", *argv])
+    words = [f"--config={word}" if _is_grid(word, before) else word for before, word in pairs]
     flags_help = {"dry-run": "print the plan, and run nothing"}
     config, flags = loading.load_with_flags(AblateConfig, words, "mme ablate", __doc__, flags_help)
     check_grid(config)
@@ -63,6 +65,12 @@ def main(argv: list[str]) -> int:
     if not finished:
         return STOPPED
     return 1 if runner.failed else 0
+
+
+def _is_grid(word: str, before: str) -> bool:
+    """Whether a word is a grid that stands without --config."""
+    named = before == "--config" or word.startswith("-") or "=" in word
+    return word.endswith((".yaml", ".yml")) and not named
 
 
 def _has_rate(config: AblateConfig, chain: Chain) -> bool:

@@ -267,6 +267,17 @@ def test_shipped_tables_plan_valid_pretraining(table):
             loading.load(schema, words, "", "")
 
 
+def test_grids_are_named_with_or_without_their_option(tmp_path, capsys):
+    for name, part in (("a.yaml", ("variants",)), ("b.yaml", GRID.keys() - {"variants"})):
+        (tmp_path / name).write_text(yaml.safe_dump({key: GRID[key] for key in part}))
+    a, b = (str(tmp_path / name) for name in ("a.yaml", "b.yaml"))
+    printed = set()
+    for words in ([a, b], ["--config", a, "--config", b], [f"--config={a}", b]):
+        assert ablate.main([*words, "--dry-run", "out=grid.yaml"]) == 0
+        printed.add(capsys.readouterr().out)
+    assert len(printed) == 1 and "out=grid.yaml/" in printed.pop()
+
+
 def test_a_dry_run_prints_commands_that_a_shell_can_read(tmp_path, capsys):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
     assert ablate.main([str(tmp_path / "grid.yaml"), "--dry-run"]) == 0
