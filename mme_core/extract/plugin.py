@@ -15,9 +15,12 @@ from mme_core.errors import UsageError
 def load_plugin(field: str, name: str) -> Callable[..., Any]:
     """Imports the function that `field`, a field of the specification, names.
 
-    Raises UsageError where the module or the function does not exist.
+    Raises UsageError for a name of another form, and where the module or the function does not
+    exist.
     """
     module_name, _, attribute = name.partition(":")
+    if not all((*module_name.split("."), attribute)):
+        raise UsageError(f"spec.{field}={name} must be package.module:function")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

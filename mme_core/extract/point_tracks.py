@@ -75,6 +75,4 @@ class PointTracks:
 
 def point_tracker(name: str) -> PointTracker:
     """Returns the tracker `package.module:function`. Raises UsageError where there is none."""
-    if ":" not in name:
-        raise UsageError(f"spec.tracks={name} must be package.module:function")
     return load_plugin("tracks", name)

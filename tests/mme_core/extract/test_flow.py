@@ -76,6 +76,8 @@ def test_flow_that_is_not_finite_rejects_the_video(pan, function):
         ("raft", "dis-tuned, .*farneback.*package.module:function"),
         ("no.such.module:flow", "cannot be imported: No module named 'no'"),
         ("mme_core.extract.flow:nothing", "cannot be imported"),
+        (":flow", r"spec\.flow=:flow must be package\.module:function"),
+        (".flow:flow", r"spec\.flow=\.flow:flow must be package\.module:function"),
         ("mme_core.extract.flow:ALGORITHMS", "not a function"),
     ],
 )
