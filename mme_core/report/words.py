@@ -69,15 +69,20 @@ def shorten(text: str, most: int) -> str:
 def duration(seconds: float) -> str:
     """Such as 31.2 h, 1:02:03, 2:42, or 2.4 s."""
     if seconds >= 36000:
-        return f"{seconds / 3600:,.3g} h"
+        return f"{_rounded(seconds / 3600)} h"
     return clock(seconds) if seconds >= 60 else f"{seconds:.3g} s"
+
+
+def _rounded(value: float) -> str:
+    """Three digits, or all of a larger whole number."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def size(count: float) -> str:
     """Bytes in the unit that fits, such as 12.3 MB."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= limit:
-            return f"{count / limit:.3g} {unit}"
+            return f"{_rounded(count / limit)} {unit}"
     return f"{count:.0f} B"
 
 
