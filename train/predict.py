@@ -27,7 +27,7 @@ from train.recipes.classification import LabelledDataConfig, ViewConfig
 from train.recipes.shared import DEVICES
 from train.recipes.weights import architecture, read_classifier
 from train.scoring.evaluation import view_plan
-from train.scoring.metrics import TOP, rank, shorten
+from train.scoring.metrics import TOP, as_label, rank
 
 SHOWN = 8  # frames of the picture
 
@@ -70,14 +70,14 @@ def draw(
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.3))  # the stub allows one alone
     top, bottom = halves
-    top.suptitle(shorten(_name(video), 100))
+    top.suptitle(as_label(_name(video), 100))
     for axes, index in zip(top.subplots(1, len(chosen)), chosen):
         axes.imshow(frames_THW3[index])
         axes.set_axis_off()
     axes = bottom.subplots()
     names, scores = zip(*reversed(best))
     bars = axes.barh(range(len(names)), scores)
-    axes.set_yticks(range(len(names)), [shorten(name, 60) for name in names])
+    axes.set_yticks(range(len(names)), [as_label(name, 60) for name in names])
     axes.bar_label(bars, [f"{score:.1%}" for score in scores], padding=3)
     axes.set_xlim(0, 1)
     axes.set_xlabel("score")

@@ -112,5 +112,5 @@ def test_pictures_of_long_names_are_whole(weights, tmp_path, recwarn):
     draw(tmp_path / "p.png", Path("$x$" * 60), frames, [(name, 0.2) for name in names])
     metrics.draw_confusion(tmp_path / "c.png", np.eye(5, dtype=int), names)
     assert not recwarn  # matplotlib warns where labels leave no room
-    assert metrics.shorten(names[3], 30) == "Pretending to p…hing, number 3"
-    assert metrics.shorten("a $ b", 30) == r"a \$ b"
+    assert metrics.as_label(names[3], 30) == "Pretending…something, number 3"
+    assert metrics.as_label("a $ b", 30) == r"a \$ b"

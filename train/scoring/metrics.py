@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mme_core.report.words import shorten
+
 TOP = 5  # best classes that are listed for a video
 NAME = 30  # longest class name in a picture, letters
 
@@ -96,18 +98,16 @@ def write_per_class(path: Path, confusion: np.ndarray, names: Sequence[str]) -> 
             writer.writerow([names[c], int(row.sum()), int(row[c]), accuracy, other])
 
 
-def shorten(text: str, most: int) -> str:
-    """Text for a picture: at most `most` letters, from both ends, with `$` taken literally."""
-    if len(text) > most:
-        text = f"{text[: most // 2]}…{text[-((most - 1) // 2) :]}"
-    return text.replace("$", r"\$")
+def as_label(name: str, most: int) -> str:
+    """A name for a picture: at most `most` letters. Matplotlib would read `$` as mathematics."""
+    return shorten(name, most).replace("$", r"\$")
 
 
 def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
     """Draws the confusion matrix with normalised rows as a PNG; names for up to 60 classes."""
     from matplotlib.figure import Figure
 
-    classes, names = len(names), [shorten(name, NAME) for name in names]
+    classes, names = len(names), [as_label(name, NAME) for name in names]
     labels = 0.09 * max(map(len, names)) if classes <= 60 else 0  # inches
     side = float(np.clip(1.5 + 0.4 * classes, 4, 16)) + labels
     figure = Figure(figsize=(side + 1, side), layout="constrained")
