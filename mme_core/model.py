@@ -145,18 +145,7 @@ def build_pretraining_model(
     Raises UsageError for a value out of range.
     """
     heads = {"position": 48, "shape": 216} if heads is None else heads
-    if head_layers not in HEAD_LAYERS:
-        raise UsageError(
-            f"head_layers={head_layers} is not one of {', '.join(map(str, HEAD_LAYERS))}"
-        )
-    if decoder_depth < 1:
-        raise UsageError(f"decoder_depth={decoder_depth} must be at least 1")
-    if decoder_width % decoder_heads:
-        raise UsageError(
-            f"decoder_width={decoder_width} must be a multiple of decoder_heads={decoder_heads}"
-        )
-    if decoder not in DECODERS:
-        raise UsageError(f"decoder={decoder} is not one of {', '.join(DECODERS)}")
+    _check_decoder(decoder, decoder_depth, decoder_width, decoder_heads, head_layers)
     groups = (
         {"joint": heads} if decoder == "joint" else {name: {name: heads[name]} for name in heads}
     )
@@ -186,6 +175,24 @@ def build_pretraining_model(
     )
     decoders = {name: build_decoder(outputs=outputs) for name, outputs in groups.items()}
     model = PretrainingModel(encoder, decoders, depths)
+    _draw_weights(model)
+    return model
+
+
+def _check_decoder(kind: str, depth: int, width: int, heads: int, head_layers: int) -> None:
+    if head_layers not in HEAD_LAYERS:
+        raise UsageError(
+            f"head_layers={head_layers} is not one of {', '.join(map(str, HEAD_LAYERS))}"
+        )
+    if depth < 1:
+        raise UsageError(f"decoder_depth={depth} must be at least 1")
+    if width % heads:
+        raise UsageError(f"decoder_width={width} must be a multiple of decoder_heads={heads}")
+    if kind not in DECODERS:
+        raise UsageError(f"decoder={kind} is not one of {', '.join(DECODERS)}")
+
+
+def _draw_weights(model: PretrainingModel) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -193,7 +200,6 @@ def build_pretraining_model(
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Decoder):
             nn.init.trunc_normal_(module.mask_token, std=0.02)
-    return model
 
 
 def build_classifier(

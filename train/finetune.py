@@ -69,27 +69,13 @@ class Finetuning:
         folder.check_folder(config)
         self.config, self.ranks = config, ranks
         data, optim = config.data, config.optim
-
-        # The clips.
         self.sources = open_sources(data, config.store, config.val_store)
         train = self.sources.train
         self.class_names = list(train.class_names)
         # In frames of the video: the held-out videos, and those of a later evaluation, may come
         # from a store of another stride.
         self.stride = train.stride if data.stride is None else data.stride
-        clips = TrainClips(
-            train,
-            frames=config.model.frames,
-            size=config.model.image_size,
-            sampling=data.sampling,
-            stride=frame_stride(self.stride, train),
-            crops=data.crops,
-            still=data.still,
-            augment=config.augment,
-            seed=config.seed,
-            budget=data.bad_budget,
-            on_device=augments_on_device(config.augment.place, ranks.device),
-        )
+        clips = self._clips()
         sampler = ClipSampler(
             len(clips),
             videos_per_batch(data.batch_size, data.crops),
@@ -100,15 +86,12 @@ class Finetuning:
         )
         self.loader = make_loader(clips, sampler, collate_train, data.workers)
         unread = Unread(data.bad_budget, self._mend)
-
-        # The model and its loss.
         dtype = autocast_dtype(config.precision, ranks.device)
         check_residual(config.model.residual, dtype)
         classes = len(self.class_names)
         model, self.loaded = build(config, classes)
         self.model = model.to(ranks.device)
         depth = len(model.encoder.blocks)
-
         self.task = Task(
             model=self.model,
             step=ClassifierStep(self.model, dtype),
@@ -128,6 +111,22 @@ class Finetuning:
             prepare=Mixing.of(config.augment, classes, data.batch_size),
             ready=self.loader.ready,
             flops=3 * classifier_flops(model),
+        )
+
+    def _clips(self) -> TrainClips:
+        config, data, train = self.config, self.config.data, self.sources.train
+        return TrainClips(
+            train,
+            frames=config.model.frames,
+            size=config.model.image_size,
+            sampling=data.sampling,
+            stride=frame_stride(self.stride, train),
+            crops=data.crops,
+            still=data.still,
+            augment=config.augment,
+            seed=config.seed,
+            budget=data.bad_budget,
+            on_device=augments_on_device(config.augment.place, self.ranks.device),
         )
 
     def run(self) -> int:

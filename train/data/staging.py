@@ -164,7 +164,7 @@ def copy_shards(
         return staged
 
 
-def main(argv: list[str]) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.data.staging", description="copy a store's shards to a local disk"
     )
@@ -180,7 +180,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--with", type=int, metavar="PID", help="end when this process has ended")
-    options = vars(parser.parse_args(argv))
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    options = vars(_parser().parse_args(argv))
 
     if options["with"] is not None:
         die_with_parent(options["with"])
