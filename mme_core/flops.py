@@ -9,7 +9,7 @@ from mme_core.transformer import Decoder, Encoder
 
 
 def pretraining_flops(model: PretrainingModel, hidden: int) -> int:
-    """FLOPs of the forward pass of one clip with so many hidden tokens, 2 for a multiply–add.
+    """FLOPs of the forward pass of one clip, 2 for a multiply–add. `hidden`: number of tokens.
 
     All patches are embedded, and all tokens pass every block of a decoder, for each depth of the
     encoder that is asked. The model skips a few per cent of that, which changes no prediction.

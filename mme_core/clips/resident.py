@@ -33,7 +33,7 @@ class Resident:
     """
 
     def __init__(self, clips: ClipDataset, device: torch.device, threads: int = 1) -> None:
-        """Reads and decodes the whole store, with so many threads."""
+        """Reads and decodes the whole store, with this number of threads."""
         self._clips, self._form, self._spec = clips, clips.form, clips.spec
         self.unreadable: dict[int, str] = {}
         table = clips.store.videos
@@ -179,7 +179,7 @@ def _kept_fields(clips: ClipDataset) -> Fields:
 
 
 def _word(size: int) -> tuple[int, torch.dtype]:
-    """How many of which longest words make so many bytes."""
+    """(number, dtype) of the longest words that `size` bytes can be divided into."""
     for word in (torch.int64, torch.int32, torch.int16):
         if size % word.itemsize == 0:
             return size // word.itemsize, word

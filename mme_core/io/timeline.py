@@ -11,7 +11,7 @@ NO_PTS = -(2**63)  # FFmpeg's value for a missing timestamp
 # A video's warning. The timestamps of one frame may then be those of another frame too.
 UNORDERED = "timestamps are missing or do not increase"
 
-_REORDERING = 4  # a broken packet's position in the output order is uncertain by so many frames
+_REORDERING = 4  # frames by which a broken packet's place in the output order is uncertain
 _JUMP = 16  # a step back of more frames than this is a restarted clock, not reordering
 
 

@@ -48,7 +48,7 @@ class ClipSampler(Sampler):
                 epochs, and leave out what does not fill a step. False, for evaluation: a single
                 pass, every video exactly once; the last batches are smaller, and a process may
                 get one batch less than another
-    limit       with endless=False: only so many videos of the order, the first ones
+    limit       with endless=False: number of videos to take, the first ones of the order
     mix         how the videos of several stores are mixed, in place of a plain shuffle; the pairs
                 are (pass, video) then
 

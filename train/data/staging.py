@@ -74,7 +74,7 @@ class StagedStore(TargetStore):
 class Staged:
     """What a call of `copy_shards` left on the local disk.
 
-    shards  copied, of so many
+    shards  number of shards that are copied, of `of` shards in the store
     size    of all copies, bytes
     full    why no further shard found room; "" where none was refused
     """

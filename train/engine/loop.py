@@ -46,7 +46,7 @@ class StepNumbers:
     lr: float
     terms: list[str]  # names of the loss's parts
     interval: Interval | None  # of the meter, where the step is logged
-    figures: dict[str, float]  # further ones
+    figures: dict[str, float]  # further numbers of the row
     videos: list[Tensor]  # indices of this process' videos
     unread: dict[int, str]  # its videos that could not be read, and why
     values: Tensor  # means over processes (loss, its parts, stop asked, unread), norm, own loss

@@ -26,7 +26,7 @@ class StoppedError(BaseException):
 
 
 class StopRequest:
-    """True once a stop signal has arrived; a second Ctrl-C raises KeyboardInterrupt at once.
+    """True once a stop signal has arrived. A second Ctrl-C raises KeyboardInterrupt at once.
 
     A context manager: it handles the signals inside its block. SIGHUP and SIGINT stay ignored where
     this process ignores them.

@@ -12,7 +12,7 @@ from train.engine.distributed import Ranks
 class Unread:
     """What all processes of a run know of videos that could not be read.
 
-    budget  so many different videos may fail; the run ends when more do
+    budget  number of different videos that may fail; the run ends when more do
     mend    videos (indices) -> what the user can do about them
 
     A process adds what its loader reports, and takes it out again with each step. The loop
@@ -64,7 +64,7 @@ class Unread:
 
     @property
     def spent(self) -> bool:
-        """Have more videos failed than the budget allows?"""
+        """Whether more videos have failed than the budget allows."""
         return len(self.known) > self.budget
 
     def check(self, step: int) -> None:
