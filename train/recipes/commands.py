@@ -1,4 +1,4 @@
-"""The recipe of each command that takes one."""
+"""The recipe of each command that takes one, and the command of a recipe."""
 
 from __future__ import annotations
 
