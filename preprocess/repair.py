@@ -222,7 +222,10 @@ def main(argv: list[str]) -> int:
         for number, entries in plan.remake.items():
             print(f"{shard_name(number)}: make it anew from {len(entries)} videos")
         if arguments.dry_run:
-            print(*plan.lost, sep="\n")
+            for line in plan.lost:
+                print(line)
+            if not (plan.remove or plan.remake or plan.lost):
+                print(f"{place.url}: nothing to make anew")
             return 1 if plan.lost else 0
         lost = [*plan.lost, *_carry_out(repair, plan)]
         ledger = repair.finish()

@@ -108,6 +108,11 @@ def test_moved_videos_are_read_below_root(made, store):
     assert contents(store) == contents(made[1])
 
 
+def test_a_dry_run_says_that_a_store_is_whole(store, capsys):
+    assert cli.main(["repair", "--dry-run", str(store)]) == 0
+    assert capsys.readouterr().out == f"{store}: nothing to make anew\n"
+
+
 def test_a_dry_run_changes_nothing(store, capsys):
     flip(chunk(store))
     before = contents(store)
