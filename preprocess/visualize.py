@@ -37,6 +37,7 @@ from mme_core.viz.playback import LAYERS, Tracks
 from preprocess.ledger import read_row
 
 _LEGEND = 56  # side of the colour wheel, pixels
+_LARGEST_SIDE = 8192  # of an enlarged frame, pixels; a sheet shows several
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def main(argv: list[str]) -> int:
     clip = load_clip(store, args.video, args.start, args.tubelets, args.source, args.root)
     layers = list(LAYERS) if args.layer == "all" else [args.layer]
     height, width = clip.frames.shape[1:3]
+    largest = max(_LARGEST_SIDE // max(height, width), 1)
+    if args.scale is not None and args.scale > largest:
+        raise UsageError(
+            f"--scale {args.scale} must be at most {largest} for pictures of {width}×{height}"
+        )
     scale = args.scale or readable_scale(height, width, 256 if len(layers) > 1 else 384)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.open("ab").close()  # this error names the file; FFmpeg's error does not

@@ -111,6 +111,7 @@ def test_unknown_video_suggests_similar_ids(demo_store, tmp_path):
         ["--start", "-1"],
         ["--tubelets", "0"],
         ["--scale", "0"],
+        ["--scale", "100000"],
         ["--fps", "0"],
         ["--fps", "nan"],
     ],
