@@ -28,7 +28,9 @@ class TuneConfig:
 @dataclass
 class AblateConfig:
     out: str = setting(MISSING, "folder of all runs and tables")
-    seeds: list[int] = setting([0, 1, 2], "seeds of each variant", at_least=0, not_empty=True)
+    seeds: list[int] = setting(
+        [0, 1, 2], "seeds of each variant", at_least=0, at_most=shared.LARGEST_SEED, not_empty=True
+    )
     device: str = shared.device()
     jobs: int = number(1, "runs at once, on each GPU or on the CPU", at_least=1)
     recipes: list[str] = setting([], "recipes of `mme pretrain`, as --config takes them")

@@ -10,10 +10,11 @@ from typing import Any
 from train.recipes.fields import choice, number
 
 DEVICES = ("auto", "cpu", "cuda")
+LARGEST_SEED = 2**32 - 1  # torch overflows above 64 bits, and each rank adds its number
 
 
 def seed() -> Any:
-    return number(0, "seed of all random numbers", at_least=0)
+    return number(0, "seed of all random numbers", at_least=0, at_most=LARGEST_SEED)
 
 
 def device() -> Any:

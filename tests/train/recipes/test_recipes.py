@@ -83,7 +83,8 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("optim.steps=0", "optim.steps=0 must be at least 1"),
         ("seed", "'seed' is not of the form key=value"),
         ("tiny.yaml", "not of the form key=value; a recipe is named by --config tiny.yaml"),
-        ("seed=-1", "seed=-1 must be at least 0"),
+        ("seed=-1", "seed=-1 must be between 0 and 4294967295"),
+        ("seed=4294967296", "seed=4294967296 must be between 0 and 4294967295"),
         ("model.depth=0", "model.depth=0 must be at least 1"),
         ("optim.lr=-1", "optim.lr=-1.0 must be at least 0"),
         ("optim.lr=nan", "optim.lr=nan must be at least 0"),
@@ -112,6 +113,13 @@ def test_the_file_of_a_wrong_key_is_named(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("data: {batchsize: 3}\n")
     with pytest.raises(UsageError, match=r"mine\.yaml: data\.batchsize .* data\.batch_size"):
+        read("--config", str(recipe), *WORDS)
+
+
+def test_a_file_with_a_dotted_key_is_told_the_form(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("optim.lr: 0.3\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml: optim\.lr: a file writes optim: \{lr: …\}"):
         read("--config", str(recipe), *WORDS)
 
 
