@@ -42,7 +42,7 @@ class PretrainingModel(nn.Module):
         clip [B, 3, T, H, W] is normalised; mask bool [B, N], True = hidden. `hidden` = M, where
         known, saves a wait for the device and keeps torch.compile in one graph.
         """
-        self._check(mask_BN)
+        self._check(clip, mask_BN)
         hidden = count_hidden(mask_BN) if hidden is None else hidden
         visible_BV, hidden_BM = split_tokens(mask_BN, hidden)
         return self._decode(self.encoder(clip, visible_BV), visible_BV, hidden_BM)
@@ -85,15 +85,18 @@ class PretrainingModel(nn.Module):
         """Visible tokens [B, V, width] after the encoder's last norm; without a mask, all."""
         if mask_BN is None:
             return self.encoder(clip)
-        self._check(mask_BN)
+        self._check(clip, mask_BN)
         hidden = count_hidden(mask_BN) if hidden is None else hidden
         return self.encoder(clip, split_tokens(mask_BN, hidden)[0])
 
-    def _check(self, mask_BN: Tensor) -> None:
-        if mask_BN.shape[1:] != (self.encoder.tokens,):
+    def _check(self, clip: Tensor, mask_BN: Tensor) -> None:
+        if mask_BN.shape != (len(clip), self.encoder.tokens):
             raise UsageError(
-                f"the mask is {list(mask_BN.shape)}, the model has {self.encoder.tokens} tokens"
+                f"the mask is {list(mask_BN.shape)}, and must be [{len(clip)}, "
+                f"{self.encoder.tokens}]: a row a clip, a number a token of the model"
             )
+        if mask_BN.dtype != torch.bool:
+            raise UsageError(f"the mask is {mask_BN.dtype}, and must be bool: use mask.bool()")
 
 
 class Classifier(nn.Module):

@@ -285,6 +285,10 @@ def test_bad_inputs_are_refused():
         model(torch.zeros(1, 3, 4, 48, 48), some_masks(1))
     with pytest.raises(UsageError, match="the mask is"):
         model(a_clip(1), some_masks(1, tokens=9))
+    with pytest.raises(UsageError, match="the mask is"):
+        model.encode(a_clip(2), some_masks(1))
+    with pytest.raises(UsageError, match="must be bool"):
+        model(a_clip(1), some_masks(1).float())
     uneven = some_masks()
     uneven[0] = True
     with pytest.raises(UsageError, match="different numbers"):
