@@ -20,6 +20,7 @@ TUBELET = 2  # sampled frames in a tubelet; the ViT's Conv3d has this depth
 _ADDED: dict[str, Any] = {"square_pixels": False, "cells": (), "flow_weights": "", "tracks": ""}
 _YOUNG = ("cells", "flow_weights", "tracks")  # fields that an older program may not know
 CELLS = ("hog", "hof", "mbh")  # descriptors of fixed cells: see `mme_core.cells`
+_LARGEST_SIDE = 4096  # pixels; a store's arrays are padded to the square of the longest side
 _CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
 
 
@@ -95,6 +96,11 @@ class TargetSpec:
         self._check_tracks()
         if self.short_side < self.patch or self.long_side < self.patch:
             raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
+        for name in ("short_side", "long_side"):
+            if getattr(self, name) > _LARGEST_SIDE:
+                raise UsageError(
+                    f"spec.{name}={getattr(self, name)} must be at most {_LARGEST_SIDE}"
+                )
         if self.jpeg_quality > 100:
             raise UsageError(f"spec.jpeg_quality={self.jpeg_quality} must be in 1 … 100")
 

@@ -59,8 +59,13 @@ def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manif
     """The videos of the data set. With `generate`, missing demo videos are made."""
     options: dict[str, Any] = {}
     root = arguments.root
-    if arguments.list and arguments.dataset != "csv":
-        raise UsageError("--list belongs to --dataset csv")
+    for option, value, kind in (
+        ("--list", arguments.list, "csv"),
+        ("--demo-videos", arguments.demo_videos, "demo"),
+        ("--demo-seed", arguments.demo_seed, "demo"),
+    ):
+        if value is not None and arguments.dataset != kind:
+            raise UsageError(f"{option} belongs to --dataset {kind}")
     if arguments.list:
         options["list_file"] = arguments.list
         root = root or any_path(arguments.list).parent

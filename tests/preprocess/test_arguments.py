@@ -27,6 +27,10 @@ def videos(tmp_path):
         (["--max-failures", "-1"], "--max-failures -1 must not be negative"),
         (["spec.hog_bins=129"], "spec.hog_bins=129: OpenCV sums up to 128"),
         (["--list", "x.csv"], "--list belongs to --dataset csv"),
+        (["--demo-videos", "3"], "--demo-videos belongs to --dataset demo"),
+        (["--demo-seed", "0"], "--demo-seed belongs to --dataset demo"),
+        (["spec.long_side=20000"], "spec.long_side=20000 must be at most 4096"),
+        (["spec.short_side=20000"], "spec.short_side=20000 must be at most 4096"),
         (["--split", "train"], "split 'train': there is neither"),
     ],
 )
