@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,3 +48,14 @@ def named(**names: str) -> Iterator[None]:
     except MMEError as error:
         text = re.sub(rf"(?<![\w.])({words})(?==)", lambda found: names[found[1]], str(error))
         raise type(error)(text) from error
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside, an OSError names the file. Python leaves that out when a write finds a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mme_core.errors import UsageError
+from mme_core.errors import UsageError, naming
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url
 from mme_core.parser import CommandParser, disk_path
@@ -61,7 +61,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"-o {output} is a folder: name a file")
     output.parent.mkdir(parents=True, exist_ok=True)
     page = _page(arguments.what, arguments.sample, arguments.root)
-    output.write_text(page, encoding="utf-8")
+    with naming(output):
+        output.write_text(page, encoding="utf-8")
     print(plain(f"{output}: {size(len(page.encode()))}"))
     return 0
 

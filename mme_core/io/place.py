@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from mme_core.errors import naming
 from mme_core.io.remote_place import RemotePlace
 
 _LOCAL = ("file", "local")
@@ -201,7 +202,7 @@ class LocalPlace:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            with aside.open("wb") as file:
+            with naming(target), aside.open("wb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
                 if _PARTIAL not in name:
                     file.flush()
@@ -214,7 +215,7 @@ class LocalPlace:
     def append(self, name: str, data: Iterable[bytes]) -> bool:
         target = self._path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("ab") as file:
+        with naming(target), target.open("ab") as file:
             file.writelines(data)
         return True
 

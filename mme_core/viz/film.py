@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 from av.filter.context import FilterContext
 
-from mme_core.errors import MMEError, UsageError
+from mme_core.errors import MMEError, UsageError, naming
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB uint8 picture."""
     coded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
-    path.write_bytes(coded.tobytes())
+    with naming(path):
+        path.write_bytes(coded.tobytes())
 
 
 def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> int:

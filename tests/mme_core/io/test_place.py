@@ -5,6 +5,7 @@ import os
 import pickle
 import threading
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -202,3 +203,9 @@ def test_missing_bucket_is_named(bucket):
     for write in (place.write, place.create):
         with pytest.raises(StoreError, match=r"s3://no-such-bucket-here/x/a: .*bucket"):
             write("a", b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_names_the_file():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        open_place("/dev").append("full", [b"row"])
