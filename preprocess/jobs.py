@@ -73,6 +73,8 @@ class Outcome:
     status    OK or QUARANTINED
     reason    why the video is quarantined; empty if it is stored
     seconds   processing time; None if the row was lost and rebuilt from the shard
+    stages    seconds of each stage (mme_core.extract.stages), a part of `seconds`; empty where they
+              are unknown, as in rows of older versions
     frames    number of decoded frames
     duration  length of the video in seconds; 0 if its frame rate is unknown
     label     number of its class; −1 if it has none
@@ -87,3 +89,4 @@ class Outcome:
     frames: int = 0
     duration: float = 0.0
     label: int = -1
+    stages: dict[str, float] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from typing import Any
 
 import google_crc32c
 
+from mme_core.extract.stages import STAGES
 from mme_core.io.place import Place
 from mme_core.io.remote import join
 from mme_core.store.layout import LEDGER, shard_name
@@ -31,7 +32,9 @@ _FIELDS = [each.name for each in dataclasses.fields(Outcome)]
 class _Rows:
     """Outcomes by id. Those of stored videos are packed, which halves their memory."""
 
-    _numbers = struct.Struct("<diqdi")  # seconds (NaN: None), shard, frames, duration, label
+    # seconds (NaN: None), shard, frames, duration, label, milliseconds of each stage (-1: unknown)
+    _numbers = struct.Struct(f"<diqdi{len(STAGES)}i")
+    _no_stages = (-1,) * len(STAGES)
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -55,16 +58,21 @@ class _Rows:
             return packed
         seconds, *others = self._numbers.unpack(packed)
         known = None if math.isnan(seconds) else seconds
-        return Outcome(join(self._root, video), video, OK, "", known, *others)
+        numbers, times = others[: -len(STAGES)], others[-len(STAGES) :]
+        stages = {name: time / 1000 for name, time in zip(STAGES, times) if time >= 0}
+        return Outcome(join(self._root, video), video, OK, "", known, *numbers, stages)
 
     def get(self, video: str) -> Outcome | None:
         return self[video] if video in self._packed else None
 
     def put(self, row: Outcome) -> None:
         packed: bytes | Outcome = row
-        if row.status == OK and not row.reason and row.path == join(self._root, row.id):
+        usual = row.path == join(self._root, row.id) and row.stages.keys() in ({*STAGES}, set())
+        if row.status == OK and not row.reason and usual:
             seconds = math.nan if row.seconds is None else row.seconds
-            packed = self._numbers.pack(seconds, row.shard, row.frames, row.duration, row.label)
+            numbers = (seconds, row.shard, row.frames, row.duration, row.label)
+            times = [round(1000 * row.stages[name]) for name in STAGES if row.stages]
+            packed = self._numbers.pack(*numbers, *(times or self._no_stages))
         self._packed[row.id] = packed
 
 

@@ -114,4 +114,6 @@ def timing(store: TargetStore) -> Timing:
             times.quarantined[row.id] = row.seconds
         elif row.id in known:
             times.stored[row.id] = row.seconds
+            if row.stages:
+                times.stages[row.id] = row.stages
     return times

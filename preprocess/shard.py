@@ -20,6 +20,7 @@ from preprocess.lock import check_owner
 
 if TYPE_CHECKING:
     from mme_core.extract.results import TubeletTargets, VideoSummary
+    from mme_core.extract.stages import Stopwatch
     from mme_core.extract.video_targets import TubeletStream
     from mme_core.store import TargetStore
     from mme_core.store.writer import ShardWriter
@@ -60,7 +61,9 @@ def _check_shared_disk(job: ShardJob) -> None:
 
 
 def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
-    started = time.monotonic()
+    from mme_core.extract.stages import Stopwatch
+
+    started, stopwatch = time.monotonic(), Stopwatch()
     path = relative(item.path, job.root)
 
     def outcome(**values: Any) -> Outcome:
@@ -71,13 +74,14 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
             seconds=seconds,
             shard=job.number,
             label=item.label,
+            stages={name: round(spent, 3) for name, spent in stopwatch.seconds.items()},
             **values,
         )
 
     try:
         if item.id in job.poison:
             raise VideoError(job.poison[item.id])
-        summary = _store(item, path, job, writer)
+        summary = _store(item, path, job, writer, stopwatch)
     except VideoError as error:
         reason = _one_line(error)
         writer.quarantine({"id": item.id, "path": path, "label": item.label, "reason": reason})
@@ -88,7 +92,9 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
     )
 
 
-def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> VideoSummary:
+def _store(
+    item: VideoItem, path: str, job: ShardJob, writer: ShardWriter, stopwatch: Stopwatch
+) -> VideoSummary:
     """Extracts a video into the shard. If it raises VideoError, the shard is as it was before."""
     from mme_core.extract.kept_flow import KeptFlow
     from mme_core.extract.video_targets import stream_tubelets
@@ -96,7 +102,13 @@ def _store(item: VideoItem, path: str, job: ShardJob, writer: ShardWriter) -> Vi
     keep = writer.keep if job.keep_flow else None
     with KeptFlow(job.kept, item.id) if job.kept else nullcontext() as kept:
         stream = stream_tubelets(
-            item.path, job.spec, job.timeout, kept=kept, keep=keep, stored=_stored_frames(item, job)
+            item.path,
+            job.spec,
+            job.timeout,
+            kept=kept,
+            keep=keep,
+            stored=_stored_frames(item, job),
+            stopwatch=stopwatch,
         )
         _append_video(stream, writer, item, job)
     summary = stream.summary
@@ -148,8 +160,9 @@ def _append_video(
 
 
 def _append(stream: TubeletStream, writer: ShardWriter, item: VideoItem, job: ShardJob) -> None:
+    append = stream.stopwatch.calls("writing", writer.append)
     for tubelet in _blame_the_server(_blame_the_video(stream), item, job):
-        writer.append(tubelet)
+        append(tubelet)
 
 
 def _blame_the_video(stream: TubeletStream) -> Iterator[TubeletTargets]:

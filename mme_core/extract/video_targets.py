@@ -25,6 +25,7 @@ from mme_core.extract.kept_flow import KeptFlow
 from mme_core.extract.point_tracks import PointTracks, point_tracker
 from mme_core.extract.remarks import part_warning, warnings_of, why_none_is_valid
 from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
+from mme_core.extract.stages import Stopwatch
 from mme_core.extract.tracker import Keep, Render, Tracker, Tubelet
 from mme_core.io.frame import Frame
 from mme_core.io.frame_folder import FrameFolder
@@ -43,13 +44,15 @@ def stream_tubelets(
     kept: KeptFlow | None = None,
     keep: Keep | None = None,
     stored: StoredJpeg | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> TubeletStream:
     """Extracts a video as an iterable of TubeletTargets. Memory does not grow with its length.
 
-    kept    flow to use instead of computing it; not with spec.check
-    keep    gets the flow of every frame pair, float32 [H, W, 2]. After LaterPartError, drop what it
-            got: it gets all flow again
-    stored  finds JPEG files that were made before, to be used again
+    kept       flow to use instead of computing it; not with spec.check
+    keep       gets the flow of every frame pair, float32 [H, W, 2]. After LaterPartError, drop what
+               it got: it gets all flow again
+    stored     finds JPEG files that were made before, to be used again
+    stopwatch  measures the time of each stage
 
     After the iteration, `summary` of the returned object describes the video. Iterating raises the
     errors of `extract_video`, and LaterPartError where the tubelets so far must be dropped.
@@ -59,7 +62,7 @@ def stream_tubelets(
         known = stored(frame.number) if stored else None
         return known or _render_jpeg(frame, canvas, spec)
 
-    return TubeletStream(path, spec, deadline_s, render, _code, kept, keep)
+    return TubeletStream(path, spec, deadline_s, render, _code, kept, keep, stopwatch)
 
 
 def extract_video(
@@ -98,7 +101,10 @@ class LaterPartError(VideoError):
 
 
 class TubeletStream:
-    """Extracts a video tubelet by tubelet when iterated. Then `summary` describes the video."""
+    """Extracts a video tubelet by tubelet when iterated. Then `summary` describes the video.
+
+    `stopwatch` measures the stages; the caller may measure its own with it, too.
+    """
 
     def __init__(
         self,
@@ -109,14 +115,16 @@ class TubeletStream:
         finish: Callable[[Tubelet, Canvas, TargetSpec], Any],
         kept: KeptFlow | None = None,
         keep: Keep | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.summary: VideoSummary | None = None
         self._path, self._spec, self._deadline_s = path, spec, deadline_s
         self._deadline: float | None = None  # a second iteration keeps the deadline of the first
         self._part: Part | None = None  # the frames to use, known once the frame size has changed
         self._frames = 0  # number of frames in the file, where only a part is used
-        self._render, self._finish = render, finish
-        self._kept, self._keep = kept, keep
+        self.stopwatch = watch = stopwatch or Stopwatch()
+        self._render, self._finish = watch.calls("frames", render), watch.calls("tracks", finish)
+        self._kept, self._keep = kept, watch.calls("writing", keep) if keep else None
         self._flow: FlowFunction | FlowOfFrames = _no_flow
         self._point_tracker = point_tracker(spec.tracks) if spec.tracks else None
         if spec.tracks and (kept or keep):
@@ -130,15 +138,17 @@ class TubeletStream:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # with several threads the flow would depend on the machine
         try:
-            with open_video(
-                self._path, self._deadline, square_pixels=self._spec.square_pixels
-            ) as video:
+            with self.stopwatch.of("decode"):
+                video = open_video(
+                    self._path, self._deadline, square_pixels=self._spec.square_pixels
+                )
+            with video:
                 yield from self._extract(video)
         finally:
             cv2.setNumThreads(threads)
 
     def _extract(self, video: Video | FrameFolder) -> Iterator[Any]:
-        frames = self._of_one_size(video)
+        frames = self.stopwatch.each("decode", self._of_one_size(video))
         first = next(frames, None)
         if first is None:
             raise VideoError(f"no frame can be decoded: {video.trouble or 'there is none'}")
@@ -168,18 +178,22 @@ class TubeletStream:
         tracks, flow = None, self._flow
         if self._point_tracker is not None:
             tracks = PointTracks(self._point_tracker, self._spec)
-            frames = tracks.watch(frames, canvas)
+            frames = self.stopwatch.each("flow", tracks.watch(frames, canvas))
         if isinstance(flow, FlowOfFrames):
             flow = FlowRuns(flow, self._spec, every_pair=self._keep is not None)
-            frames = flow.watch(frames, canvas)
-        parts = (self._render, self._kept, self._keep, tracks)
+            frames = self.stopwatch.each("flow", flow.watch(frames, canvas))
+        pair_flow = self.stopwatch.calls("flow", self._kept) if self._kept else None
+        flow = self.stopwatch.calls("flow", flow)
+        parts = (self._render, pair_flow, self._keep, tracks)
         return Tracker(canvas, self._spec, flow, *parts), frames
 
     def _tubelets(self, tracker: Tracker, frames: Iterator[Frame]) -> Iterator[Tubelet]:
         """Yields the tubelets. Raises VideoError where the kept flow is that of other frames."""
         try:
             for frame in frames:
-                yield from tracker.take(frame)
+                with self.stopwatch.of("tracks"):
+                    complete = tracker.take(frame)
+                yield from complete
             yield from tracker.finish()
             if self._kept:
                 self._kept.check_end(tracker.frames)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mme_core.extract.stages import STAGES
 from mme_core.report.html import (
     Html,
     details,
@@ -36,10 +37,12 @@ class Timing:
 
     stored       {id: seconds}
     quarantined  {id: seconds}
+    stages       {id: {name of STAGES: seconds}}, of the stored videos whose rows have them
     """
 
     stored: dict[str, float] = field(default_factory=dict)
     quarantined: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def store_page(
@@ -212,11 +215,32 @@ def _timing(store: TargetStore, timing: Timing) -> Html:
         "Timing of stage 1",
         tiles(numbers),
         grid(figures),
+        *_by_stage(timing),
         tag("h3", "By size of the frame"),
         table(("frame", "videos", "core time", "ms a frame"), _by_size(store, rows, seconds), 3),
         tag("h3", "Slowest videos"),
         table(("video", "time", "frames", "ms a frame"), slowest, 3),
     )
+
+
+def _by_stage(timing: Timing) -> list[Html]:
+    """Where the core time of the stored videos went; nothing where no row says so."""
+    whole = sum(timing.stored[name] for name in timing.stages)
+    if not whole:
+        return []
+    spent = {
+        stage: sum(times.get(stage, 0) for times in timing.stages.values()) for stage in STAGES
+    }
+    spent["other"] = max(whole - sum(spent.values()), 0)
+    texts = STAGES | {"other": "what lies between the stages"}
+    rows = [
+        (stage, texts[stage], duration(time), f"{time / whole:.1%}")
+        for stage, time in spent.items()
+    ]
+    known, stored = len(timing.stages), len(timing.stored)
+    of = "" if known == stored else f" ({known:,} of {stored:,} videos)"
+    head = ("stage", "what it does", "core time", "share")
+    return [tag("h3", f"By stage{of}"), table(head, rows, 2)]
 
 
 def _by_size(store: TargetStore, rows: np.ndarray, seconds: np.ndarray) -> list[tuple[str, ...]]:

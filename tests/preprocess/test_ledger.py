@@ -7,11 +7,14 @@ import pytest
 from small_files import SPEC, write_tree
 
 from mme_core.cli import main as mme
+from mme_core.extract.stages import STAGES
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER
 from preprocess.jobs import OK, QUARANTINED, Outcome
 from preprocess.ledger import Ledger, _encode, read_row
+
+STAGES_S = {name: 9 * place / 1000 for place, name in enumerate(STAGES)}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,8 @@ def test_file_and_shards_agree(store):
     assert [row["status"] for row in rows] == ["ok", "ok", "ok", "quarantined"]
     assert rows[3]["reason"] == "the file is empty"
     assert all(row["seconds"] >= 0 and row["path"].endswith(row["id"]) for row in rows)
+    assert all(list(row["stages"]) == list(STAGES) for row in rows)
+    assert all(0 < sum(row["stages"].values()) <= row["seconds"] + 0.003 for row in rows[:3])
     ledger = load(store)
     assert not ledger.stale
     assert ledger.shards == {0, 1}
@@ -99,6 +104,8 @@ def test_stored_wins_over_quarantined(store):
     [
         Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),
         Outcome("/videos/a.mp4", "a.mp4", OK, "", None, 7, 300, 10.0),
+        Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0, 3, STAGES_S),
+        Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0, 3, {"another stage": 1.0}),
         Outcome("/elsewhere/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),
         Outcome("/videos/a.mp4", "a.mp4", QUARANTINED, "the file is empty", 0.1, 7),
     ],

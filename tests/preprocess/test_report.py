@@ -1,6 +1,7 @@
 """`mme report`: what it writes, and how that looks in a browser, wide and narrow."""
 
 import json
+import re
 
 import pytest
 from browser import BROWSER, Browser
@@ -8,6 +9,7 @@ from made_up_runs import features, finetuning, pretraining, probing
 from made_up_targets import SPEC, make_store
 
 from mme_core.cli import main
+from mme_core.extract.stages import STAGES
 from mme_core.store import TargetStore
 from mme_core.store.writer import ShardWriter
 
@@ -92,6 +94,21 @@ def test_names_of_others_are_escaped(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "1 × cannot open" in text and "12.5 s" in text
+
+
+def test_time_is_split_into_stages(tmp_path):
+    store = make_store(tmp_path / "s", [{"a": 3, "b": 2, "c": 1}])
+    row = {"path": "", "status": "ok", "seconds": 10.0}
+    stages = dict(zip(STAGES, (1.0, 5.0, 2.0, 1.0, 0.5)))
+    rows = [{"id": "a", "stages": stages}, {"id": "b", "stages": stages}, {"id": "c"}]
+    (store / "ledger.jsonl").write_text("".join(json.dumps(row | one) + "\n" for one in rows))
+    assert main(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+    table = text.partition("By stage (2 of 3 videos)")[2].partition("</table>")[0]
+    assert re.findall(r">([\d.]+ s)<.*?>([\d.]+%)<", table) == [
+        *(("2 s", "10.0%"), ("10 s", "50.0%"), ("4 s", "20.0%"), ("2 s", "10.0%")),
+        *(("1 s", "5.0%"), ("1 s", "5.0%")),
+    ]
 
 
 def test_a_large_store_is_sampled(tmp_path):
