@@ -25,7 +25,7 @@ from mme_core.store.target_store import open_or_create_store
 from preprocess.arguments import command_parser, positive, read_manifest, read_spec, seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, Outcome, ShardJob, shared_servers
-from preprocess.summary import core_time
+from preprocess.summary import core_unit
 
 
 def main(argv: list[str]) -> int:
@@ -108,8 +108,8 @@ def estimate(
 
 def describe(about: Mapping[str, float | int]) -> list[str]:
     """Lines of the estimate."""
-    work, unit = core_time(about["core_hours"])
-    error = about["core_hours_error"] * work / about["core_hours"]
+    an_hour, unit = core_unit(about["core_hours"])
+    work, error = about["core_hours"] * an_hour, about["core_hours_error"] * an_hour
     return [
         f"sample       {about['sample']} of {counted(int(about['videos']), 'video')}: "
         f"{about['seconds_per_video']:.2f} s a video on one core, "

@@ -12,16 +12,13 @@ than --max-failures; 130 or 143 stopped by Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import argparse
-import io
 import math
-import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.text import Text
 
 from mme_core.cores import usable_cores
 from mme_core.datasets import Manifest, VideoItem
@@ -34,7 +31,6 @@ from mme_core.spec import TargetSpec
 from mme_core.store.layout import FLOW, LEDGER, STORE
 from mme_core.store.table import load_table, shard_numbers
 from mme_core.store.target_store import open_or_create_store
-from mme_core.store.writer import remove_leftovers
 from mme_core.terminal import is_quiet, plain
 from preprocess.arguments import (
     absolute,
@@ -44,6 +40,7 @@ from preprocess.arguments import (
     read_spec,
     seconds,
 )
+from preprocess.driver import say, until_terminated, without_leftovers
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger
@@ -92,16 +89,7 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit status."""
     arguments = parser().parse_intermixed_args(argv)
-    for stream in (sys.stdout, sys.stderr):  # a file's name need not be valid UTF-8
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return _flows(arguments)
-    except SystemExit:  # Ray may lose the status of one that is raised inside its calls
-        return 128 + signal.SIGTERM
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return until_terminated(lambda: _flows(arguments))
 
 
 def _flows(arguments: argparse.Namespace) -> int:
@@ -122,12 +110,8 @@ def _flows(arguments: argparse.Namespace) -> int:
     with StoreLock(place) as lock:
         _check_flow(work)
         work.open_store()
-        remove_leftovers(place.url)
-        try:
+        with without_leftovers(place, lock):
             status = _run(work, lock.token)
-        finally:
-            if lock.is_mine():
-                remove_leftovers(place.url)
         del manifest, items, work  # they may list millions of videos, and so does the table
         load_table(place, spec.hash)  # writes the index, for readers
     return status
@@ -158,8 +142,7 @@ class _Work:
         )
 
     def say(self, *lines: str) -> None:
-        for line in lines:
-            self.console.print(Text(plain(line)), soft_wrap=True)
+        say(self.console, *lines)
 
 
 def _run(work: _Work, lock: str) -> int:
@@ -238,13 +221,14 @@ def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
     done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
     todo = sum(item.id not in done for item in items)
     size = arguments.videos_per_shard or default_videos_per_shard(len(items))
-    workers = 1 if arguments.serial else arguments.workers or usable_cores()
+    workers = 1 if arguments.serial else _workers(arguments)
     split = f", split '{manifest.split}'" if manifest.split else ""
     chosen = f", {len(items)} of them chosen" if len(items) < len(manifest.items) else ""
-    where = f"Ray at {arguments.address}" if arguments.address else f"workers: {workers}"
+    where = f"Ray at {arguments.address}" if workers is None else f"workers: {workers}"
+    videos = counted(len(manifest.items), "video")
+    classes = counted(len(manifest.class_names), "class", "classes")
     work.say(
-        f"data set     {manifest.dataset} in {manifest.root}{split}: {len(manifest.items)} videos"
-        f"{chosen}, {len(manifest.class_names)} classes",
+        f"data set     {manifest.dataset} in {manifest.root}{split}: {videos}{chosen}, {classes}",
         *(f"             {note}" for note in manifest.notes),
         f"store        {place.url}{' (new)' if work.is_new else ''}",
         f"targets      {describe_spec(work.spec)}",
@@ -261,8 +245,14 @@ def _pool(
 ) -> Generator[ShardResult]:
     if arguments.serial:
         return run_serial(jobs, display.note)
-    workers = arguments.workers or (None if arguments.address else usable_cores())
-    return run_ray(jobs, display.note, workers, arguments.address, arguments.gpus_per_task)
+    return run_ray(
+        jobs, display.note, _workers(arguments), arguments.address, arguments.gpus_per_task
+    )
+
+
+def _workers(arguments: argparse.Namespace) -> int | None:
+    """The number of processes; None: one for each core of a cluster."""
+    return arguments.workers or (None if arguments.address else usable_cores())
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -291,7 +281,3 @@ def _check_flow(work: _Work) -> None:
         raise UsageError(
             f"--keep-flow: {place.url} has shards without their flow; use another --store"
         )
-
-
-def _terminate(*_: object) -> None:
-    sys.exit(128 + signal.SIGTERM)

@@ -80,13 +80,13 @@ def _run(
     if first is None:
         return
     waiting = itertools.chain([first], waiting)
-    _connect(ray, options, address, gpus_per_task)
-    task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
-    # The board is one more process, which starts when the workers need the cores. A shard of one
-    # video has nothing to report before its end.
-    board = ray.remote(num_cpus=0)(_Board).remote() if len(first.items) > 1 else None
-    running: dict[ray.ObjectRef, int] = {}
     try:
+        _connect(ray, options, address, gpus_per_task)
+        task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
+        # The board is one more process, which starts when the workers need the cores. A shard of
+        # one video has nothing to report before its end.
+        board = ray.remote(num_cpus=0)(_Board).remote() if len(first.items) > 1 else None
+        running: dict[ray.ObjectRef, int] = {}
         while True:
             room = _window(ray, workers, address) - len(running)
             for job in itertools.islice(waiting, max(room, 0)):
@@ -116,14 +116,12 @@ def _connect(ray: Any, options: dict[str, Any], address: str | None, gpus_per_ta
             "~/.ray/auth_token): start one with `ray start --head`, or leave --address out"
         ) from error
     except Exception as error:  # Ray raises RuntimeError, RayError and plain Exception
-        ray.shutdown()
         raise MMEError(
             f"Ray did not start ({_first_line(error)}): check free disk space, `ulimit -u` and "
             "free memory, then try again, or use --serial"
         ) from error
-    if gpus_per_task > ray.cluster_resources().get("GPU", 0) and address is None:
-        there = ray.cluster_resources().get("GPU", 0)
-        ray.shutdown()
+    there = ray.cluster_resources().get("GPU", 0)
+    if gpus_per_task > there and address is None:
         raise UsageError(f"--gpus-per-task {gpus_per_task:g}: this machine has {there:g} GPUs")
 
 

@@ -23,11 +23,13 @@ from mme_core.io.remote import join, relative
 from mme_core.parser import CommandParser
 from mme_core.processes import plugin_path
 from mme_core.progress import follow
+from mme_core.report.words import counted
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FLOW, INDEX, flow_name, shard_name
 from mme_core.store.table import load_table, read_attributes, read_cache, shard_numbers
 from mme_core.store.target_store import KEPT_FLOW, open_or_create_store, read_store_file
 from mme_core.store.writer import MARKER, remove_leftovers
+from mme_core.terminal import plain
 from preprocess.arguments import seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob, shared_servers
@@ -217,23 +219,32 @@ def main(argv: list[str]) -> int:
         if not arguments.dry_run:
             remove_leftovers(place.url)
         plan = repair.plan()
-        for number in plan.remove:
-            print(f"{shard_name(number)}: other shards hold all of its videos: remove it")
-        for number, entries in plan.remake.items():
-            print(f"{shard_name(number)}: make it anew from {len(entries)} videos")
+        _announce(plan)
         if arguments.dry_run:
-            for line in plan.lost:
-                print(line)
             if not (plan.remove or plan.remake or plan.lost):
                 print(f"{place.url}: nothing to make anew")
-            return 1 if plan.lost else 0
-        lost = [*plan.lost, *_carry_out(repair, plan)]
+            return _complain(plan.lost)
+        failed = _carry_out(repair, plan)
         ledger = repair.finish()
-    done = len(plan.remake) + len(plan.lost) - len(lost)
-    print(f"{place.url}: {done} shards made anew, {len(plan.remove)} removed; ", end="")
-    print(f"{len(ledger)} videos in the ledger")
+    done = counted(len(plan.remake) - len(failed), "shard")
+    print(
+        f"{place.url}: {done} made anew, {len(plan.remove)} removed; "
+        f"{counted(len(ledger), 'video')} in the ledger"
+    )
+    return _complain([*plan.lost, *failed])
+
+
+def _announce(plan: Plan) -> None:
+    for number in plan.remove:
+        print(f"{shard_name(number)}: other shards hold all of its videos: remove it")
+    for number, entries in plan.remake.items():
+        print(f"{shard_name(number)}: make it anew from {counted(len(entries), 'video')}")
+
+
+def _complain(lost: list[str]) -> int:
+    """Prints why shards could not be made again; returns the exit status."""
     for line in lost:
-        print(f"mme repair: {line}")
+        print(plain(f"mme repair: {line}"))
     return 1 if lost else 0
 
 

@@ -6,7 +6,8 @@ STORE was made by `mme flows --keep-flow`. NEW has the same videos in the same s
 its specification that are not named are those of STORE. The videos are decoded again, for HOG and
 frames. The same command resumes a run that was stopped.
 
-Exit status: 0 success; 1 an error stopped the run; 2 wrong arguments; 130 stopped by Ctrl-C.
+Exit status: 0 success; 1 an error stopped the run; 2 wrong arguments; 130 or 143 stopped by Ctrl-C
+or SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from rich.console import Console
-from rich.text import Text
 
 from mme_core.cores import usable_cores
 from mme_core.datasets import VideoItem
@@ -31,9 +31,9 @@ from mme_core.store import TargetStore
 from mme_core.store.layout import FLOW, flow_name
 from mme_core.store.table import load_table, read_attributes, shard_numbers
 from mme_core.store.target_store import open_or_create_store
-from mme_core.store.writer import remove_leftovers
-from mme_core.terminal import is_quiet, plain
+from mme_core.terminal import is_quiet
 from preprocess.arguments import absolute, positive, seconds
+from preprocess.driver import say, until_terminated, without_leftovers
 from preprocess.isolate import ShardResult
 from preprocess.jobs import ShardJob, shared_servers
 from preprocess.ledger import Ledger, folder_of_videos, read_rows
@@ -67,6 +67,10 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit status."""
     arguments = parser().parse_intermixed_args(argv)
+    return until_terminated(lambda: _retarget(arguments))
+
+
+def _retarget(arguments: argparse.Namespace) -> int:
     if arguments.serial and arguments.workers:
         raise UsageError("--serial uses no Ray: leave out --workers")
     source, place = TargetStore(arguments.source), open_place(absolute(arguments.store))
@@ -82,12 +86,8 @@ def main(argv: list[str]) -> int:
         open_or_create_store(
             place.url, spec, source.dataset, source.split, source.class_names, flow.url
         )
-        remove_leftovers(place.url)
-        try:
+        with without_leftovers(place, lock):
             _run(arguments, source, flow, spec, place, lock.token)
-        finally:
-            if lock.is_mine():
-                remove_leftovers(place.url)
         load_table(place, spec.hash)  # writes the index, for readers
     return 0
 
@@ -130,7 +130,7 @@ def _run(
     servers = shared_servers(item for job in jobs for item in job.items)
     jobs = [dataclasses.replace(job, servers=servers) for job in jobs]
     todo = sum(len(job.items) for job in jobs)
-    _say(
+    say(
         console,
         f"flow         {source.url}: {len(source.videos)} videos; files in {root or 'their paths'}",
         f"store        {place.url}",
@@ -147,9 +147,9 @@ def _run(
             display.finish(result)
     if ledger.stale:
         ledger.save()
-    _say(console, *summarise(ledger, set(source.videos["id"].tolist())))
+    say(console, *summarise(ledger, set(source.videos["id"].tolist())))
     if jobs:
-        _say(console, run_line(display.frames, display.seconds, wanted, place))
+        say(console, run_line(display.frames, display.seconds, wanted, place))
 
 
 def _job(blank: ShardJob, flow: Place, number: int) -> ShardJob:
@@ -173,8 +173,3 @@ def _pool(
     if arguments.serial:
         return run_serial(jobs, display.note)
     return run_ray(jobs, display.note, arguments.workers or usable_cores(), None, 0)
-
-
-def _say(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(Text(plain(line)), soft_wrap=True)

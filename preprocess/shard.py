@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None:
     """Writes the shard and reports each step. Raises MMEError if the run must stop."""
+    from mme_core.extract import video_targets  # noqa: F401 – else its imports count for a video
     from mme_core.io.place import open_place
     from mme_core.store.writer import ShardWriter
 

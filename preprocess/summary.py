@@ -23,20 +23,24 @@ def describe_spec(spec: TargetSpec) -> str:
     )
 
 
-def core_time(hours: float) -> tuple[float, str]:
-    """Processor time in the unit that fits: (number, "core-hours" or "core-seconds")."""
-    return (hours, "core-hours") if hours >= 0.1 else (hours * 3600, "core-seconds")
+def core_unit(hours: float) -> tuple[float, str]:
+    """The unit that fits a processor time: how many of it are an hour, and its name."""
+    return (1, "core-hours") if hours >= 0.1 else (3600, "core-seconds")
 
 
-def estimate(known: Iterable[Outcome], videos: int, workers: int) -> str | None:
-    """The expected time for `videos` more videos; None if no processing time is known yet."""
+def estimate(known: Iterable[Outcome], videos: int, workers: int | None) -> str | None:
+    """The expected time for `videos` more videos; None if no processing time is known yet.
+
+    workers  number of processes; None: unknown, and so is the time until the end
+    """
     seconds = [row.seconds for row in known if row.seconds is not None]
     if not seconds:
         return None
     each = sum(seconds) / len(seconds)
     whole = each * videos
-    work, unit = core_time(whole / 3600)
-    return f"{each:.2f} s a video so far: {work:.3g} {unit}, {clock(whole / workers)} to go"
+    an_hour, unit = core_unit(whole / 3600)
+    left = "" if workers is None else f", {clock(whole / workers)} to go"
+    return f"{each:.2f} s a video so far: {whole / 3600 * an_hour:.3g} {unit}{left}"
 
 
 def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:

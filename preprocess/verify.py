@@ -23,6 +23,7 @@ from mme_core.io.place import Place, open_place
 from mme_core.parser import CommandParser
 from mme_core.processes import ChildEnvironment, die_with_parent
 from mme_core.progress import follow
+from mme_core.report.words import counted
 from mme_core.store.layout import LEDGER, shard_name
 from mme_core.store.table import COLUMNS, OMITTED, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
@@ -141,7 +142,7 @@ def _check_ledger(place: Place, reports: Iterable[ShardReport]) -> Iterator[str]
             lost.append(row.id)
     if lost:
         yield (
-            f"{place.at(LEDGER)} calls {len(lost)} videos stored that are in no shard "
+            f"{place.at(LEDGER)} calls {counted(len(lost), 'video')} stored that no shard has "
             f"({', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}); `mme repair` "
             "mends it"
         )
@@ -167,9 +168,10 @@ def main(argv: Sequence[str]) -> int:
     for problem in report.problems:
         print(plain(problem))
     found = len(report.problems)
-    verdict = f"{found} problem{'s' * (found > 1)}" if found else "no problem"
+    verdict = counted(found, "problem") if found else "no problem"
     print(
-        f"{plain(args.store)}: {report.videos} videos, {report.tubelets} tubelets, {report.shards} "
-        f"shards: {verdict} found"
+        f"{plain(args.store)}: {counted(report.videos, 'video')}, "
+        f"{counted(report.tubelets, 'tubelet')}, {counted(report.shards, 'shard')}: "
+        f"{verdict} found"
     )
     return 1 if found else 0

@@ -54,9 +54,9 @@ def kind_of(text: str) -> str:
     return re.sub(r"\d+(?:[.,:]\d+)*", "N", re.sub(r": \d+( of \d+ \w+)?$", "", named))
 
 
-def counted(count: int, name: str) -> str:
-    """Such as "1 video" or "1,200 videos"."""
-    return f"{count:,} {name}{'s' * (count != 1)}"
+def counted(count: int, name: str, many: str = "") -> str:
+    """Such as "1 video" or "1,200 videos"; `many` is a plural that does not end in -s alone."""
+    return f"{count:,} {name if count == 1 else many or f'{name}s'}"
 
 
 def shorten(text: str, most: int) -> str:

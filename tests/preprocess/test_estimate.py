@@ -33,3 +33,10 @@ def test_estimate_scales_with_the_data_set():
         "wall time    8 s on 1 core",
         "store        4 kB",
     ]
+
+
+def test_a_sample_that_took_no_time_is_no_error():
+    """As where the only video of the sample has crashed the decoder."""
+    rows = [Outcome("", "a", "quarantined", "ended by SIGSEGV", seconds=0.0)]
+    lines = describe(estimate(rows, size=0, videos=3, cores=1))
+    assert lines[1] == "work         0 core-seconds (± 0)"

@@ -230,7 +230,8 @@ def test_function_that_cannot_be_loaded_leaves_no_store(case, tmp_path, monkeypa
     assert not (tmp_path / "store" / "store.json").exists()
 
 
-def test_sigterm_during_a_ray_call_exits_143(videos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["flows", "retarget"])
+def test_sigterm_during_a_ray_call_exits_143(name, tmp_path, monkeypatch):
     """Ray changes the status of an exit inside a signal handler to 1."""
 
     def interrupted(arguments):
@@ -239,8 +240,9 @@ def test_sigterm_during_a_ray_call_exits_143(videos, tmp_path, monkeypatch):
         except SystemExit:
             sys.exit(1)
 
-    monkeypatch.setattr("preprocess.flows._flows", interrupted)
-    assert flows(videos, tmp_path / "store") == 143
+    monkeypatch.setattr(f"preprocess.{name}._{name}", interrupted)
+    words = {"flows": ["--dataset", "folder"], "retarget": ["source"]}[name]
+    assert mme([name, *words, "--store", str(tmp_path / "store")]) == 143
 
 
 def test_list_with_a_missing_file(videos, tmp_path):

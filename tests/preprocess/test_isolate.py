@@ -168,13 +168,13 @@ def test_child_ends_with_its_parent(poisoned, monkeypatch):
             Isolated([]).write(work, lambda outcome: None)
         finally:
             os._exit(1)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     (child,) = psutil.Process(parent).children()
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    psutil.wait_procs([child], timeout=20)
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running()
 
 
@@ -201,11 +201,11 @@ def test_a_pause_does_not_use_the_time_limit(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGSTOP)
     time.sleep(8)
     os.killpg(run.pid, signal.SIGCONT)
-    assert run.wait(60) == 0
+    assert run.wait(300) == 0
     assert '"status": "ok"' in (tmp_path / "store" / "ledger.jsonl").read_text()

@@ -188,7 +188,7 @@ def test_a_ledger_that_promises_more_than_there_is(store):
     (store / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"id"')
     torn, lost = problems(store)
     assert "ledger.jsonl, line 4 is damaged" in torn
-    assert "calls 1 videos stored that are in no shard (z)" in lost
+    assert "calls 1 video stored that no shard has (z)" in lost
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])

@@ -109,7 +109,7 @@ def test_ray_workers_and_a_killed_driver(videos, remote_videos, bucket, tmp_path
     spec, store = [*SPEC[:-1], "spec.flow=slow_plugin:flow"], f"{bucket}/killed"
     command = [*words(remote_videos, store, "--workers", "2"), *spec]
     driver, fs = subprocess.Popen([sys.executable, "-m", "mme_core", *command]), s3fs.S3FileSystem()
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not fs.glob(f"{store}/shards/*.zarr/zarr.json"):
         assert driver.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

@@ -59,7 +59,7 @@ def test_ctrl_c_leaves_no_process_and_no_result(name, labelled_set, tmp_path):
         time.sleep(0.005)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=300)[0]
     assert process.returncode == 130, said
     assert said.endswith(f"mme {name}: interrupted\n") and "Traceback" not in said
     assert not (tmp_path / result).exists() and not list(tmp_path.rglob(".part-*"))

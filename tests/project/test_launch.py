@@ -184,7 +184,7 @@ def start(*words, **variables):
 def finish(process):
     """Exit status, and an end to what the stand-ins left running."""
     try:
-        return process.wait(20)
+        return process.wait(120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -196,7 +196,7 @@ def calls(tmp_path, name):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.05)
@@ -244,7 +244,7 @@ def test_flows_that_fails_is_not_queued_again(slurm, tmp_path):
 
 def test_flows_without_a_store_says_so():
     process = start(CLUSTER / "flows.sbatch", ROOT="/videos")
-    assert process.wait(20) != 0 and "STORE=" in process.stderr.read()
+    assert process.wait(120) != 0 and "STORE=" in process.stderr.read()
 
 
 # what torchrun does: a child that trains, and exit status 1 whatever the child's was
@@ -255,7 +255,7 @@ sys.path.insert(0, "{ROOT}")
 from train.engine.signals import StopRequest
 with StopRequest() as stop:
     pathlib.Path("{{0}}/up").touch()
-    for _ in range(400):
+    for _ in range(2400):
         if stop:
             pathlib.Path("{{0}}/saved").touch()
             sys.exit(75)
