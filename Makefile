@@ -100,7 +100,7 @@ test: $(STAMP)  ## run the quick tests; OPTS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPTS)
 
 # left out: parts of other benchmarks, those that need a GPU, a store or data, and the paper's tables
-bench: SKIPPED = $(addprefix %/,plain.py known_motion.py bigger_store.py gpu_cases.py gpu_command.py \
+bench: SKIPPED = $(addprefix %/,one_video.py plain.py known_motion.py bigger_store.py gpu_cases.py gpu_command.py \
   gpu_encoder.py gpu_parts.py gpu_variants.py gpu_train.py generated_tables.py paper_tables.py heldout.py)
 bench: $(STAMP)  ## run the benchmarks that need no data and no GPU; one: BENCH=benchmarks/workers.py
 	@for script in $(or $(BENCH),$(filter-out $(SKIPPED),$(sort $(wildcard benchmarks/*.py)))); do \

@@ -23,9 +23,9 @@ from unittest import mock
 
 import cv2
 import numpy as np
+from one_video import processor_seconds, split_words, store_video
 
 from mme_core import targets
-from mme_core.datasets import load_manifest
 from mme_core.extract import tracker
 from mme_core.extract import video_targets as extract
 from mme_core.extract.flow import flow_function
@@ -45,16 +45,13 @@ def main() -> None:
         "--repeats", type=int, default=3, help="runs of each measurement; default 3"
     )
     arguments = parser.parse_intermixed_args()
-    overrides = [word for word in arguments.words if word.startswith("spec.")]
-    videos = [Path(word) for word in arguments.words if word not in overrides]
-    spec = TargetSpec.from_overrides(overrides)
     cv2.setNumThreads(1)
-    print(f"milliseconds a raw frame, {spec.flow}; decode and flow bare, then the whole extraction")
-    print(f"{'':28}{'decode':>8}{'flow':>8}{'whole':>8}{'ratio':>7} |", *(f"{p:>8}" for p in PARTS))
     with tempfile.TemporaryDirectory() as folder:
-        if not videos:
-            demo = load_manifest("demo", folder, videos=3)
-            videos = [Path(item.path) for item in demo.items]
+        videos, overrides = split_words(arguments.words, folder, demo=3)
+        spec = TargetSpec.from_overrides(overrides)
+        print(f"milliseconds a raw frame, {spec.flow}; bare decode and flow, the whole extraction")
+        head = (f"{name:>8}" for name in ("decode", "flow", "whole"))
+        print(f"{'':28}{''.join(head)}{'ratio':>7} |", *(f"{part:>8}" for part in PARTS))
         ratios = [measure(path, spec, arguments.repeats) for path in videos]
     mean = math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
     print(f"geometric mean of the ratios: {mean:.3f}")
@@ -68,7 +65,7 @@ def measure(path: Path, spec: TargetSpec, repeats: int) -> float:
         lambda: bare_flow(pairs, spec),
         lambda: whole(path, spec),
     )
-    runs = [[seconds(work) for work in works] for _ in range(repeats)]
+    runs = [[processor_seconds(work) for work in works] for _ in range(repeats)]
     decode, flow, extraction = (min(times) for times in zip(*runs))
     ratio = extraction / (decode + flow)
     bare = [f"{1e3 * t / frames:8.2f}" for t in (decode, flow, extraction)]
@@ -95,14 +92,7 @@ def bare_flow(pairs: list[tuple[np.ndarray, np.ndarray]], spec: TargetSpec) -> N
 
 def whole(path: Path, spec: TargetSpec) -> None:
     with tempfile.TemporaryDirectory() as store, ShardWriter(store, 0, spec) as writer:
-        stream = extract.stream_tubelets(path, spec)
-        writer.begin_video()
-        for tubelet in stream:
-            writer.append(tubelet)
-        summary = stream.summary
-        row = {"id": path.name, "path": str(path), "label": -1, "fps": summary.fps}
-        row |= {"height": summary.height, "width": summary.width, "frames": summary.frames}
-        writer.end_video(row | {"warnings": list(summary.warnings)})
+        store_video(writer, path, spec)
 
 
 def needed_pairs(path: Path, spec: TargetSpec) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
@@ -160,12 +150,6 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch(ShardWriter, "__exit__", clocked("write", ShardWriter.__exit__))
         whole(path, spec)
     return spent
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ import cv2
 import numpy as np
 import psutil
 import torch
+from one_video import store_video
 
 from mme_core.clips import dataset as clips_dataset
 from mme_core.clips import fetching
 from mme_core.clips.dataset import ClipDataset
-from mme_core.extract import stream_tubelets
 from mme_core.spec import TargetSpec
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.target_store import TargetStore, open_or_create_store
@@ -222,23 +222,7 @@ def generate(folder: Path, videos: int, frames: int, quality: int = 90) -> Path:
         for number in range(videos):
             path = folder / f"{number}.mp4"
             encode(path, drifting(frames, seed=number))
-            writer.begin_video()
-            stream = stream_tubelets(path, spec)
-            for tubelet in stream:
-                writer.append(tubelet)
-            about = stream.summary
-            writer.end_video(
-                {
-                    "id": path.name,
-                    "path": str(path),
-                    "label": -1,
-                    "fps": about.fps,
-                    "height": about.height,
-                    "width": about.width,
-                    "frames": about.frames,
-                    "warnings": [],
-                }
-            )
+            store_video(writer, path, spec)
     return folder / "store"
 
 

@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
+from one_video import processor_seconds, split_words, store_video
 
 from mme_core import TargetStore
-from mme_core.datasets import load_manifest
-from mme_core.extract import stream_tubelets
 from mme_core.extract.kept_flow import KeptFlow
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import flow_name
@@ -37,13 +34,9 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="VIDEO | spec.FIELD=VALUE")
     parser.add_argument("--repeats", type=int, default=3, help="default 3")
     arguments = parser.parse_intermixed_args()
-    overrides = [word for word in arguments.words if word.startswith("spec.")]
-    videos = [Path(word) for word in arguments.words if word not in overrides]
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        if not videos:
-            demo = load_manifest("demo", folder, videos=3)
-            videos = [Path(item.path) for item in demo.items]
+        videos, overrides = split_words(arguments.words, folder, demo=3)
         measure(videos, TargetSpec.from_overrides(overrides), arguments.repeats)
 
 
@@ -58,8 +51,8 @@ def measure(videos: list[Path], spec: TargetSpec, repeats: int) -> None:
             direct, retargeted = (Path(folder, f"{name}{run}") for name in ("direct", "kept"))
             times.append(
                 (
-                    seconds(lambda store=direct: write(videos, store, spec)),
-                    seconds(lambda store=retargeted: write(videos, store, spec, flow)),
+                    processor_seconds(lambda store=direct: write(videos, store, spec)),
+                    processor_seconds(lambda store=retargeted: write(videos, store, spec, flow)),
                 )
             )
         compare(TargetStore(direct), TargetStore(retargeted))
@@ -83,20 +76,14 @@ def write(
     with ShardWriter(store, 0, spec, keep) as writer:
         for path in videos:
             with KeptFlow(str(flow), path.name) if flow else nullcontext() as kept:
-                writer.begin_video()
-                stream = stream_tubelets(
+                store_video(
+                    writer,
                     path,
                     spec,
                     kept=kept,
                     keep=writer.keep if keep else None,
                     stored=stored_frames(flow, path.name, spec),
                 )
-                for tubelet in stream:
-                    writer.append(tubelet)
-            about = stream.summary
-            row = {"id": path.name, "path": str(path), "label": -1, "fps": about.fps}
-            row |= {"height": about.height, "width": about.width, "frames": about.frames}
-            writer.end_video(row | {"warnings": list(about.warnings)})
 
 
 def stored_frames(flow: Path | None, video: str, spec: TargetSpec) -> StoredFrames | None:
@@ -138,12 +125,6 @@ def errors(
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
     textured = lengths > 0.01
     return steps.ravel(), ends, (x * y).sum(-1)[textured] / lengths[textured]
-
-
-def seconds(work: Callable[[], None]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

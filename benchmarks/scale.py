@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from one_video import store_video
+
 from mme_core.datasets import Manifest, VideoItem, load_manifest
-from mme_core.extract import stream_tubelets
 from mme_core.io.place import open_place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts, shard_name
@@ -104,14 +105,7 @@ def _measure_one(video: Path, spec: TargetSpec) -> tuple[int, Units]:
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
         with ShardWriter(folder, 0, spec) as writer:
-            writer.begin_video()
-            stream = stream_tubelets(video, spec)
-            for tubelet in stream:
-                writer.append(tubelet)
-            about = stream.summary
-            kept = {name: getattr(about, name) for name in ("fps", "height", "width", "frames")}
-            row = {"id": "x", "path": "x", "label": -1, "warnings": [], **kept}
-            writer.end_video(row)
+            about = store_video(writer, video, spec)
         seconds = time.process_time() - begun
         sizes = {"targets": 0, "frames": 0}
         for file in Path(folder).rglob("c.*"):

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from numcodecs import blosc, zstd
+from one_video import split_words, store_video
 
-from mme_core.datasets import load_manifest
 from mme_core.extract.results import TubeletTargets
-from mme_core.extract.video_targets import stream_tubelets
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, layouts
@@ -36,13 +35,9 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="VIDEO | spec.FIELD=VALUE")
     parser.add_argument("--tried", action="store_true", help="also measure other codings")
     arguments = parser.parse_args()
-    overrides = [word for word in arguments.words if word.startswith("spec.")]
-    spec = TargetSpec.from_overrides(overrides)
     with tempfile.TemporaryDirectory() as folder:
-        videos = [Path(word) for word in arguments.words if word not in overrides]
-        if not videos:
-            demo = load_manifest("demo", f"{folder}/demo", videos=6)
-            videos = [Path(item.path) for item in demo.items]
+        videos, overrides = split_words(arguments.words, f"{folder}/demo", demo=6)
+        spec = TargetSpec.from_overrides(overrides)
         samples = [measure(video, spec, Path(folder)) for video in videos]
     rows = [sizes for sizes, _ in samples]
     print(f"{'':32}", *(f"{name[:9]:>9}" for name in rows[0]), f"{'targets':>9}{'all':>9}")
@@ -64,26 +59,9 @@ def measure(
 ) -> tuple[dict[str, float], list[TubeletTargets]]:
     """Returns MB of each array per 8 tubelets, from a shard's file sizes, and the tubelets."""
     store = Path(tempfile.mkdtemp(dir=folder))
-    kept = []
+    kept: list[TubeletTargets] = []
     with ShardWriter(store, 0, spec) as writer:
-        writer.begin_video()
-        stream = stream_tubelets(video, spec)
-        for tubelet in stream:
-            writer.append(tubelet)
-            kept.append(tubelet)
-        about = stream.summary
-        writer.end_video(
-            {
-                "id": video.name,
-                "path": video.name,
-                "label": -1,
-                "fps": about.fps,
-                "height": about.height,
-                "width": about.width,
-                "frames": about.frames,
-                "warnings": list(about.warnings),
-            }
-        )
+        store_video(writer, video, spec, also=kept.append)
     place = open_place(store)
     sizes = {
         name: sum(place.files(f"shards/00000.zarr/{name}").values()) / len(kept) * CLIP / 1e6
