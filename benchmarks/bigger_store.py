@@ -28,8 +28,7 @@ def main() -> None:
 
 
 def multiply(source: Path, out: Path, videos: int) -> TargetStore:
-    """A store of at least so many videos in the folder `out`, which is made anew."""
-    shutil.rmtree(out, ignore_errors=True)
+    """A store of at least so many videos in the folder `out`, which must not exist."""
     out.mkdir(parents=True)
     shutil.copy(source / STORE, out / STORE)
     table = TargetStore(source).videos

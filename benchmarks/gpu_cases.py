@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -63,6 +64,7 @@ class Bench:
         self.fed_step: PretrainStep | None = None
         if args.store:
             self.store = self.folder / "store"
+            shutil.rmtree(self.store, ignore_errors=True)  # of an earlier run
             videos = len(multiply(args.store, self.store, args.videos).videos)
             print(f"{self.store}: {videos} videos", flush=True)
 
