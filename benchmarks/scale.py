@@ -13,7 +13,6 @@ back. The results are in docs/measurements/scale.md.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import pickle
@@ -32,6 +31,7 @@ from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.io.place import open_place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.layout import CHUNK_TUBELETS, FORMAT, FRAME_CHUNK, layouts, shard_name
+from mme_core.store.seal import blank, seal
 from mme_core.store.writer import ShardWriter
 from preprocess import flows, pool
 from preprocess.isolate import ShardResult
@@ -230,9 +230,8 @@ def _nothing(job: ShardJob, *_: Any) -> ShardResult:
     """Writes a shard's table for videos of 10 s, without targets."""
     rows = [_row(item.id, number) for number, item in enumerate(job.items)]
     attributes = {"format": FORMAT, "spec_hash": job.spec.hash, "videos": rows, "quarantined": []}
-    open_place(job.store).write(
-        f"{shard_name(job.number)}/zarr.json", json.dumps({"attributes": attributes}).encode()
-    )
+    group = seal({"attributes": attributes | blank()})
+    open_place(job.store).write(f"{shard_name(job.number)}/zarr.json", group)
     outcomes = (Outcome(i.path, i.id, OK, "", 2.5, job.number, 300, 10.0) for i in job.items)
     result = ShardResult(job.number, tuple(outcomes))
     return pickle.loads(pickle.dumps(result))  # copies the strings, as sending through Ray does

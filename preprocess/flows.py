@@ -103,6 +103,7 @@ def _flows(arguments: argparse.Namespace) -> int:
     console = Console(quiet=is_quiet())
     work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), console)
     if arguments.dry_run:
+        _check_flow(work)
         if not work.is_new:
             work.open_store()
         _prepare(work)

@@ -16,7 +16,8 @@ STAGES = {
     "writing": "compress and write the targets",
 }
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Stopwatch:
