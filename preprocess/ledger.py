@@ -60,7 +60,7 @@ class _Rows:
         known = None if math.isnan(seconds) else seconds
         numbers, times = others[: -len(STAGES)], others[-len(STAGES) :]
         stages = {name: time / 1000 for name, time in zip(STAGES, times) if time >= 0}
-        return Outcome(join(self._root, video), video, OK, "", known, *numbers, stages)
+        return Outcome(join(self._root, video), video, OK, "", known, *numbers, stages=stages)
 
     def get(self, video: str) -> Outcome | None:
         return self[video] if video in self._packed else None
