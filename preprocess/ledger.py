@@ -56,11 +56,11 @@ class _Rows:
         packed = self._packed[video]
         if isinstance(packed, Outcome):
             return packed
-        seconds, *others = self._numbers.unpack(packed)
+        seconds, shard, frames, duration, label, *times = self._numbers.unpack(packed)
         known = None if math.isnan(seconds) else seconds
-        numbers, times = others[: -len(STAGES)], others[-len(STAGES) :]
+        path = join(self._root, video)
         stages = {name: time / 1000 for name, time in zip(STAGES, times) if time >= 0}
-        return Outcome(join(self._root, video), video, OK, "", known, *numbers, stages=stages)
+        return Outcome(path, video, OK, "", known, shard, frames, duration, label, stages)
 
     def get(self, video: str) -> Outcome | None:
         return self[video] if video in self._packed else None

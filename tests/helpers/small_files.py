@@ -17,6 +17,24 @@ SPEC = [
     "spec.flow=dis-ultrafast",
 ]
 
+# A flow that holds a run of six small clips or more in its middle: after 40 calls of all processes
+# (nine a clip) it waits for the file `go` beside the plug-in. Remove `calls` to count anew.
+HELD_PLUGIN = """
+import time
+from pathlib import Path
+import numpy as np
+
+HERE = Path(__file__).parent
+
+def flow(first, second):
+    with (HERE / "calls").open("ab") as calls:
+        calls.write(b".")
+        count = calls.tell()
+    while count > 40 and not (HERE / "go").exists():
+        time.sleep(0.02)
+    return np.zeros((*first.shape, 2), np.float32)
+"""
+
 
 def write_clip(path: Path, frames: int = 12, height: int = 48, width: int = 64) -> Path:
     """A texture that moves right by 1.5 px a frame, drawn from the file's name."""

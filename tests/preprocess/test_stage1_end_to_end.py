@@ -8,18 +8,9 @@ import time
 
 import psutil
 import pytest
-from small_files import SPEC, write_tree
+from small_files import HELD_PLUGIN, SPEC, write_tree
 
 from mme_core.store import TargetStore
-
-SLOW = """
-import time
-import numpy as np
-
-def flow(first, second):
-    time.sleep(0.03)
-    return np.zeros((*first.shape, 2), np.float32)
-"""
 
 
 def command(videos, store, *more):
@@ -74,19 +65,22 @@ def test_any_number_of_workers_gives_the_same_bytes(videos, reference, tmp_path,
     ]
 
 
-class Slow:
-    """Runs that take a few seconds, so that tests can kill them."""
+class Held:
+    """Runs that wait in their middle until `go`, so that tests can kill them."""
 
     def __init__(self, videos, folder, monkeypatch):
-        (folder / "slow_plugin.py").write_text(SLOW)
+        (folder / "held_plugin.py").write_text(HELD_PLUGIN)
         monkeypatch.setenv("PYTHONPATH", str(folder))
-        spec = [*SPEC[:-1], "spec.flow=slow_plugin:flow"]
+        spec = [*SPEC[:-1], "spec.flow=held_plugin:flow"]
         self.videos, self.folder, self.more = videos, folder, [*spec, "--videos-per-shard", "1"]
 
     def start(self, store, *more):
         words = command(self.videos, store, *self.more, *more)
         log = (self.folder / "log").open("w")
         return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+
+    def go(self):
+        (self.folder / "go").touch()
 
     def finish(self, store, *more):
         driver = self.start(store, *more)
@@ -98,8 +92,8 @@ class Slow:
 
 
 @pytest.fixture
-def slow(videos, tmp_path, monkeypatch):
-    return Slow(videos, tmp_path, monkeypatch)
+def held(videos, tmp_path, monkeypatch):
+    return Held(videos, tmp_path, monkeypatch)
 
 
 def finished_shards(store):
@@ -110,14 +104,14 @@ def finished_shards(store):
     ("how", "number", "status"),
     [("--serial", signal.SIGINT, 130), ("--workers=2", signal.SIGTERM, 143)],
 )
-def test_a_stopped_run_has_the_status_of_its_signal(slow, tmp_path, how, number, status):
+def test_a_stopped_run_has_the_status_of_its_signal(held, tmp_path, how, number, status):
     store = tmp_path / "store"
-    driver = slow.start(store, how)
+    driver = held.start(store, how)
     wait_for(lambda: finished_shards(store))
     descendants = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(number)
-    assert driver.wait(300) == status, slow.log()
-    assert "Traceback" not in slow.log()
+    assert driver.wait(300) == status, held.log()
+    assert "Traceback" not in held.log()
     _, alive = psutil.wait_procs(descendants, timeout=60)
     assert not alive
     assert not list(store.glob("shards/*partial*"))
@@ -127,13 +121,13 @@ def test_a_stopped_run_has_the_status_of_its_signal(slow, tmp_path, how, number,
     assert stored == len(finished_shards(store))
 
 
-def test_killed_driver_and_killed_worker(slow, tmp_path):
+def test_killed_driver_and_killed_worker(held, tmp_path):
     """Sends SIGKILL to the driver, and then to a worker of the resumed run."""
     store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
-    driver = slow.start(store, "--workers=2")
+    driver = held.start(store, "--workers=2")
     wait_for(lambda: finished_shards(store))
     second = subprocess.run(
-        command(slow.videos, store, *slow.more, "--serial"), capture_output=True, text=True
+        command(held.videos, store, *held.more, "--serial"), capture_output=True, text=True
     )
     assert second.returncode == 1
     assert f"is being written by process {driver.pid}" in second.stderr
@@ -143,8 +137,9 @@ def test_killed_driver_and_killed_worker(slow, tmp_path):
     assert 1 <= len(TargetStore(store).videos) < 10
     psutil.wait_procs(descendants, timeout=60)
 
-    driver = slow.start(store, "--workers=2")
+    (tmp_path / "calls").unlink()
     before = len(finished_shards(store))
+    driver = held.start(store, "--workers=2")
     wait_for(lambda: len(finished_shards(store)) > before)
     workers = [
         process.parent()
@@ -152,8 +147,9 @@ def test_killed_driver_and_killed_worker(slow, tmp_path):
         if "preprocess.child" in process.cmdline()
     ]
     os.kill(workers[0].pid, signal.SIGKILL)
-    assert driver.wait(300) == 0, slow.log()
-    assert content(store) == slow.finish(undisturbed, "--serial")
+    held.go()
+    assert driver.wait(300) == 0, held.log()
+    assert content(store) == held.finish(undisturbed, "--serial")
     assert len((store / "ledger.jsonl").read_text().splitlines()) == 10
 
 

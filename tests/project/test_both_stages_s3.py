@@ -15,7 +15,7 @@ import pytest
 import s3fs
 from made_up_targets import SPEC as MADE_UP
 from made_up_targets import make_store, tubelets
-from small_files import SPEC, write_clip, write_tree
+from small_files import HELD_PLUGIN, SPEC, write_clip, write_tree
 
 from mme_core.cli import main as mme
 from mme_core.clips.dataset import ClipDataset
@@ -28,14 +28,6 @@ from mme_core.store.writer import ShardWriter
 from mme_core.weights.run_folder import read_metrics
 from train.data.staging import copies_folder, copy_shards
 
-SLOW = """
-import time
-import numpy as np
-
-def flow(first, second):
-    time.sleep(0.03)
-    return np.zeros((*first.shape, 2), np.float32)
-"""
 LONG = ["spec.short_side=64", "spec.long_side=80", "spec.stride=1", "spec.flow=dis-ultrafast"]
 
 
@@ -103,10 +95,10 @@ def test_from_a_bucket_into_a_bucket(videos, remote_videos, bucket, tmp_path, ca
 
 
 def test_ray_workers_and_a_killed_driver(videos, remote_videos, bucket, tmp_path, monkeypatch):
-    (tmp_path / "slow_plugin.py").write_text(SLOW)
+    (tmp_path / "held_plugin.py").write_text(HELD_PLUGIN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    spec, store = [*SPEC[:-1], "spec.flow=slow_plugin:flow"], f"{bucket}/killed"
+    spec, store = [*SPEC[:-1], "spec.flow=held_plugin:flow"], f"{bucket}/killed"
     command = [*words(remote_videos, store, "--workers", "2"), *spec]
     driver, fs = subprocess.Popen([sys.executable, "-m", "mme_core", *command]), s3fs.S3FileSystem()
     deadline = time.monotonic() + 300
@@ -117,6 +109,7 @@ def test_ray_workers_and_a_killed_driver(videos, remote_videos, bucket, tmp_path
     driver.kill()
     driver.wait()
     assert 1 <= len(TargetStore(store).videos) < 6
+    (tmp_path / "go").touch()
     assert mme([*words(remote_videos, store, "--serial"), *spec]) == 0
     assert mme([*words(videos, tmp_path / "local", "--serial"), *spec]) == 0
     assert content(store) == content(tmp_path / "local")
