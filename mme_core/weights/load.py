@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -196,6 +196,7 @@ def load_weights(model: nn.Module, weights: Weights, *, head: bool = True) -> Lo
             f"{listed(unexpected)}, the model's with {listed(missing)}"
         )
     _check_shapes(shared, own, weights)
+    _check_whole(missing, weights)
     model.load_state_dict(shared, strict=False)
     return LoadReport(len(shared), missing, unexpected, interpolated)
 
@@ -260,6 +261,21 @@ def _check_shapes(
         raise UsageError(
             f"{weights.path}: weights of another size: {weights.depth} blocks, the model {blocks}; "
             f"{_build_advice(weights)}"
+        )
+
+
+def _check_whole(missing: Sequence[str], weights: Weights) -> None:
+    """Raises UsageError where the patch embedding or a block would keep random weights."""
+    absent = [
+        name
+        for name in missing
+        if name.startswith(("encoder.patch_embed.", "encoder.blocks."))
+        and not name.endswith(".attn.qkv.bias")  # a model may have none; the initial one is 0
+    ]
+    if absent:
+        raise UsageError(
+            f"{weights.path}: not a whole encoder, it lacks {listed(absent)}; "
+            "download or export the file again"
         )
 
 

@@ -295,6 +295,25 @@ def test_a_converted_run_leaves_its_decoders_out(tmp_path):
     assert {n.split(".")[0] for n in load_file(tmp_path / "out.safetensors")} == {"encoder"}
 
 
+@pytest.mark.parametrize(
+    "lost", ["encoder.blocks.1.mlp.fc1.weight", "encoder.patch_embed.proj.bias"]
+)
+def test_an_encoder_that_lacks_a_tensor_is_refused(tmp_path, lost):
+    state = build_classifier("tiny", 3, depth=2, **CLIP).state_dict()
+    del state[lost]
+    weights = read_weights(save(tmp_path / "part.pth", state), **CLIP)
+    with pytest.raises(UsageError, match=f"part.pth: not a whole encoder, it lacks {lost}"):
+        encoder_from(weights)
+
+
+@torch.inference_mode()
+def test_a_model_without_attention_biases_is_read(tmp_path):
+    model = build_classifier("tiny", 3, depth=2, **CLIP)
+    state = {n: t for n, t in model.state_dict().items() if not n.endswith("attn.qkv.bias")}
+    encoder = encoder_from(read_weights(save(tmp_path / "plain.pth", state), **CLIP))
+    torch.testing.assert_close(encoder.tokens(clips()), model.eval().encoder(clips()))
+
+
 @torch.inference_mode()
 def test_mmaction2_gives_the_same_logits(tmp_path):
     model = official(depth=2)
