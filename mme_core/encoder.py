@@ -51,6 +51,8 @@ class VideoEncoder(nn.Module):
 
         Raises UsageError for frames of another shape or type.
         """
+        if isinstance(frames, np.ndarray):
+            frames = np.ascontiguousarray(frames)  # torch refuses views such as bgr[..., ::-1]
         videos = torch.as_tensor(frames)
         if videos.dtype != torch.uint8 or videos.ndim not in (4, 5) or videos.shape[-1] != 3:
             raise UsageError(

@@ -59,6 +59,12 @@ def test_a_batch_gives_the_features_of_its_videos(encoder):
         torch.testing.assert_close(one, encoder.features(frames), atol=1e-5, rtol=0)
 
 
+def test_frames_with_reversed_channels_are_taken(encoder):
+    frames = video(9, 40, 50, 0)
+    reversed_view = np.ascontiguousarray(frames[..., ::-1])[..., ::-1]
+    assert torch.equal(encoder.features(reversed_view), encoder.features(frames))
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
