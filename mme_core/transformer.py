@@ -95,6 +95,11 @@ class Encoder(nn.Module):
             raise UsageError(
                 f"the clip is {list(clip.shape[1:])}, the model takes {list(self.clip_shape)}"
             )
+        if not clip.is_floating_point():
+            raise UsageError(
+                f"the clip is {clip.dtype}, and must be float: "
+                "use mme_core.clips.views.to_model_input on uint8 frames"
+            )
         patches = cut_patches(clip, self.patch)
         if visible_BV is not None:
             patches = take_tokens(patches, visible_BV)

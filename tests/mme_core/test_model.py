@@ -289,6 +289,8 @@ def test_bad_inputs_are_refused():
         model.encode(a_clip(2), some_masks(1))
     with pytest.raises(UsageError, match="must be bool"):
         model(a_clip(1), some_masks(1).float())
+    with pytest.raises(UsageError, match=r"the clip is torch\.uint8, and must be float"):
+        model(a_clip(1).byte(), some_masks(1))
     uneven = some_masks()
     uneven[0] = True
     with pytest.raises(UsageError, match="different numbers"):
