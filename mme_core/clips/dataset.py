@@ -111,6 +111,7 @@ class ClipDataset(Dataset):
         self.seed, self.training = seed, training
         self.tubelets, self.side = frames // TUBELET, image_size // self.spec.patch
         requirements.check_sizes(frames, image_size, self.spec.patch)
+        requirements.check_seed(seed)
         requirements.check_choices(crops, crop, zoom)
         requirements.check_speeds(speeds, source)
         requirements.check_mask(mask, mask_ratio, (self.tubelets, self.side, self.side))
@@ -164,6 +165,8 @@ class ClipDataset(Dataset):
         epoch, video = key if isinstance(key, tuple) else (0, key)
         if not 0 <= video < len(self):
             raise IndexError(f"video {video} of {len(self)}")
+        if epoch < 0:
+            raise IndexError(f"epoch {epoch} must be at least 0")
         rng = sample_rng(self.seed, epoch if self.training else 0, video)
         row = self.store.videos[video]
         speed = self._speed(rng, row["count"]) if self.speeds else 1

@@ -30,6 +30,11 @@ def check_sizes(frames: int, image_size: int, patch: int) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UsageError(f"seed={seed} must be at least 0")
+
+
 def check_choices(crops: int, crop: str, zoom: Sequence[int]) -> None:
     if crop not in CROPS:
         raise UsageError(f"crop={crop} is not one of {', '.join(CROPS)}")

@@ -254,6 +254,7 @@ def test_a_single_pass_ends(store):
         ({"mask": "none"}, r"^mask=none is not one of tube"),
         ({"mask_ratio": 1.0}, r"^ratio=1\.0"),
         ({"source": "disk"}, r"^source=disk is not one of"),
+        ({"seed": -1}, r"^seed=-1 must be at least 0"),
     ],
 )
 def test_what_a_store_cannot_serve_is_refused(store, options, message):
