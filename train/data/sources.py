@@ -195,8 +195,9 @@ def _of_data_set(dataset: str, root: str | None, split: str | None) -> Source:
         raise UsageError("data.root is not set: the folder (or list) of data.dataset's videos")
     with named(root="data.root", list_file="data.root", dataset="data.dataset"):
         manifest = load_manifest(dataset, root, split)
+    origin = f"{dataset}, {split}" if split else dataset
     for note in manifest.notes:
-        say(f"{dataset}, {split}: {note}")
+        say(f"{origin}: {note}")
     lacking = [(name, "in the list, but not in the folder") for name in manifest.missing]
     return FileSource(manifest.items, manifest.class_names, missing=lacking)
 
@@ -269,7 +270,8 @@ def relabel(source: Source, class_names: Sequence[str]) -> None:
     if unknown:
         raise UsageError(
             f"classes that the model does not know: {listed(unknown, 5)}; it knows "
-            f"{len(class_names)} classes: {listed(class_names, 5)}"
+            f"{len(class_names)} classes: {listed(class_names, 5)}; leave their videos out of the "
+            "held-out data, or train on these classes too"
         )
     number = {name: list(class_names).index(name) for name in used}
     source.labels = np.array(
