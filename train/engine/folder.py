@@ -8,8 +8,9 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mme_core.errors import UsageError
 from mme_core.weights.run_folder import CONFIG
@@ -94,12 +95,13 @@ def lock(out: Path, ranks: Ranks, warn: Callable[[str], None]) -> Iterator[None]
     kernel frees the lock when its process ends, however it ends; the file stays. Calls `warn`
     where the file system has no locks.
     """
-    file: IO[str] | None = None
+    file: FileIO | None = None
     problem = ""
     if ranks.main:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            file = (out / LOCK).open("a+")
+            # Without a buffer, which a full disk would leave for close() to write once more.
+            file = (out / LOCK).open("ab", buffering=0)
             _take(file)
         except BlockingIOError:
             problem = (
@@ -135,12 +137,11 @@ def check_shared(out: Path, ranks: Ranks, done: int) -> None:
         )
 
 
-def _take(file: IO[str]) -> None:
+def _take(file: FileIO) -> None:
     """Locks the file and writes into it who did. Raises BlockingIOError where it is locked."""
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
 def _holder(out: Path) -> str:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 
@@ -63,6 +64,19 @@ def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
     with folder.lock(tmp_path, MAIN, warnings.append):
         pass
     assert len(warnings) == 1 and "cannot be locked" in warnings[0]
+
+
+def test_a_lock_that_does_not_fit_on_the_disk_names_the_folder(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as a full disk: no byte fits
+    try:
+        with (
+            pytest.raises(UsageError, match="run: cannot be written"),
+            folder.lock(tmp_path / "run", MAIN, pytest.fail),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
