@@ -28,7 +28,7 @@ import torch
 
 from mme_core.cores import usable_cores
 from mme_core.terminal import plain, plain_lines
-from train.ablation.cells import Chain, all_chains, tuning_chains
+from train.ablation.cells import Chain, all_chains, check_cells, tuning_chains
 from train.ablation.plots import draw
 from train.ablation.results import choose_rates, collect
 from train.ablation.runner import Runner, slots
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     flags_help = {"dry-run": "print the plan, and run nothing"}
     config, flags = loading.load_with_flags(AblateConfig, words, "mme ablate", __doc__, flags_help)
     check_grid(config)
+    check_cells(config)
     folder.check_command(config)
     if "dry-run" in flags:
         _show_plan(config)

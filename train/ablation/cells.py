@@ -15,9 +15,11 @@ from typing import Any
 
 import yaml
 
+from mme_core.errors import UsageError
 from mme_core.keys import dotted
 from train.recipes.ablation import AblateConfig
-from train.recipes.loading import read_yaml
+from train.recipes.commands import SCHEMAS
+from train.recipes.loading import load, read_yaml
 from train.recipes.weights import RANDOM
 
 PRETRAIN = "pretrain"
@@ -94,6 +96,25 @@ def all_chains(config: AblateConfig, chosen: Mapping[str, float]) -> list[Chain]
         for seed in config.seeds
         for variant in config.variants
     ]
+
+
+def check_cells(config: AblateConfig) -> None:
+    """Raises UsageError where a command of the grid would refuse its recipe.
+
+    Otherwise a wrong key is found only when its cell starts, hours into the grid. Seeds differ in
+    nothing else, so the first is enough.
+    """
+    first = [c for c in all_chains(config, {}) if c.seed == config.seeds[0]]
+    for planned in [*tuning_chains(config), *first]:
+        for cell in planned.cells:
+            command, *words = cell.words
+            try:
+                load(SCHEMAS[command], words, f"mme {command}", "")
+            except UsageError as error:
+                raise UsageError(
+                    f"variants.{planned.variant}: `mme {command}` refuses the keys of "
+                    f"{cell.folder}: {error}"
+                ) from error
 
 
 def _model_keys(config: AblateConfig) -> dict[str, Any]:

@@ -33,7 +33,7 @@ GRID = {
     "seeds": [0, 1],
     "device": "cpu",
     "recipes": ["tiny.yaml"],
-    "pretrain": SHORT,
+    "pretrain": SHORT | {"store": "store"},
     "variants": {"random": None, "pixel": {"loss": {"contents": ["pixel"]}}},
     "measures": {"small": PROBE},
 }
@@ -200,6 +200,24 @@ def test_second_ctrl_c_ends_cells_that_do_not_stop(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Runner(slots("cpu", 1, 0, 1), print).run([chain], Stop())
     assert time.monotonic() - began < 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"variants": {"a": {}, "b": {"mask.kid": "cube"}}},
+            r"variants\.b: .*mask\.kid is not a",
+        ),
+        ({"measures": {"x": PROBE | {"epochs": 0}}}, r"`mme probe` .*seed0/x: epochs=0 must be"),
+        ({"pretrain": SHORT}, r"`mme pretrain` .*store is not set"),
+    ],
+)
+def test_wrong_keys_of_a_cell_end_the_grid_at_its_start(tmp_path, changes, message):
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID | changes))
+    with pytest.raises(UsageError, match=message):
+        ablate.main([str(tmp_path / "grid.yaml"), f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_of_another_grid_is_refused(tmp_path, finished):
