@@ -60,6 +60,7 @@ class Pretraining:
         self.store = open_training(config.store, data.stage, data.stage_gb)
         check_spec(self.store, config)
         clips = clip_dataset(self.store, config, training=True)
+        self.short = clips.short_videos
         sampler = self._sampler(clips)
         resident, self.where = make_resident(data.resident, clips, ranks.device)
         self.loader = make_clip_loader(
@@ -168,6 +169,12 @@ class Pretraining:
             f"{self.ranks.device.type}, {str(self.task.dtype).removeprefix('torch.')}"
         )
         log.say(self.where)
+        if self.short == len(self.store.videos):
+            log.warn(
+                f"every video of {self.store.url} is shorter than a clip of model.frames="
+                f"{model.frames}: clips end in repeated frames, which have no target; use fewer "
+                "frames, or make the store with a smaller spec.stride"
+            )
         log.say(
             f"effective batch {self.task.lr_batch} clips = data.batch_size {data.batch_size} × "
             f"processes {self.ranks.world} × optim.accumulate {self.config.optim.accumulate}"

@@ -118,10 +118,15 @@ class ClipDataset(Dataset):
         requirements.check_cells(self.store, self.cells)
         requirements.check_frames(self.store, source, self.root)
         requirements.check_canvases(self.store, self.sizes[0], image_size, self.zoom)
-        requirements.check_lengths(self.store, frames)
 
     def __len__(self) -> int:
         return len(self.store.videos)
+
+    @property
+    def short_videos(self) -> int:
+        """Number of videos that are shorter than a clip: their last frame is repeated."""
+        needed = span(self.spec, self.tubelets, min(self.speeds or (1,)))
+        return int((self.store.videos["count"] < needed).sum())
 
     @property
     def sizes(self) -> tuple[int, int]:

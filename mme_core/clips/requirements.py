@@ -117,15 +117,3 @@ def check_canvases(
         f"{'side ' if zoom else 'image_size='}"
         f"{short[video] if zoom else short[video] * spec.patch}, or a store of larger canvases"
     )
-
-
-def check_lengths(store: TargetStore | StoreUnion, frames: int) -> None:
-    """Checks that at least one video is as long as a clip. Shorter videos are padded."""
-    needed = (frames // TUBELET - 1) * store.spec.clip_step + 1
-    longest = int(store.videos["count"].max())
-    if longest < needed:
-        raise UsageError(
-            f"frames={frames} takes {needed} tubelets of the time line, and the longest of "
-            f"the {len(store.videos)} videos in {store.url} has {longest}: use fewer frames, or "
-            "make the store with a smaller spec.stride"
-        )

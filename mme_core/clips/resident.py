@@ -19,7 +19,7 @@ from torch import Tensor
 from mme_core.clips import fetching
 from mme_core.clips.coded import Coded, Fields
 from mme_core.clips.dataset import ClipDataset
-from mme_core.clips.speeds import second_frame, span
+from mme_core.clips.speeds import second_frame
 from mme_core.clips.trajectories import Batch, none_flipped, where_clip
 from mme_core.errors import StoreError
 from mme_core.spec import TUBELET
@@ -41,8 +41,7 @@ class Resident:
         self._begin = ends - table["count"]
         self._first = torch.from_numpy(self._begin).to(device)
         self._count = torch.from_numpy(np.array(table["count"])).to(device)
-        longest = span(clips.spec, clips.tubelets, min(clips.speeds or (1,)))
-        self._some_short = bool((table["count"] < longest).any())
+        self._some_short = clips.short_videos > 0
         speeds = range(max(clips.speeds or (1,)) + 1)
         second = [second_frame(clips.spec, max(speed, 1)) for speed in speeds]
         self._second = torch.tensor(second, device=device)

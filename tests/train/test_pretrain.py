@@ -1,5 +1,6 @@
 """The pre-training loop: what it writes, what it learns, what it refuses."""
 
+import re
 import shutil
 
 import numpy as np
@@ -194,7 +195,6 @@ def refused(store, out, *words):
         ("model.image_size=80", UsageError, "model.image_size=80"),
         ("model.image_size=0", UsageError, "model.image_size=0 must be at least 1"),
         ("model.frames=7", UsageError, "model.frames=7 must be"),
-        ("model.frames=64", MMEError, "model.frames=64"),
         ("data.batch_size=8", UsageError, "6 videos do not fill one step.*lower data.batch_size"),
         ("data.zoom=[2,99]", UsageError, "no canvas in .* has room for 99 patches.*at most 4"),
         ("data.crops=3", UsageError, "data.crops=3 must divide data.batch_size=2"),
@@ -212,6 +212,13 @@ def test_a_recipe_that_does_not_fit_the_store_is_refused(demo_store, tmp_path, w
     assert isinstance(error, kind)
     with pytest.raises(kind, match=message):
         raise error
+
+
+def test_a_store_of_short_videos_alone_trains_with_a_warning(demo_store, tmp_path, capsys):
+    assert run(demo_store, tmp_path / "run", "model.frames=64", "optim.steps=1") == 0
+    warning = "every video of .* is shorter than a clip of model.frames=64: .* use fewer frames"
+    assert re.search(warning, capsys.readouterr().out)
+    assert all(np.isfinite(row["loss"]) for row in read_metrics(tmp_path / "run"))
 
 
 def test_held_out_videos_that_are_trained_on_are_refused(demo_store, tmp_path):
