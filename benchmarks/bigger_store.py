@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def multiply(source: Path, out: Path, videos: int) -> TargetStore:
-    """A store of at least so many videos in the folder `out`, which must not exist."""
+    """A store of at least `videos` videos in the folder `out`, which must not exist."""
     out.mkdir(parents=True)
     shutil.copy(source / STORE, out / STORE)
     table = TargetStore(source).videos

@@ -93,7 +93,7 @@ class PretrainingModel(nn.Module):
         if mask_BN.shape != (len(clip), self.encoder.tokens):
             raise UsageError(
                 f"the mask is {list(mask_BN.shape)}, and must be [{len(clip)}, "
-                f"{self.encoder.tokens}]: a row a clip, a number a token of the model"
+                f"{self.encoder.tokens}]: one row for each clip, one value for each token"
             )
         if mask_BN.dtype != torch.bool:
             raise UsageError(f"the mask is {mask_BN.dtype}, and must be bool: use mask.bool()")

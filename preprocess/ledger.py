@@ -34,7 +34,6 @@ class _Rows:
 
     # seconds (NaN: None), shard, frames, duration, label, milliseconds of each stage (-1: unknown)
     _numbers = struct.Struct(f"<diqdi{len(STAGES)}i")
-    _no_stages = (-1,) * len(STAGES)
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -71,8 +70,8 @@ class _Rows:
         if row.status == OK and not row.reason and usual:
             seconds = math.nan if row.seconds is None else row.seconds
             numbers = (seconds, row.shard, row.frames, row.duration, row.label)
-            times = [round(1000 * row.stages[name]) for name in STAGES if row.stages]
-            packed = self._numbers.pack(*numbers, *(times or self._no_stages))
+            stages = row.stages or dict.fromkeys(STAGES, -0.001)
+            packed = self._numbers.pack(*numbers, *(round(1000 * stages[n]) for n in STAGES))
         self._packed[row.id] = packed
 
 

@@ -24,7 +24,7 @@ def describe_spec(spec: TargetSpec) -> str:
 
 
 def core_unit(hours: float) -> tuple[float, str]:
-    """The unit that fits a processor time: how many of it are an hour, and its name."""
+    """The unit to show this processor time in: (units in an hour, name of the unit)."""
     return (1, "core-hours") if hours >= 0.1 else (3600, "core-seconds")
 
 

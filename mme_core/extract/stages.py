@@ -43,7 +43,7 @@ class Stopwatch:
             self._switch(outer)
 
     def calls(self, stage: str, function: Callable[_P, _T]) -> Callable[_P, _T]:
-        """Returns the function; the time of its calls counts for the stage."""
+        """Returns a function that does the same, and whose time counts for the stage."""
 
         def timed(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             with self.of(stage):

@@ -180,7 +180,7 @@ class TargetStore:
 
 def _why_no_store(place: Place) -> str:
     if is_in_memory(place.url):
-        return "is not in the memory of this process, which is all that memory:// can name"
+        return "is not in the memory of this process; no other process can see a memory:// store"
     what = "is not a store (no store.json in it)" if place.exists() else "does not exist"
     return f"{what}; check the path, or make a store with `mme flows`"
 

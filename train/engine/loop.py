@@ -296,5 +296,6 @@ class Loop:
         task.sampler.load_state_dict(state["sampler"])
         # Checkpoints of older fine-tuning runs have neither skipped steps nor generators.
         self.done, self.skipped = state["step"], state.get("skipped", 0)
-        if self.ranks.rank < len(generators := state.get("rng", [])):
+        generators = state.get("rng", [])
+        if self.ranks.rank < len(generators):
             set_rng_state(generators[self.ranks.rank])

@@ -37,7 +37,7 @@ class Profile:
         self.folder, self.steps, self.device, self.done = out / FOLDER, steps, device, False
         warmup = 1 if left > steps else 0
         wait = max(min(SKIPPED, left - steps - warmup), 0)
-        self.before = wait + warmup  # steps before the traced ones, and minus those traced
+        self.before = wait + warmup  # steps until tracing begins; then minus the traced steps
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
