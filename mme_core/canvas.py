@@ -17,6 +17,10 @@ from mme_core.spec import TargetSpec
 
 MARGIN = 64  # pixels of the frame kept around the canvas, so that points may leave it
 
+# A frame longer than this many times the region is cut before it is resized. A cut frame's scale
+# differs slightly, because its sides are rounded anew; up to this length the resize costs little.
+_WHOLE_UP_TO = 5
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -91,10 +95,9 @@ def plan_canvas(height: int, width: int, spec: TargetSpec) -> Canvas:
 def _unneeded(side: int, needed: float) -> int:
     """Returns the number of source pixels to cut off at each end of a very long side.
 
-    A side is cut to twice the needed length, by the same number at both ends, so the canvas stays
-    exactly in the middle.
+    Both ends lose the same number, so the canvas stays exactly in the middle.
     """
-    return max(math.floor((side - 2 * needed) / 2), 0)
+    return max(math.floor((side - _WHOLE_UP_TO * needed) / 2), 0)
 
 
 def _resized(height: int, width: int, spec: TargetSpec) -> tuple[int, int]:
