@@ -132,7 +132,8 @@ def _run(
     todo = sum(len(job.items) for job in jobs)
     say(
         console,
-        f"flow         {source.url}: {len(source.videos)} videos; files in {root or 'their paths'}",
+        f"flow         {source.url}: {counted(len(source.videos), 'video')}; "
+        f"files in {root or 'their paths'}",
         f"store        {place.url}",
         f"targets      {describe_spec(spec)}",
         f"to do        {counted(todo, 'video')} in {counted(len(jobs), 'shard')}",

@@ -20,6 +20,7 @@ import torch
 from mme_core.clips.dataset import ClipDataset
 from mme_core.errors import MMEError, listed
 from mme_core.flops import pretraining_flops
+from mme_core.report.words import counted
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
@@ -164,7 +165,7 @@ class Pretraining:
         parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
         weights = f"weights of step {done}" if done else self.loaded
         log.say(
-            f"{self.store.url}: {len(self.store.videos)} videos; model {model.size}, "
+            f"{self.store.url}: {counted(len(self.store.videos), 'video')}; model {model.size}, "
             f"{parameters:.1f} M parameters, {weights}; on {self.ranks.world} × "
             f"{self.ranks.device.type}, {str(self.task.dtype).removeprefix('torch.')}"
         )
