@@ -13,7 +13,10 @@ from rich.text import Text
 from mme_core.io.place import Place
 from mme_core.store.writer import remove_leftovers
 from mme_core.terminal import plain
-from preprocess.lock import StoreLock
+from preprocess.isolate import ShardResult
+from preprocess.ledger import Ledger
+from preprocess.lock import StoreLock, check_owner
+from preprocess.progress import Display
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -42,6 +45,20 @@ def without_leftovers(place: Place, lock: StoreLock) -> Iterator[None]:
     finally:
         if lock.is_mine():
             remove_leftovers(place.url)
+
+
+def recorded(
+    results: Iterator[ShardResult], ledger: Ledger, place: Place, lock: str, display: Display
+) -> Iterator[ShardResult]:
+    """Yields each finished shard after the ledger and the display have it.
+
+    Raises StoreError where another command has taken over the store.
+    """
+    for result in results:
+        check_owner(place, lock)
+        ledger.add(result.number, result.outcomes)
+        display.finish(result)
+        yield result
 
 
 def say(console: Console, *lines: str) -> None:

@@ -40,11 +40,11 @@ from preprocess.arguments import (
     read_spec,
     seconds,
 )
-from preprocess.driver import say, until_terminated, without_leftovers
+from preprocess.driver import recorded, say, until_terminated, without_leftovers
 from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger
-from preprocess.lock import StoreLock, check_owner
+from preprocess.lock import StoreLock
 from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
 from preprocess.plugin_check import check_plugins
 from preprocess.pool import run_ray, run_serial
@@ -168,11 +168,8 @@ def _run(work: _Work, lock: str) -> int:
             Display(todo, work.console) as display,
             closing(_pool(work.arguments, jobs, display)) as results,
         ):
-            for result in results:
-                check_owner(work.place, lock)
-                ledger.add(result.number, result.outcomes)
+            for result in recorded(results, ledger, work.place, lock, display):
                 finished.append(result.number)
-                display.finish(result)
                 failures.count(result.outcomes)
                 if failures.too_many:
                     break

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
@@ -33,11 +34,11 @@ from mme_core.store.table import load_table, read_attributes, shard_numbers
 from mme_core.store.target_store import open_or_create_store
 from mme_core.terminal import is_quiet
 from preprocess.arguments import absolute, positive, seconds
-from preprocess.driver import say, until_terminated, without_leftovers
+from preprocess.driver import recorded, say, until_terminated, without_leftovers
 from preprocess.isolate import ShardResult
 from preprocess.jobs import ShardJob, shared_servers
 from preprocess.ledger import Ledger, folder_of_videos, read_rows
-from preprocess.lock import StoreLock, check_owner
+from preprocess.lock import StoreLock
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
 from preprocess.summary import describe_spec, run_line, summarise
@@ -142,10 +143,7 @@ def _run(
         Display(todo, console) as display,
         closing(_pool(arguments, iter(jobs), display)) as results,
     ):
-        for result in results:
-            check_owner(place, lock)
-            ledger.add(result.number, result.outcomes)
-            display.finish(result)
+        deque(recorded(results, ledger, place, lock, display), maxlen=0)
     if ledger.stale:
         ledger.save()
     say(console, *summarise(ledger, set(source.videos["id"].tolist())))
