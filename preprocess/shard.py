@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,11 @@ def write_shard(job: ShardJob, report: Callable[[dict[str, Any]], None]) -> None
 
     _check_shared_disk(job)
     try:
-        with ShardWriter(job.store, job.number, job.spec, job.keep_flow) as writer:
+        check = partial(check_owner, open_place(job.store), job.lock) if job.lock else None
+        with ShardWriter(job.store, job.number, job.spec, job.keep_flow, check) as writer:
             for item in job.items:
                 report({"begin": item.id})
                 report({"outcome": dataclasses.asdict(_process(item, job, writer))})
-            if job.lock:
-                check_owner(open_place(job.store), job.lock)
     except OSError as error:
         raise StoreError(
             f"cannot write to {job.store}: {error.strerror or error}; mend that and run the same "

@@ -154,8 +154,10 @@ class RemotePlace:
     def remove(self, name: str) -> None:
         fs, path = self._find(name)
         with errors_named(self.at(name)):
-            if fs.exists(path):
+            # Once more where another writer has added a file since the folder was listed.
+            while fs.exists(path):
                 fs.rm(path, recursive=True)
+                fs.invalidate_cache()
 
     def fetch(self, name: str, target: Path) -> None:
         fs, path = self._find(name)

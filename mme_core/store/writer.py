@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,10 @@ class ShardWriter:
         shard: int,
         spec: TargetSpec,
         keep_flow: bool = False,
+        check: Callable[[], object] | None = None,
     ) -> None:
-        self._spec = spec
+        """check: called just before the shard appears; if it raises an error, none appears."""
+        self._spec, self._check = spec, check
         self._place = open_place(url)
         self._name, self._flow_name = shard_name(shard), flow_name(shard)
         self._folder = self._place.begin(self._name)
@@ -196,6 +198,8 @@ class ShardWriter:
             **blank(),
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        if self._check:
+            self._check()
         self._place.write(f"{self._folder}/{MARKER}", seal(group))
         self._place.commit(self._folder, self._name, MARKER)
 

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from mme_core.errors import StoreError
 from mme_core.io import remote_place
@@ -90,6 +91,21 @@ def test_remove_file_and_folder(place):
     for name in ("a", "b", "none"):
         place.remove(name)
     assert place.names() == ["kept"]
+
+
+def test_remove_takes_files_that_appear_meanwhile(monkeypatch):
+    place, folder = open_place("memory://removed"), "shards/00001.zarr"
+    place.write(f"{folder}/c.0", b"array")
+    delete, late = MemoryFileSystem.rm, [f"{folder}/zarr.json"]
+
+    def slow(self, path, **options):
+        delete(self, path, **options)
+        while late:
+            place.write(late.pop(), b"marker")
+
+    monkeypatch.setattr(MemoryFileSystem, "rm", slow)
+    place.remove(folder)
+    assert not late and place.files("shards") == {}
 
 
 def test_fetch_copies_to_this_machine(place, tmp_path):

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from made_up_targets import SPEC, make_store, raw, row, tubelets, write_shard
 
 from mme_core import targets
+from mme_core.errors import StoreError
+from mme_core.io.place import open_place
 from mme_core.store import layout
 from mme_core.store.layout import shard_name
 from mme_core.store.target_store import TargetStore, open_or_create_store
@@ -149,6 +151,25 @@ def test_first_of_two_writers_wins(tmp_path):
         slow.end_video(row("a", 3))
     assert digest(url / "shards/00000.zarr") == done
     assert names(url / "shards") == ["00000.zarr"]
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_writer_that_lost_its_lock_leaves_no_shard(scheme, tmp_path, small_files):
+    url = f"{scheme}{tmp_path}/store"
+    make_store(url, [{"a": 2}])
+    written = []
+
+    def refuse():
+        written.extend(open_place(url).files("shards"))
+        raise StoreError("lost")
+
+    with pytest.raises(StoreError, match="lost"), ShardWriter(url, 1, SPEC, check=refuse) as writer:
+        writer.begin_video()
+        for tubelet in tubelets(0, 3):
+            writer.append(tubelet)
+        writer.end_video(row("b", 3))
+    assert any("valid/c." in name and "00001.zarr" in name for name in written)  # asked at the end
+    assert list(TargetStore(url).videos["id"]) == ["a"]
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])
