@@ -17,9 +17,9 @@ from mme_core.spec import TargetSpec
 
 MARGIN = 64  # pixels of the frame kept around the canvas, so that points may leave it
 
-# A frame longer than this many times the region is cut before it is resized. A cut frame's scale
-# differs slightly, because its sides are rounded anew; up to this length the resize costs little.
-_WHOLE_UP_TO = 5
+# A side longer than _WHOLE_UP_TO times what the region needs is cut to _CUT_TO times before the
+# resize. Shorter sides stay whole, because rounding the sides of a cut frame changes its scale.
+_WHOLE_UP_TO, _CUT_TO = 5, 2
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ def _unneeded(side: int, needed: float) -> int:
 
     Both ends lose the same number, so the canvas stays exactly in the middle.
     """
-    return max(math.floor((side - _WHOLE_UP_TO * needed) / 2), 0)
+    if side <= _WHOLE_UP_TO * needed:
+        return 0
+    return math.floor((side - _CUT_TO * needed) / 2)
 
 
 def _resized(height: int, width: int, spec: TargetSpec) -> tuple[int, int]:
