@@ -13,7 +13,8 @@ from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
 from mme_core.extract.flow import check_flow
-from mme_core.io.remote import is_in_memory, is_url
+from mme_core.io.place import local_path
+from mme_core.io.remote import is_in_memory
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 from mme_core.terminal import is_quiet
@@ -99,7 +100,8 @@ def absolute(store: str) -> str:
             f"--store {store} lives in the memory of one process, and ends with it: name a folder, "
             "or a URL such as s3://BUCKET/STORE"
         )
-    return store if is_url(store) else str(Path(store).expanduser().absolute())
+    path = local_path(store)
+    return store if path is None else str(path.absolute())
 
 
 def positive(text: str) -> int:

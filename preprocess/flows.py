@@ -207,7 +207,8 @@ class _Failures:
         return self._most is not None and len(self._ids) > self._most
 
     def __str__(self) -> str:
-        return f"{len(self._ids)} videos are quarantined, more than --max-failures {self._most}"
+        count = counted(len(self._ids), "quarantined video")
+        return f"{count}, more than --max-failures {self._most}"
 
 
 def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:

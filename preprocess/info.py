@@ -95,6 +95,13 @@ def _sizes(place: Place, numbers: list[int], store: TargetStore) -> dict[str, in
     return sizes
 
 
+def _span(spread: dict[str, Any]) -> str:
+    """Such as "12", or "9 to 22, median 18"."""
+    if spread["least"] == spread["most"]:
+        return str(spread["least"])
+    return f"{spread['least']} to {spread['most']}, median {spread['median']}"
+
+
 def _print(about: dict[str, Any], console: Console) -> None:
     def listed(counts: dict[str, int], most: int = 6) -> str:
         parts = [f"{name} ({count})" for name, count in list(counts.items())[:most]]
@@ -112,8 +119,7 @@ def _print(about: dict[str, Any], console: Console) -> None:
         f"{about['with_warnings']:,} with warnings",
         "quarantined": listed(about["quarantined"]),
         "length": f"{about['frames']:,} frames, {duration(about['hours'] * 3600)}",
-        "tubelets": f"{about['tubelets']:,}; a video has {spread['least']} to {spread['most']}, "
-        f"median {spread['median']}",
+        "tubelets": f"{about['tubelets']:,}; a video has {_span(spread)}",
         "canvases": f"{listed(about['canvases'])}, in patches",
         "classes": f"{len(about['classes'])}: {listed(about['classes'])}",
         "shards": f"{about['shards']:,}"

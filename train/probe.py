@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mme_core.report.words import counted
 from mme_core.terminal import plain, styled
 from mme_core.weights.run_folder import PROBE
 from train.data.sources import Source, Sources, open_sources
@@ -136,7 +137,7 @@ def show(report: dict[str, Any]) -> None:
     title = (
         f"{report['test_videos']} test videos, {report['training_videos']} training videos, "
         f"{report['classes']} classes"
-        + (f"; {len(report['not_read'])} videos not read" if report["not_read"] else "")
+        + (f"; {counted(len(report['not_read']), 'video')} not read" if report["not_read"] else "")
     )
     console = Console()
     if not console.file.isatty():

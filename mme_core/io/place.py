@@ -127,9 +127,8 @@ def local_path(url: str | os.PathLike[str]) -> Path | None:
 
 def open_place(url: str | os.PathLike[str]) -> Place:
     """Returns the directory at a path or an fsspec URL. It need not exist."""
-    text = os.fspath(url).rstrip("/") or "/"
-    path = local_path(text)
-    return RemotePlace(text) if path is None else LocalPlace(text, path)
+    path = local_path(url)
+    return RemotePlace(os.fspath(url).rstrip("/")) if path is None else LocalPlace(path)
 
 
 class LocalPlace:
@@ -140,8 +139,8 @@ class LocalPlace:
 
     parallel_reads = 1
 
-    def __init__(self, url: str, path: Path) -> None:
-        self.url, self._path = url, path
+    def __init__(self, path: Path) -> None:
+        self.url, self._path = str(path), path
 
     def __repr__(self) -> str:
         return f"LocalPlace({self.url!r})"

@@ -114,7 +114,7 @@ def _frame_rates(table: VideoTable) -> Iterator[Remark]:
     low, high = np.quantile(rates, [0.02, 0.98])
     if high > 1.1 * low:
         counts = Counter(np.round(rates, 1).tolist()).most_common(8)
-        listed = [f"{rate:g} fps: {count:,} videos" for rate, count in counts]
+        listed = [f"{rate:g} fps: {counted(count, 'video')}" for rate, count in counts]
         yield Remark(
             f"Frame rates differ: {low:.3g} to {high:.3g} fps",
             "A trajectory counts raw frames, so the same motion is longer at a lower rate. "

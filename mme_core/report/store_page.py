@@ -25,7 +25,7 @@ from mme_core.report.html import (
 from mme_core.report.plots import counts_table_rows, histogram, number
 from mme_core.report.remarks import Remark, remarks
 from mme_core.report.survey import Measured
-from mme_core.report.words import describe_spec, duration, kind_of, size
+from mme_core.report.words import counted, describe_spec, duration, kind_of, size
 from mme_core.store import TargetStore
 
 _LISTED = 50  # ids of one list
@@ -184,7 +184,7 @@ def _quarantine(quarantined: Sequence[tuple[str, str]], stored: int) -> Html:
         rest = tag("p", f"and {more:,} more: see ledger.jsonl") if more > 0 else ""
         boxes.append(details(f"{len(rows):,} × {title}", shown, rest))
     share = len(quarantined) / (len(quarantined) + stored)
-    note = f"{len(quarantined):,} videos, {share:.1%} of all, were left out."
+    note = f"Left out: {counted(len(quarantined), 'video')}, {share:.1%} of all."
     return section("Quarantined videos", *boxes, note=note)
 
 

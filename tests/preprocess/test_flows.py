@@ -156,7 +156,7 @@ def test_run_stops_after_max_failures(videos, tmp_path, capsys):
     for name in ("a/000.mp4", "a/002.mp4", "b/001.mp4"):
         (videos / name).write_bytes(b"")
     assert flows(videos, store, "--max-failures", 1) == 3
-    assert "2 videos are quarantined, more than --max-failures 1" in capsys.readouterr().err
+    assert "2 quarantined videos, more than --max-failures 1" in capsys.readouterr().err
     assert len(ledger(store)) == 2  # it stopped there
     assert flows(videos, store, "--max-failures", 1) == 3
     assert len(ledger(store)) == 2

@@ -114,6 +114,16 @@ def test_damaged_flow_is_found_and_made_anew(made, tmp_path, capsys):
     assert "run that command again" in capsys.readouterr().err
 
 
+def test_flow_is_kept_at_a_file_url_too(made, tmp_path):
+    root, store, other = made
+    kept = tmp_path / "kept"
+    assert flows(root, f"file://{kept}", "--keep-flow") == 0
+    assert shards(kept) == shards(store)
+    assert retarget(f"file://{kept}", tmp_path / "other") == 0
+    assert shards(tmp_path / "other") == shards(other)
+    assert cli.main(["verify", f"file://{kept}"]) == 0
+
+
 def test_what_kept_flow_cannot_give_is_refused(made, tmp_path, capsys):
     root, store, other = made
     assert flows(root, tmp_path / "plain") == 0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from typing import Any
 
 from mme_core.errors import MMEError
+from mme_core.report.words import counted
 from train.engine.distributed import Ranks
 
 
@@ -71,7 +72,7 @@ class Unread:
         """Raises MMEError where the budget is spent. `step` is the one that was saved."""
         if self.spent:
             raise MMEError(
-                f"{len(self.known)} videos cannot be read, more than data.bad_budget="
+                f"{counted(len(self.known), 'video')} cannot be read, more than data.bad_budget="
                 f"{self.budget}; saved after step {step}: {self.mend(self.known)}, then run the "
                 "same command again"
             )
