@@ -33,7 +33,7 @@ import generated_tables
 
 from mme_core.datasets import Manifest, VideoItem, load_manifest
 from mme_core.io.place import open_place
-from mme_core.spec import TargetSpec
+from mme_core.spec import CELLS, TargetSpec
 from mme_core.store.table import load_table
 from mme_core.store.target_store import open_or_create_store
 from preprocess.isolate import Isolated
@@ -42,7 +42,7 @@ from preprocess.plan import plan_shards
 from train import ablate
 from train.recipes.loading import read_yaml
 
-SPEC = {"stride": 2, "short_side": 128, "long_side": 160}
+SPEC = ["spec.stride=2", "spec.short_side=128", "spec.long_side=160"]
 POINTS = {8: 1, 16: 4}  # of a patch of this side: they are equally dense
 
 
@@ -110,6 +110,7 @@ def main() -> int:
         "--generated", action="store_true", help="pre-train on generated videos too"
     )
     parser.add_argument("--patch", type=int, choices=POINTS, default=8, help="side of a patch")
+    parser.add_argument("--cells", action="append", choices=CELLS, help="more to store; repeat it")
     parser.add_argument("--grid", default="ablate/table5-short.yaml", help="the grid's variants")
     parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
     options = parser.parse_intermixed_args()
@@ -122,16 +123,17 @@ def main() -> int:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
     work = options.work.absolute()
-    spec = SPEC | {"patch": options.patch, "points": POINTS[options.patch]}
+    spec = [*SPEC, f"spec.patch={options.patch}", f"spec.points={POINTS[options.patch]}"]
+    spec += [f"spec.cells={','.join(options.cells)}"] if options.cells else []
     unlabelled = options.unlabelled or UNLABELLED
     needed = {store for pair in measured(options.base).values() for store in pair} | {*unlabelled}
     names = [name for name in SETS if name in needed]
     few = 3 if options.toy else None
-    write_stores(options.videos, work, names, TargetSpec(**spec), options.processes, few)
+    made = TargetSpec.from_overrides(spec)
+    write_stores(options.videos, work, names, made, options.processes, few)
     union = [work / name for name in unlabelled]
     if options.generated:
-        words = [f"spec.{key}={value}" for key, value in spec.items()]
-        stores = generated_tables.make_stores(work, words, options.toy)
+        stores = generated_tables.make_stores(work, spec, options.toy)
         union += [stores.moving, stores.train]
     say("targets made")
     if options.only_stores:
