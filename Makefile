@@ -25,6 +25,8 @@ OPTS ?=
 RUN = $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) --no-python $(BIN)/mme,$(BIN)/mme)
 CONFIG = $(foreach recipe,$(RECIPE),--config "$(recipe)")
 LABELLED = $(if $(VAL_STORE),data.dataset=null "store=$(STORE)" "val_store=$(VAL_STORE)",data.dataset=$(DATASET) "data.root=$(ROOT)")
+CHOSEN = $(if $(SPLIT),--split "$(SPLIT)") $(if $(LIST),--list "$(LIST)") \
+  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(ADDRESS),--address "$(ADDRESS)")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -72,16 +74,13 @@ demo: $(STAMP)  ## run everything on generated videos; 6 minutes on 2 idle cores
 flows: $(STAMP)  ## stage 1: from videos to a store of targets
 	$(if $(filter demo,$(DATASET)),,@test -e "$(ROOT)" || case "$(ROOT)" in (*://*) ;; (*) \
 	  echo "make flows: no $(ROOT); give the videos' folder: make flows DATASET=$(DATASET) ROOT=DIR" >&2; exit 2;; esac)
-	$(BIN)/mme flows --dataset "$(DATASET)" --root "$(ROOT)" --store "$(STORE)" \
-	  $(if $(SPLIT),--split "$(SPLIT)") $(if $(LIST),--list "$(LIST)") \
-	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(ADDRESS),--address "$(ADDRESS)") $(OPTS) $(SPEC)
+	$(BIN)/mme flows --dataset "$(DATASET)" --root "$(ROOT)" --store "$(STORE)" $(CHOSEN) $(OPTS) $(SPEC)
 
 pretrain: $(STAMP)  ## stage 2: from a store to an encoder
 	@test -e "$(STORE)" || case "$(STORE)" in *://*) ;; *) \
 	  echo "make pretrain: no $(STORE); make it: make flows DATASET=$(DATASET)" \
 	       "$(if $(SPLIT),SPLIT=$(SPLIT) )ROOT=DIR, or name it: STORE=..." >&2; exit 2;; esac
-	$(RUN) pretrain $(CONFIG) "store=$(STORE)" \
-	  $(if $(VAL_STORE),"val_store=$(VAL_STORE)") "out=$(OUT)" $(OPTS)
+	$(RUN) pretrain $(CONFIG) "store=$(STORE)" $(if $(VAL_STORE),"val_store=$(VAL_STORE)") "out=$(OUT)" $(OPTS)
 
 finetune probe: RECIPE = $@/$(FAMILY).yaml
 finetune probe: OUT = runs/$(DATASET)-$@
