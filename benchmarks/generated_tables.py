@@ -40,10 +40,12 @@ def main() -> int:
     )
     parser.add_argument("--work", type=Path, default=Path("runs/generated"))
     parser.add_argument("--toy", action="store_true", help="a few videos and steps")
+    parser.add_argument("--flow", help="spec.flow of the targets (default: the default flow)")
     parser.add_argument("--only-stores", action="store_true", help="end before the grids")
     options = parser.parse_intermixed_args()
     work = options.work.absolute()
-    stores = make_stores(work, SPEC, options.toy)
+    flow = [f"spec.flow={options.flow}"] if options.flow else []
+    stores = make_stores(work, [*SPEC, *flow], options.toy)
     if options.only_stores:
         return 0
     words = [f"pretrain.store=[{stores.moving},{stores.train}]"]
