@@ -296,7 +296,7 @@ def test_videos_that_cannot_be_read_are_named(tmp_path, capsys):
     found = json.loads((tmp_path / "run" / "probe.json").read_text())
     assert found["test_videos"] == 3
     assert [video for video, _ in found["not_read"]] == ["val/left/0.mp4"]
-    assert "1 videos not read" in " ".join(capsys.readouterr().out.split())
+    assert "1 video not read" in " ".join(capsys.readouterr().out.split())
 
 
 def test_one_training_video_a_class_cannot_choose(tmp_path):
