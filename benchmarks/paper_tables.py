@@ -110,7 +110,8 @@ def main() -> int:
         "--generated", action="store_true", help="pre-train on generated videos too"
     )
     parser.add_argument("--patch", type=int, choices=POINTS, default=8, help="side of a patch")
-    parser.add_argument("--cells", action="append", choices=CELLS, help="more to store; repeat it")
+    cells_help = "descriptor of cells to store too (spec.cells); repeat it"
+    parser.add_argument("--cells", action="append", choices=CELLS, help=cells_help)
     parser.add_argument("--grid", default="ablate/table5-short.yaml", help="the grid's variants")
     parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
     options = parser.parse_intermixed_args()

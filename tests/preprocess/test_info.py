@@ -46,6 +46,14 @@ def test_plain_text_without_a_terminal(store, capsys):
     assert describe_spec(SPEC) in next(line for line in lines if line.startswith("spec "))
 
 
+def test_equal_lengths_are_told_once(store, tmp_path, capsys):
+    assert cli.main(["info", str(store)]) == 0
+    assert "15; a video has 1 to 11, median 3\n" in capsys.readouterr().out
+    equal = make_store(tmp_path / "equal", [{"a": 3, "b": 3}])
+    assert cli.main(["info", str(equal)]) == 0
+    assert "6; a video has 3\n" in capsys.readouterr().out
+
+
 def test_a_table_on_a_terminal(store, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert cli.main(["info", str(store), "--videos", "2"]) == 0
