@@ -24,6 +24,7 @@ from train import ablate
 
 SPEC = ["spec.stride=2", "spec.length=6", "spec.short_side=80", "spec.long_side=96"]
 SPEC += ["spec.cells=hog,hof,mbh"]
+TEXTURES = 400
 TOY = [
     "seeds=[0]", "jobs=1", "pretrain.data.batch_size=4", "pretrain.optim.steps=2",
     "pretrain.model.depth=1", "measures.probe.epochs=1", "measures.finetune.optim.epochs=1",
@@ -41,11 +42,14 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/generated"))
     parser.add_argument("--toy", action="store_true", help="a few videos and steps")
     parser.add_argument("--flow", help="spec.flow of the targets (default: the default flow)")
+    parser.add_argument(
+        "--textures", type=int, default=TEXTURES, help="videos of textures; a fifth is held out"
+    )
     parser.add_argument("--only-stores", action="store_true", help="end before the grids")
     options = parser.parse_intermixed_args()
     work = options.work.absolute()
     flow = [f"spec.flow={options.flow}"] if options.flow else []
-    stores = make_stores(work, [*SPEC, *flow], options.toy)
+    stores = make_stores(work, [*SPEC, *flow], options.toy, options.textures)
     if options.only_stores:
         return 0
     words = [f"pretrain.store=[{stores.moving},{stores.train}]"]
@@ -73,12 +77,13 @@ class Stores(NamedTuple):
     test: Path
 
 
-def make_stores(work: Path, spec: list[str], toy: bool) -> Stores:
+def make_stores(work: Path, spec: list[str], toy: bool, textures: int = TEXTURES) -> Stores:
     """Writes the videos and their targets.
 
-    spec  words such as "spec.stride=2"
+    spec      words such as "spec.stride=2"
+    textures  number of videos of textures, unless `toy`
     """
-    unlabelled, labelled = (10, 40) if toy else (400, 800)
+    unlabelled, labelled = (10, 40) if toy else (textures, 800)
     return Stores(
         *ablation.make_unlabelled(work, unlabelled, spec),
         *ablation.make_labelled(work, labelled, spec),

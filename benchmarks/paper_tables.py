@@ -112,6 +112,7 @@ def main() -> int:
     parser.add_argument("--patch", type=int, choices=POINTS, default=8, help="side of a patch")
     cells_help = "descriptor of cells to store too (spec.cells); repeat it"
     parser.add_argument("--cells", action="append", choices=CELLS, help=cells_help)
+    parser.add_argument("--camera", action="store_true", help="store the camera's motion too")
     parser.add_argument("--grid", default="ablate/table5-short.yaml", help="the grid's variants")
     parser.add_argument("words", nargs="*", help="overrides of the grid, such as seeds=[0]")
     options = parser.parse_intermixed_args()
@@ -126,6 +127,7 @@ def main() -> int:
     work = options.work.absolute()
     spec = [*SPEC, f"spec.patch={options.patch}", f"spec.points={POINTS[options.patch]}"]
     spec += [f"spec.cells={','.join(options.cells)}"] if options.cells else []
+    spec += ["spec.camera=homography"] if options.camera else []
     unlabelled = options.unlabelled or UNLABELLED
     needed = {store for pair in measured(options.base).values() for store in pair} | {*unlabelled}
     names = [name for name in SETS if name in needed]
