@@ -10,7 +10,7 @@ In turn it measures, on one core:
 
     handed over    coded batches, written into memory that is used again, as a worker does
     whole samples  finished samples and their collation
-    decoding       the frames' files alone, from the JPEG files and from the video files
+    decoding       the JPEG files alone, the targets' chunks alone, and the video files alone
 
 It counts processor time, which other work on the machine does not lengthen much; the fastest of
 `--repeats` rounds counts. One more round gives the parts of a clip. --memory N takes N clips from a
@@ -40,6 +40,7 @@ from one_video import store_video
 from mme_core.clips import dataset as clips_dataset
 from mme_core.clips import fetching
 from mme_core.clips.dataset import ClipDataset
+from mme_core.clips.fetching import target_names
 from mme_core.spec import TargetSpec
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.target_store import TargetStore, open_or_create_store
@@ -90,6 +91,7 @@ def measure(store: TargetStore, options: argparse.Namespace) -> None:
         "handed over": lambda: hand_over(stored, options.clips),
         "whole samples": lambda: load(stored, options.clips),
         "decoding the JPEG files": lambda: decode_stored(stored, options.clips),
+        "decoding the targets' chunks": lambda: decode_chunks(stored, options.clips),
     }
     if options.root or not options.store:
         filed = ClipDataset(store, **augmentation, source="video", root=options.root)
@@ -148,6 +150,19 @@ def decode_stored(dataset: ClipDataset, clips: int) -> float:
         started = time.process_time()
         for jpeg in jpegs:
             decode_jpeg(jpeg, image)
+        total += time.process_time() - started
+    return total / len(opened)
+
+
+def decode_chunks(dataset: ClipDataset, clips: int) -> float:
+    """Seconds of CPU time to read and decompress a window's targets, nothing else."""
+    total, opened = 0.0, list(windows(dataset, clips))
+    names = [name for name in target_names(()) if name in dataset.form.fields()]
+    for window, _ in opened:
+        started = time.process_time()
+        for name in names:
+            for _ in window.parts(name):
+                pass
         total += time.process_time() - started
     return total / len(opened)
 
