@@ -14,7 +14,7 @@ from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
 from mme_core.extract.flow import check_flow
 from mme_core.io.place import local_path
-from mme_core.io.remote import is_in_memory
+from mme_core.io.remote import is_in_memory, is_url
 from mme_core.parser import CommandParser
 from mme_core.spec import TargetSpec
 from mme_core.terminal import is_quiet
@@ -54,6 +54,14 @@ def read_spec(arguments: argparse.Namespace) -> TargetSpec:
         weights = Path(spec.flow_weights).expanduser().absolute()
         spec = dataclasses.replace(spec, flow_weights=str(weights))
     return spec
+
+
+def check_folder(root: str) -> None:
+    """Raises UsageError if the videos' folder is not there; passes a URL, and "" for unknown."""
+    if root and not is_url(root) and not Path(root).is_dir():
+        raise UsageError(
+            f"{root}, the folder of the videos, is not there: give the new one by --root"
+        )
 
 
 def read_manifest(arguments: argparse.Namespace, generate: bool = True) -> Manifest:

@@ -52,13 +52,19 @@ def recorded(
 ) -> Iterator[ShardResult]:
     """Yields each finished shard after the ledger and the display have it.
 
-    Raises StoreError where another command has taken over the store.
+    A run that is stopped leaves the ledger complete. Raises StoreError where another command has
+    taken over the store.
     """
-    for result in results:
-        check_owner(place, lock)
-        ledger.add(result.number, result.outcomes)
-        display.finish(result)
-        yield result
+    try:
+        for result in results:
+            check_owner(place, lock)
+            ledger.add(result.number, result.outcomes)
+            display.finish(result)
+            yield result
+    finally:
+        if ledger.behind:
+            check_owner(place, lock)
+            ledger.save()
 
 
 def say(console: Console, *lines: str) -> None:

@@ -9,7 +9,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +21,7 @@ from mme_core.report.words import duration, size
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
-from mme_core.store.table import read_attributes, shard_numbers
+from mme_core.store.table import shard_numbers
 from mme_core.store.writer import leftovers
 from mme_core.terminal import plain, styled
 from preprocess.summary import describe_spec
@@ -33,9 +32,7 @@ def describe(url: str) -> dict[str, Any]:
     store, place = TargetStore(url), open_place(url)
     left = leftovers(url)
     numbers = [number for number in shard_numbers(place) if shard_name(number) not in left]
-    with ThreadPoolExecutor(16) as pool:  # hides the latency of an object store
-        attributes = list(pool.map(lambda number: read_attributes(place, number) or {}, numbers))
-    reasons = Counter(row["reason"] for a in attributes for row in a.get("quarantined", ()))
+    reasons = Counter(store.quarantined().values())
     videos = store.videos
     tubelets, sizes = int(videos["count"].sum()), _sizes(place, numbers, store)
     timed = videos["fps"] > 0

@@ -81,13 +81,14 @@ class Ledger:
     root     the data set's folder, for the paths of rows that were lost
     shards   numbers of the finished shards that the rows come from
     stale    whether the file says something else
+    behind   whether the file lacks rows that were added
     """
 
     def __init__(self, place: Place, root: str) -> None:
         self._place, self._root = place, root
         self._rows = _Rows(root)
         self.shards: set[int] = set()
-        self.stale = False
+        self.stale = self.behind = False
         self._torn = False  # whether the file ends in a part of a row
 
     @classmethod
@@ -111,11 +112,12 @@ class Ledger:
         # The rows at the end may be cut off, if the run was killed just then. A damaged line before
         # others may have been a row of any shard.
         trusted = set() if damaged else {row.shard for row in written} - {last}
+        noted: dict[int, list[Outcome]] = {number: [] for number in trusted}
         for row in written:
-            if row.status == QUARANTINED and row.shard in trusted & ledger.shards:
-                ledger._put(row)
-        for number in sorted(ledger.shards - trusted):
-            for row in _quarantined(place, number, root):
+            if row.status == QUARANTINED and row.shard in trusted:
+                noted[row.shard].append(row)
+        for number in sorted(ledger.shards):  # the last try of a video counts
+            for row in noted[number] if number in trusted else _quarantined(place, number, root):
                 known = written.get(row.id)
                 ledger._put(known if known and known.shard == number else row)
         ledger.stale = lines != len(written) or written != ledger._rows
@@ -143,12 +145,12 @@ class Ledger:
         if self._torn:
             self.save()  # appended rows would continue the torn one
         else:
-            self._place.append(LEDGER, _encode(rows))  # where this fails, `save` writes them later
+            self.behind |= not self._place.append(LEDGER, _encode(rows))  # as on an object store
 
     def save(self) -> None:
         """Writes the whole ledger again, one row for each video."""
         self._place.write(LEDGER, _encode(self))
-        self.stale = self._torn = False
+        self.stale = self.behind = self._torn = False
 
     def _put(self, row: Outcome) -> None:
         """Keeps one row of a video that was tried several times: that it is stored, or the last."""

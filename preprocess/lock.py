@@ -124,9 +124,13 @@ def _read(place: Place, name: str) -> dict[str, Any] | None:
         holder = json.loads(place.read(name))
     except FileNotFoundError:
         return None
-    except ValueError:  # a power cut may leave a damaged file
+    except ValueError:
+        holder = None
+    if not isinstance(holder, dict):  # a power cut may leave a damaged file
         holder = {}
-    return {"token": "unreadable", "pid": "?", "host": "an unknown machine", **holder}
+    # A file cannot be its own successor, so the token of a damaged file comes from its name.
+    token = f"{name.removeprefix(LOCK)}-unreadable"[1:]
+    return {"token": token, "pid": "?", "host": "an unknown machine", **holder}
 
 
 def _this_process() -> dict[str, Any]:

@@ -5,14 +5,15 @@
 A shard is a function of its videos and of the store's specification, so a repaired store has the
 bytes that it had before. The videos are read where the ledger says they are, or below --root. A
 damaged shard stays as it is while one of its videos cannot be read: what is left of it may be all
-that is left. Kept flow is made anew with its shard. The index and the ledger are written anew from
-the shards.
+that is left. A video that several shards store stays in one of them, in an undamaged one if there
+is one. Kept flow is made anew with its shard. The index and the ledger are written anew from the
+shards.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mme_core.store.table import load_table, read_attributes, read_cache, shard_
 from mme_core.store.target_store import KEPT_FLOW, open_or_create_store, read_store_file
 from mme_core.store.writer import MARKER, remove_leftovers
 from mme_core.terminal import plain
-from preprocess.arguments import seconds
+from preprocess.arguments import check_folder, seconds
 from preprocess.isolate import Isolated
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger, folder_of_videos, read_rows
@@ -55,12 +56,12 @@ class Plan:
     """What is to be done.
 
     remake  {number of a shard: its videos}, in the order in which they are stored
-    remove  numbers of shards whose videos are all in other shards
+    remove  {number of a shard: the other shards that store all of its videos}
     lost    a line for each shard that cannot be made again
     """
 
     remake: dict[int, list[Entry]] = field(default_factory=dict)
-    remove: list[int] = field(default_factory=list)
+    remove: dict[int, set[int]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
 
@@ -82,19 +83,26 @@ class Repair:
         for number in follow(present, len(present), "shards checked"):
             if check_shard(self.place.url, number, self.spec, classes, True).problems:
                 damaged.add(number)
-        plan, owner = Plan(), dict[str, int]()
-        for number in sorted({*present, *damaged}):
-            entries = self._entries(number) or known.get(number, [])
-            kept = [one for one in entries if owner.setdefault(one.id, number) == number]
-            if not entries:
+        entries = {
+            number: self._entries(number) or known.get(number, [])
+            for number in sorted({*present, *damaged})
+        }
+        owner = _owners(entries, damaged)
+        plan = Plan()
+        for number, listed in entries.items():
+            stored = {one.id for one in listed if one.stored}
+            if number not in damaged and all(owner[name] == number for name in stored):
+                continue
+            kept = [one for one in listed if owner.setdefault(one.id, number) == number]
+            if not listed:
                 plan.lost.append(
                     f"{shard_name(number)}: neither its table nor the ledger says which videos it "
                     "held; remove it and run the same `mme flows` command again"
                 )
-            elif not kept:
-                plan.remove.append(number)
-            elif number in damaged or len(kept) < len(entries):
+            elif kept:
                 plan.remake[number] = kept
+            else:
+                plan.remove[number] = {owner[one.id] for one in listed}
         return plan
 
     def remake(self, number: int, entries: list[Entry], isolated: Isolated) -> str:
@@ -125,6 +133,11 @@ class Repair:
                     self.place.write(flow_name(number), file)
             self._replace(number, open_place(scratch))
         return ""
+
+    def remove(self, number: int) -> None:
+        """Removes a shard whose videos are all in others."""
+        check_owner(self.place, self.token)
+        self.place.remove(shard_name(number))
 
     def _replace(self, number: int, scratch: Place) -> None:
         """Copies the new shard beside the damaged one, and then puts it in its place."""
@@ -186,6 +199,19 @@ class Repair:
             yield from ((entry.id, entry.path) for entry in self._entries(number))
 
 
+def _owners(entries: Mapping[int, Iterable[Entry]], damaged: set[int]) -> dict[str, int]:
+    """Returns the shard in which each stored video stays: the first undamaged one that stores it.
+
+    A quarantined video has no owner. Another run may have stored it since.
+    """
+    owner: dict[str, int] = {}
+    for number in sorted(entries, key=lambda number: (number in damaged, number)):
+        for one in entries[number]:
+            if one.stored:
+                owner.setdefault(one.id, number)
+    return owner
+
+
 def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outcome | None:
     """Returns a video that the damaged shard had stored and that could not be stored again."""
     stored = {entry.id for entry in entries if entry.stored}
@@ -224,14 +250,17 @@ def main(argv: list[str]) -> int:
             if not (plan.remove or plan.remake or plan.lost):
                 print(f"{place.url}: nothing to make anew")
             return _complain(plan.lost)
+        if plan.remake:
+            check_folder(repair.root)
         failed = _carry_out(repair, plan)
         ledger = repair.finish()
-    done = counted(len(plan.remake) - len(failed), "shard")
+    done = counted(len(plan.remake.keys() - failed.keys()), "shard")
+    removed = len(plan.remove.keys() - failed.keys())
     print(
-        f"{place.url}: {done} made anew, {len(plan.remove)} removed; "
+        f"{place.url}: {done} made anew, {removed} removed; "
         f"{counted(len(ledger), 'video')} in the ledger"
     )
-    return _complain([*plan.lost, *failed])
+    return _complain([*plan.lost, *failed.values()])
 
 
 def _announce(plan: Plan) -> None:
@@ -248,13 +277,19 @@ def _complain(lost: list[str]) -> int:
     return 1 if lost else 0
 
 
-def _carry_out(repair: Repair, plan: Plan) -> list[str]:
-    """Removes and remakes shards. Returns a line for each that could not be made again."""
-    for number in plan.remove:
-        repair.place.remove(shard_name(number))
+def _carry_out(repair: Repair, plan: Plan) -> dict[int, str]:
+    """Remakes and removes shards. Returns {number: reason} of those that stay as they are."""
+    failed: dict[int, str] = {}
     with Isolated(plugin_path()) as isolated:
-        tried = [
-            repair.remake(number, made, isolated)
-            for number, made in follow(plan.remake.items(), len(plan.remake), "shards made anew")
-        ]
-    return [reason for reason in tried if reason]
+        for number, made in follow(plan.remake.items(), len(plan.remake), "shards made anew"):
+            if reason := repair.remake(number, made, isolated):
+                failed[number] = reason
+    for number, holders in plan.remove.items():
+        if lacking := sorted(holders & failed.keys()):
+            failed[number] = (
+                f"{shard_name(number)} stays as it is: {shard_name(lacking[0])} has its videos, "
+                "and could not be made anew"
+            )
+        else:
+            repair.remove(number)
+    return failed

@@ -25,7 +25,6 @@ from mme_core.report.survey import choose, survey
 from mme_core.report.words import size
 from mme_core.store import TargetStore
 from mme_core.store.layout import STORE
-from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.terminal import plain
 from preprocess.arguments import positive
 from preprocess.info import describe
@@ -94,14 +93,7 @@ def _store(url: str, sample: int) -> str:
     measured = list(follow(survey(store, rows), len(rows), "videos measured"))
     chosen = choose_films(measured)
     films = [draw_film(store, one) for one in follow(chosen, len(chosen), "films drawn")]
-    return store_page(store, about, measured, films, quarantined(url), timing(store))
-
-
-def quarantined(url: str) -> list[tuple[str, str]]:
-    """(id, reason) of all videos that stage 1 left out, by shard."""
-    place = open_place(url)
-    shards = (read_attributes(place, number) for number in shard_numbers(place))
-    return [(row["id"], row["reason"]) for one in shards if one for row in one["quarantined"]]
+    return store_page(store, about, measured, films, timing(store))
 
 
 def timing(store: TargetStore) -> Timing:

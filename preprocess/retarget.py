@@ -33,7 +33,7 @@ from mme_core.store.layout import FLOW, flow_name
 from mme_core.store.table import load_table, read_attributes, shard_numbers
 from mme_core.store.target_store import open_or_create_store
 from mme_core.terminal import is_quiet
-from preprocess.arguments import absolute, positive, seconds
+from preprocess.arguments import absolute, check_folder, positive, seconds
 from preprocess.driver import recorded, say, until_terminated, without_leftovers
 from preprocess.isolate import ShardResult
 from preprocess.jobs import ShardJob, shared_servers
@@ -130,6 +130,8 @@ def _run(
     jobs = [_job(blank, flow, number) for number in wanted]
     servers = shared_servers(item for job in jobs for item in job.items)
     jobs = [dataclasses.replace(job, servers=servers) for job in jobs]
+    if jobs:
+        check_folder(root)
     todo = sum(len(job.items) for job in jobs)
     say(
         console,

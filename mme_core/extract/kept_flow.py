@@ -11,9 +11,11 @@ the error.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,17 +63,16 @@ class FlowFile:
         small = cv2.resize(flow_HW2, size[::-1], interpolation=cv2.INTER_AREA)
         codes = np.rint(small * np.float32(1 / STEP))
         codes = np.clip(codes, -_MOST, _MOST, out=codes).astype(np.int16)
-        try:
+        with self._writing():
             dataset = self._dataset(codes.shape, flow_HW2.shape)
             dataset.resize(self._pairs + 1, axis=0)
             dataset[self._pairs] = codes
-        except (OSError, RuntimeError) as error:
-            raise StoreError(f"cannot write to {self._path}: {error}") from error
         self._pairs += 1
 
     def end(self, video: str) -> None:
         """Closes the video with this id."""
-        self._file[str(self._videos)].attrs["id"] = video
+        with self._writing():
+            self._file[str(self._videos)].attrs["id"] = video
         self._videos, self._pairs = self._videos + 1, 0
 
     def abandon(self) -> None:
@@ -82,9 +83,18 @@ class FlowFile:
 
     def close(self) -> None:
         """Closes the file and waits until it would survive a power cut."""
-        self._file.close()
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+        with self._writing():
+            self._file.close()
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of the file become StoreError."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise StoreError(f"cannot write to {self._path}: {error}") from error
 
     def _dataset(self, shape: tuple[int, ...], region: tuple[int, ...]) -> h5py.Dataset:
         name = str(self._videos)

@@ -189,11 +189,19 @@ class LocalPlace:
 
     def _create_in_place(self, name: str, data: bytes) -> bool:
         """`create` without hard links. A reader may see the file before its content is written."""
+        path = self._path / name
         try:
-            with (self._path / name).open("xb") as file:
-                file.write(data)
+            file = path.open("xb")
         except FileExistsError:
             return False
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return True
 
     def _write_aside(self, name: str, data: bytes | Iterable[bytes | memoryview]) -> Path:

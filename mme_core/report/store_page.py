@@ -50,7 +50,6 @@ def store_page(
     about: Mapping[str, Any],
     measured: Sequence[Measured],
     films: Sequence[Html],
-    quarantined: Sequence[tuple[str, str]],
     timing: Timing,
 ) -> str:
     """The page as HTML.
@@ -58,7 +57,6 @@ def store_page(
     about        what `mme info --json` prints
     measured     a sample of the videos
     films        figures for the gallery
-    quarantined  (id, reason) of the videos that were left out
     """
     found = remarks(store.videos, measured, store.spec.clip_step)
     parts = [
@@ -72,7 +70,7 @@ def store_page(
             "the slowest sampled videos to the fastest.",
         ),
         _warnings(found),
-        _quarantine(quarantined, len(store.videos)),
+        _quarantine(store.quarantined(), len(store.videos)),
         _timing(store, timing),
     ]
     classes = about["classes"]
@@ -169,11 +167,11 @@ def id_list(names: Sequence[str]) -> Html:
     )
 
 
-def _quarantine(quarantined: Sequence[tuple[str, str]], stored: int) -> Html:
+def _quarantine(quarantined: Mapping[str, str], stored: int) -> Html:
     if not quarantined:
         return section("Quarantined videos", tag("p", "None: every video is stored."))
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, reason in quarantined:
+    for name, reason in quarantined.items():
         groups[kind_of(reason)].append((name, reason))
     boxes = []
     for kind, rows in sorted(groups.items(), key=lambda pair: -len(pair[1])):

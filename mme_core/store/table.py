@@ -178,6 +178,21 @@ def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
     return attributes
 
 
+def read_quarantined(place: Place, stored: Iterable[str]) -> dict[str, str]:
+    """Returns {id: reason} of the videos that stage 1 left out, in the order of the shards.
+
+    A later run may have tried a video again. Then it has the last reason, or is one of `stored`,
+    the ids of the stored videos, and is not returned. Raises StoreError for a damaged shard.
+    """
+    with ThreadPoolExecutor(place.parallel_reads) as pool:
+        shards = pool.map(lambda number: read_attributes(place, number), shard_numbers(place))
+        rows = [row for shard in shards if shard for row in shard.get("quarantined", ())]
+    reasons = {row["id"]: row["reason"] for row in rows}
+    for name in reasons.keys() & set(stored):
+        del reasons[name]
+    return reasons
+
+
 def load_table(place: Place, spec_hash: str) -> VideoTable:
     """The videos of all finished shards, by shard and row; from the cache where it holds.
 

@@ -22,7 +22,7 @@ from mme_core.store.layout import FORMAT, LEDGER, SEALED_SINCE, STORE, layouts
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.reader import ChunkReader
 from mme_core.store.seal import blank, seal, unseal
-from mme_core.store.table import VideoTable, finished_shards, load_table
+from mme_core.store.table import VideoTable, finished_shards, load_table, read_quarantined
 from mme_core.store.window import CodedWindow, Window
 
 KEPT_FLOW = "kept_flow"  # in made_by: the store whose kept flow this one was made from
@@ -115,6 +115,10 @@ class TargetStore:
             spec=self.spec,
             cells={name: take_patches(name) for name in cell_arrays.array_names(tuple(cells))},
         )
+
+    def quarantined(self) -> dict[str, str]:
+        """Returns {id: reason} of the videos that stage 1 could not use."""
+        return read_quarantined(self._place, self.videos["id"].tolist())
 
     def open_window(
         self, video: int, start: int, tubelets: int, step: int | None = None

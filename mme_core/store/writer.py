@@ -6,6 +6,7 @@ on an object store, where there is no renaming, readers ignore a shard without t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mme_core import cells
-from mme_core.errors import UsageError
+from mme_core.errors import StoreError, UsageError
 from mme_core.extract.kept_flow import FlowFile
 from mme_core.io.place import Place, local_path, open_place
 from mme_core.spec import TargetSpec
@@ -96,15 +97,19 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            if self._flow:
-                self._flow.close()
-            self._place.discard(self._folder)
+            self._discard()
             return
         try:
             self._finish()
         except BaseException:  # a full disk, most likely: give the space back
-            self._place.discard(self._folder)
+            self._discard()
             raise
+
+    def _discard(self) -> None:
+        if self._flow:
+            with contextlib.suppress(StoreError):  # a full disk, and another error is on its way
+                self._flow.close()
+        self._place.discard(self._folder)
 
     def begin_video(self) -> None:
         if self._video is not None:

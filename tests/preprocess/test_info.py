@@ -72,3 +72,18 @@ def test_no_store(tmp_path, capsys):
     assert cli.main(["info", str(tmp_path / "none")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert cli.main(["info", str(tmp_path), "--videos", "-1"]) == 2
+
+
+def test_a_video_that_was_tried_again_counts_once(tmp_path, capsys):
+    path = make_store(tmp_path / "s", [{"a": 2}])
+    for shard, reason in ((1, "1 frame"), (2, "moov atom not found")):
+        with ShardWriter(path, shard, SPEC) as writer:
+            for name in ("again", "later"):
+                writer.quarantine({"id": name, "path": name, "label": 0, "reason": reason})
+    with ShardWriter(path, 3, SPEC) as writer:
+        writer.begin_video()
+        writer.append(tubelets(0, 1)[0])
+        writer.end_video(row("later", 1))
+    assert cli.main(["info", str(path), "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["videos"] == 2 and about["quarantined"] == {"moov atom not found": 1}

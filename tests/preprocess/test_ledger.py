@@ -8,11 +8,12 @@ from small_files import SPEC, write_tree
 
 from mme_core.cli import main as mme
 from mme_core.extract.stages import STAGES
-from mme_core.io.place import open_place
+from mme_core.io.place import LocalPlace, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER
 from preprocess.jobs import OK, QUARANTINED, Outcome
 from preprocess.ledger import Ledger, _encode, read_row
+from preprocess.progress import Display
 
 STAGES_S = {name: 9 * place / 1000 for place, name in enumerate(STAGES)}
 
@@ -137,3 +138,32 @@ def test_row_of_an_older_store_needs_no_checksum():
 def test_an_unknown_status_is_damage():
     with pytest.raises(ValueError, match="status"):
         read_row(b'{"path": "/v/a", "id": "a", "status": "maybe"}')
+
+
+def test_the_last_reason_of_a_video_that_failed_twice_stays(store, finished, tmp_path):
+    root = shutil.copytree(finished / "videos", tmp_path / "videos")
+    words = ["--dataset", "folder", "--serial", "--root", str(root), "--store", store.url, *SPEC]
+    (root / "a/003.mp4").write_bytes(b"no video")
+    assert mme(["flows", *words, "--retry-quarantined"]) == 0
+    first = load(store, str(root))["a/003.mp4"]
+    assert first.shard == 2 and first.reason != "the file is empty" and first.seconds is not None
+    shutil.copy(root / "a/000.mp4", root / "a/004.mp4")
+    assert mme(["flows", *words]) == 0
+    assert load(store, str(root))["a/003.mp4"] == first
+
+
+def test_a_stopped_run_saves_the_ledger_where_files_cannot_grow(finished, tmp_path, monkeypatch):
+    """As on an object store."""
+    place = open_place(tmp_path / "store")
+    root = str(finished / "videos")
+    words = ["--dataset", "folder", "--serial", "--root", root, "--videos-per-shard", "2"]
+
+    def stop(display, result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalPlace, "append", lambda *_: False)
+    monkeypatch.setattr(Display, "finish", stop)
+    assert mme(["flows", *words, "--store", place.url, *SPEC]) == 130
+    rows = [json.loads(line) for line in place.read(LEDGER).splitlines()]
+    assert [row["id"] for row in rows] == ["a/000.mp4", "a/001.mp4"]
+    assert all(row["seconds"] for row in rows)

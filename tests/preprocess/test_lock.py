@@ -161,3 +161,13 @@ def test_unreadable_lock_is_taken_over(tmp_path):
     place.write(LOCK, b"")
     with StoreLock(place) as lock:
         check_owner(place, lock.token)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'"text"'])
+def test_a_chain_of_unreadable_locks_is_taken_over(tmp_path, content):
+    place = open_place(tmp_path)
+    place.write(LOCK, content)
+    place.write(f"{LOCK}.unreadable", content)
+    with StoreLock(place) as lock:
+        check_owner(place, lock.token)
+    assert place.names() == []

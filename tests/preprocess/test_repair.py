@@ -11,6 +11,7 @@ from mme_core import cli
 from mme_core.io.place import open_place
 from mme_core.store import TargetStore
 from mme_core.store.layout import INDEX, LEDGER, shard_name
+from mme_core.store.table import read_attributes
 from preprocess.lock import StoreLock
 
 
@@ -164,3 +165,66 @@ def test_a_store_made_with_a_plugin_is_repaired(made, tmp_path, monkeypatch):
     shutil.rmtree(plugged / shard_name(1))
     assert cli.main(["repair", "plugged"]) == 0
     assert contents(plugged) == before
+
+
+@pytest.fixture
+def rescued(made, tmp_path):
+    """A copy of the store in which the bad video, replaced by a good one, is stored in shard 3."""
+    root = shutil.copytree(made[0], tmp_path / "videos")
+    store = shutil.copytree(made[1], tmp_path / "store")
+    shutil.copy(root / "a" / "000.mp4", root / "b" / "bad.mp4")
+    words = ["--dataset", "folder", "--root", str(root), "--serial", "--retry-quarantined"]
+    assert cli.main(["flows", *words, "--store", str(store), *SPEC]) == 0
+    assert (store / shard_name(3)).exists()
+    return root, store
+
+
+def quarantining_shard(store):
+    return next(n for n in range(3) if read_attributes(open_place(store), n)["quarantined"])
+
+
+def test_a_video_that_was_stored_at_the_second_try_stays(rescued):
+    _, store = rescued
+    before = contents(store)
+    assert cli.main(["repair", str(store)]) == 0
+    assert contents(store) == before
+    assert "b/bad.mp4" in TargetStore(store).videos["id"]
+
+
+def test_a_remade_shard_does_not_store_what_another_holds(rescued):
+    root, store = rescued
+    flip(chunk(store, quarantining_shard(store)))
+    assert cli.main(["repair", str(store), "--root", str(root)]) == 0
+    assert len(TargetStore(store).videos) == 6
+    assert cli.main(["verify", "--deep", str(store)]) == 0
+
+
+def test_the_undamaged_one_of_two_equal_shards_stays(made, store, tmp_path):
+    shutil.copytree(store / shard_name(0), store / shard_name(7))
+    flip(chunk(store, 0))
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["repair", str(store), "--root", str(tmp_path / "empty")]) == 0
+    stored = contents(made[1])
+    moved = {name.replace(shard_name(0), shard_name(7)): data for name, data in stored.items()}
+    assert contents(store) == moved
+
+
+def test_a_damaged_copy_stays_while_the_other_cannot_be_made_anew(store, tmp_path, capsys):
+    shutil.copytree(store / shard_name(0), store / shard_name(7))
+    flip(chunk(store, 0))
+    flip(chunk(store, 7), 30)
+    before = contents(store)
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["repair", str(store), "--root", str(tmp_path / "empty")]) == 1
+    assert f"{shard_name(7)} stays as it is: {shard_name(0)} has" in capsys.readouterr().out
+    assert contents(store) == before
+
+
+def test_a_folder_that_is_not_there_changes_nothing(store, tmp_path, capsys):
+    shutil.copytree(store / shard_name(0), store / shard_name(7))
+    flip(chunk(store))
+    before = contents(store)
+    assert cli.main(["repair", str(store), "--root", str(tmp_path / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'nowhere'}, the folder of the videos, is not there" in error
+    assert "--root" in error and contents(store) == before

@@ -87,7 +87,9 @@ def test_neighbours_have_pictures_of_a_moved_store(demo_store, tmp_path, capsys)
 def test_names_of_others_are_escaped(tmp_path):
     store = make_store(tmp_path / "s", [{EVIL: 3, "b\udcff.mp4": 2}])
     with ShardWriter(store, 1, SPEC) as writer:
-        writer.quarantine({"id": EVIL, "path": EVIL, "label": 0, "reason": f"cannot open {EVIL}"})
+        writer.quarantine(
+            {"id": f"1{EVIL}", "path": EVIL, "label": 0, "reason": f"cannot open {EVIL}"}
+        )
     rows = [{"path": EVIL, "id": EVIL, "status": "ok", "seconds": 12.5, "frames": 21}]
     (store / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0

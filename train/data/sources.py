@@ -16,12 +16,10 @@ import numpy as np
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError, listed, named
 from mme_core.io.frame_folder import FrameFolder, is_frame_folder
-from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.io.video import Video, longest_part, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.store.table import read_attributes, shard_numbers
 from mme_core.store.window import decode_frames
 from train.data.overlap import Videos, check_overlap
 from train.data.stores import check_complete
@@ -146,7 +144,7 @@ class StoreSource:
         return self.store
 
     def missing(self) -> list[tuple[str, str]]:
-        return quarantined(self.store)
+        return list(self.store.quarantined().items())
 
     def read(self, video: int, choose: Choose) -> np.ndarray:
         step = self.store.spec.clip_step
@@ -158,14 +156,6 @@ class StoreSource:
         wanted, inverse = np.unique(places, return_inverse=True)
         frames = decode_frames(tuple(jpegs[place] for place in wanted))
         return frames[inverse.reshape(places.shape)]
-
-
-def quarantined(store: TargetStore) -> list[tuple[str, str]]:
-    """(id, reason) of the videos that stage 1 could not use."""
-    place = open_place(store.url)
-    shards = [read_attributes(place, number) for number in shard_numbers(place)]
-    rows = [row for shard in shards if shard for row in shard["quarantined"]]
-    return [(row["id"], row["reason"]) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -219,7 +209,7 @@ def _of_store(frames: str, url: str, root: str | None) -> Source:
         VideoItem(id_, join(root or "", path), int(label))
         for id_, path, label in zip(table["id"], table["path"], table["label"])
     ]
-    spec, lacking = store.spec, quarantined(store)
+    spec, lacking = store.spec, list(store.quarantined().items())
     return FileSource(items, store.class_names, spec.stride, lacking, spec.square_pixels)
 
 

@@ -140,6 +140,22 @@ def test_create_without_hard_links(tmp_path, monkeypatch):
     assert place.names() == ["lock"] and place.read("lock") == b"first"
 
 
+def test_create_without_hard_links_leaves_nothing_on_a_full_disk(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def full(_):
+        if "lock" in [path.name for path in tmp_path.iterdir()]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fsync", full)
+    place = open_place(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        place.create("lock", b"first")
+    assert place.names() == []
+
+
 def test_create_by_many_at_once_has_one_winner(place):
     won, barrier = [], threading.Barrier(6)
 
