@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mme_core.control_groups import memory_limits
-from mme_core.cores import usable_cores
+from mme_core.cores import bf16_instructions, usable_cores
 from mme_core.parser import CommandParser
 from mme_core.processes import child_environment
 from mme_core.terminal import plain
@@ -33,7 +33,6 @@ _LIBRARY = ("numpy", "zarr")
 _BOTH = {"cv2": "opencv-contrib-python-headless", "av": "av"}
 _STAGE2 = ("torch", "torchvision", "timm", "einops", "omegaconf", "safetensors")
 _DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg")
-_BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # of Linux' /proc/cpuinfo
 _RAY = (2, 60)  # an older Ray asks for no token on one machine
 _LEAST_DISK, _LEAST_MEMORY = 1e9, 1e9  # bytes
 _PATIENCE_S = 600
@@ -86,18 +85,13 @@ def stage2() -> Iterator[Finding]:
     yield Finding(OK, "torch", f"{_version('torch')}, timm {_version('timm')}")
     torch = import_module("torch")
     if not torch.cuda.is_available():
-        faster = _precision_hint(Path("/proc/cpuinfo"))
+        name = bf16_instructions()
+        faster = f", where precision=bf16 is faster than fp32 ({name})" if name else ""
         yield Finding(NOTE, "GPU", f"none that torch can use: training runs on the CPU{faster}")
         return
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         yield Finding(OK, "GPU", f"{about.name}, {about.total_memory / 1e9:.0f} GB")
-
-
-def _precision_hint(cpuinfo: Path) -> str:
-    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
-    fast = _BF16_FLAGS & set(flags)
-    return f", where precision=bf16 is faster than fp32 ({min(fast)})" if fast else ""
 
 
 def machine() -> Iterator[Finding]:

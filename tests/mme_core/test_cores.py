@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mme_core.cores import usable_cores
+from mme_core.cores import bf16_instructions, usable_cores
 
 
 @pytest.fixture
@@ -50,3 +50,18 @@ def test_a_quota_of_version_1(eight, tmp_path, quota, cores):
 
 def test_no_control_groups(eight, tmp_path):
     assert usable_cores(tmp_path / "none", tmp_path / "nothing") == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (None, None),
+        ("flags\t\t: sse2 avx512f\n", ""),
+        ("flags\t\t: sse2 avx512_bf16 avx512f\n", "avx512_bf16"),
+        ("Features\t: fp asimd bf16\n", "bf16"),
+    ],
+)
+def test_bf16_instructions_are_named(tmp_path, text, name):
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert bf16_instructions(tmp_path / "cpuinfo") == name

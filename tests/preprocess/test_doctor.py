@@ -59,13 +59,12 @@ def test_a_failure_is_status_1_and_names_the_reason(monkeypatch, capsys):
     )
 
 
-def test_bf16_is_recommended_where_the_cpu_has_it(tmp_path):
-    flags = tmp_path / "cpuinfo"
-    assert doctor._precision_hint(flags) == ""
-    flags.write_text("flags\t\t: sse2 avx512f\n")
-    assert doctor._precision_hint(flags) == ""
-    flags.write_text("flags\t\t: sse2 avx512_bf16 avx512f\n")
-    assert "precision=bf16" in doctor._precision_hint(flags)
+@pytest.mark.parametrize(("name", "said"), [("avx512_bf16", True), ("", False), (None, False)])
+def test_bf16_is_recommended_where_the_cpu_has_it(name, said, monkeypatch):
+    monkeypatch.setattr(doctor, "bf16_instructions", lambda: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    text = next(one.text for one in doctor.stage2() if one.name == "GPU")
+    assert ("precision=bf16" in text) == said
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,15 @@ def test_other_recipes_run(demo_store, held_out_store, tmp_path, words):
     assert list((tmp_path / "pictures").glob("*.png"))
 
 
+@pytest.mark.parametrize(("name", "warned"), [("", True), ("avx512_bf16", False), (None, False)])
+def test_bf16_without_instructions_is_warned_of(
+    demo_store, tmp_path, monkeypatch, capsys, name, warned
+):
+    monkeypatch.setattr("train.engine.loop.bf16_instructions", lambda: name)
+    assert run(demo_store, tmp_path, "optim.steps=1", "precision=bf16") == 0
+    assert ("this CPU has no bf16 instructions" in capsys.readouterr().out) == warned
+
+
 def test_bf16_on_a_cpu_leaves_the_slow_attention_kernel_out(demo_store, tmp_path, monkeypatch):
     monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
     assert run(demo_store, tmp_path, "optim.steps=1", "precision=bf16") == 0

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from mme_core.cores import bf16_instructions
 from mme_core.errors import MMEError, listed
 from mme_core.transformer import unfuse_attention
 from mme_core.weights.run_folder import has_number
@@ -107,6 +108,11 @@ class Loop:
         device = self.ranks.device
         if device.type == "cpu" and task.dtype is torch.bfloat16:
             unfuse_attention(task.model)
+            if bf16_instructions() == "":
+                self.log.warn(
+                    "precision=bf16: this CPU has no bf16 instructions; precision=fp32 trains "
+                    "about ten times as fast"
+                )
         if compiles(config.compile, device):
             # In place, before DDP: the state dict keeps its keys. All batches have one shape.
             task.step.compile(dynamic=False)
