@@ -92,14 +92,22 @@ def load_encoder(path: str | Path) -> VideoEncoder:
 
 
 def encoder_from(weights: Weights) -> VideoEncoder:
-    """The encoder of a pre-trained or a fine-tuned file, in evaluation mode."""
+    """The encoder of a pre-trained or a fine-tuned file, in evaluation mode.
+
+    Raises UsageError for a fine-tuned one without the norm after its mean over tokens.
+    """
     clip = clip_arguments(weights)
     if "encoder.norm.weight" in weights.tensors:
         model = VideoEncoder(build_pretraining_model(weights.size, **clip).encoder, nn.Identity())
     else:
         classifier = build_classifier(weights.size, 1, **clip)
         model = VideoEncoder(classifier.encoder, classifier.fc_norm)
-    load_weights(model, weights, head=False)
+    report = load_weights(model, weights, head=False)
+    if "fc_norm.weight" in report.missing:
+        raise UsageError(
+            f"{weights.path}: it lacks fc_norm, the norm after the mean over tokens, which belongs "
+            "to a fine-tuned encoder: use the file of the whole classifier, or export it again"
+        )
     return model.eval()
 
 

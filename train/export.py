@@ -75,7 +75,8 @@ def export_encoder(weights: Weights, path: Path) -> str:
             _write_card(weights, "encoder", path)
         return f"{path}: load_encoder('{path}')"
     check_suffix(path, ".safetensors")
-    tensors = {n: t for n, t in weights.tensors.items() if n.startswith("encoder.")}
+    kept = ("encoder.", "fc_norm.")
+    tensors = {n: t for n, t in weights.tensors.items() if n.startswith(kept)}
     save_weights(path, tensors, frames=weights.frames, image_size=weights.image_size)
     return f"{path}: {len(tensors)} tensors, size {weights.size}"
 

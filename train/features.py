@@ -91,6 +91,8 @@ def write_features(
 def main(argv: list[str]) -> int:
     config = loading.load(FeaturesConfig, argv, "mme features", __doc__)
     out = Path(config.out)
+    if out.is_symlink():
+        out = out.resolve()  # what the link names is replaced, and not the link
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
     with connected(config.device, PATIENCE) as ranks:

@@ -25,7 +25,7 @@ from mme_core.report.words import counted
 from mme_core.weights.save import save_weights
 from train.data.augment import rand_augment
 from train.data.device_augment import augments_on_device
-from train.data.labelled import TrainClips, collate_train
+from train.data.labelled import TrainClips, ViewPlan, collate_train
 from train.data.loader import make_loader
 from train.data.sampler import ClipSampler, videos_per_batch
 from train.data.sources import StoreSource, frame_stride, open_sources
@@ -75,6 +75,7 @@ class Finetuning:
         # In frames of the video: the held-out videos, and those of a later evaluation, may come
         # from a store of another stride.
         self.stride = train.stride if data.stride is None else data.stride
+        self._plan(1, 1)  # refuses held-out videos of an unfit stride before anything is trained
         clips = self._clips()
         sampler = ClipSampler(
             len(clips),
@@ -165,17 +166,16 @@ class Finetuning:
             f"{counted(self.task.lr_batch, 'video')} a step, {counted(data.crops, 'crop')} of each"
         )
 
+    def _plan(self, clips: int, crops: int) -> ViewPlan:
+        config, views = self.config, ViewConfig(clips=clips, crops=crops)
+        return view_plan(
+            self.sources.val, config.data, views, config.model, recipe={}, stride=self.stride
+        )
+
     def _evaluate(self, clips: int, crops: int) -> Evaluation:
         config = self.config
-        plan = view_plan(
-            self.sources.val,
-            config.data,
-            ViewConfig(clips=clips, crops=crops),
-            config.model,
-            recipe={},
-            stride=self.stride,
-        )
         passes = Passes(config.eval.batch, config.data.workers, self.task.dtype)
+        plan = self._plan(clips, crops)
         return evaluate(self.evaluated, self.sources.val, plan, self.ranks, passes)
 
     def _validate(self, _step: int, _log: RunLog) -> tuple[dict[str, Any], str]:

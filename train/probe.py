@@ -24,6 +24,7 @@ from rich.table import Table
 from mme_core.report.words import counted
 from mme_core.terminal import plain, styled
 from mme_core.weights.run_folder import PROBE
+from train.data.labelled import ViewPlan
 from train.data.sources import Source, Sources, open_sources
 from train.engine import folder
 from train.engine.distributed import PATIENCE, Ranks, connected
@@ -101,8 +102,8 @@ def _frozen_pair(
     """The features of the training and of the test videos. Their tokens go when `files` closes."""
     encoder, model, recipe = initial
 
-    def one(source: Source, name: str) -> FrozenSet:
-        plan = view_plan(
+    def plan(source: Source) -> ViewPlan:
+        return view_plan(
             source,
             config.data,
             config.view,
@@ -111,6 +112,8 @@ def _frozen_pair(
             stride=sources.train.stride,
             still=still,
         )
+
+    def one(source: Source, plan: ViewPlan, name: str) -> FrozenSet:
         tokens = TokenFile(Path(config.out) / f".tokens-{name}.bin", encoder)
         if ranks.main:
             files.callback(tokens.close)
@@ -123,7 +126,8 @@ def _frozen_pair(
             tokens=tokens if TOKEN_PROBES & set(config.probes) else None,
         )
 
-    return one(sources.train, "train"), one(sources.val, "val")
+    train, val = plan(sources.train), plan(sources.val)  # both, before the first takes its time
+    return one(sources.train, train, "train"), one(sources.val, val, "val")
 
 
 def _warn(text: str) -> None:

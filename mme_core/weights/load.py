@@ -115,7 +115,7 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
     recipe = meta.get("recipe") or {}
     config = top.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("model"), Mapping):
-        recipe = config  # of our checkpoints; another program's looks otherwise
+        recipe = _with_stride(config, top)  # of our checkpoints; another program's looks otherwise
     made_for = {"frames": frames, "image_size": image_size, **recipe.get("model", {}), **meta}
     return Weights(
         path=str(path),
@@ -127,6 +127,14 @@ def read_weights(path: str | Path, frames: int = 16, image_size: int = 224) -> W
         recipe=recipe,
         progress=_progress(top, recipe),
     )
+
+
+def _with_stride(config: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a checkpoint. Its data.stride is that of the store if it says none."""
+    data, spec = config.get("data"), top.get("spec")
+    if isinstance(data, Mapping) and data.get("stride") is None and isinstance(spec, Mapping):
+        return {**config, "data": {**data, "stride": spec["stride"]}}
+    return dict(config)
 
 
 def _progress(top: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -161,6 +161,23 @@ def test_an_encoder_file_loads_as_documented(pretrained, tmp_path):
     assert torch.equal(encoder(clips()), model.encode(clips()))
 
 
+@torch.inference_mode()
+def test_the_file_of_a_fine_tuned_encoder_keeps_its_norm(classifier, tmp_path):
+    path, _ = classifier
+    whole, target = load_encoder(path), tmp_path / "encoder.safetensors"
+    assert main([str(path), "--to", "encoder", "-o", str(target)]) == 0
+    alone = load_encoder(target)
+    assert torch.equal(alone.pool(alone.tokens(clips())), whole.pool(whole.tokens(clips())))
+
+
+def test_a_fine_tuned_encoder_without_its_norm_is_refused(classifier, tmp_path):
+    _, model = classifier
+    tensors = {n: t for n, t in model.state_dict().items() if n.startswith("encoder.")}
+    save_weights(tmp_path / "encoder.safetensors", tensors, **CLIP)
+    with pytest.raises(UsageError, match=r"lacks fc_norm.*export it again"):
+        load_encoder(tmp_path / "encoder.safetensors")
+
+
 def test_onnx_gives_the_logits_of_torch(classifier, tmp_path):
     import onnxruntime
 

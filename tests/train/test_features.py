@@ -58,6 +58,30 @@ def test_segment_features_are_those_of_load_encoder(labelled_set, encoder, tmp_p
         np.testing.assert_allclose(found["features"][0, 0], want, atol=1e-5)
 
 
+def test_the_stride_of_pretraining_is_used(labelled_set, encoder, tmp_path):
+    """A recipe that says none trains at its store's stride, which the checkpoint holds."""
+    saved = torch.load(encoder[0])
+    saved["config"] |= {"data": {"stride": None}}
+    torch.save(saved | {"spec": {"stride": 2}}, tmp_path / "w.pt")
+    asked = words(labelled_set, tmp_path / "w.pt", tmp_path / "pretrained.npz")
+    assert features.main([word for word in asked if word != "data.stride=1"]) == 0
+    asked = words(labelled_set, encoder[0], tmp_path / "two.npz")
+    assert features.main([*asked, "data.stride=2"]) == 0
+    with np.load(tmp_path / "pretrained.npz") as found, np.load(tmp_path / "two.npz") as want:
+        assert (found["features"] == want["features"]).all()
+
+
+def test_a_link_to_features_stays_a_link(labelled_set, encoder, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link.zarr"
+    link.symlink_to(tmp_path / "disk" / "f.zarr")
+    for clips in (1, 3):
+        asked = words(labelled_set, encoder[0], link)
+        assert features.main([*asked, f"view.clips={clips}"]) == 0
+        assert zarr.open_group(tmp_path / "disk" / "f.zarr", mode="r")["features"].shape[1] == clips
+    assert link.is_symlink() and [path.name for path in (tmp_path / "disk").iterdir()] == ["f.zarr"]
+
+
 def test_zarr_holds_the_same(encoder, tmp_path):
     root = write_set(tmp_path / "set", train=1, val=2)
     (root / "val" / "right" / "0.mp4").write_bytes(b"no video")

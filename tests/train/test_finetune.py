@@ -301,6 +301,20 @@ def test_wrong_input_is_explained_before_anything_is_written(labelled_set, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_held_out_videos_of_an_unfit_stride_are_refused_first(labelled_set, tmp_path, monkeypatch):
+    opened = finetune.open_sources
+
+    def unfit(*arguments):
+        sources = opened(*arguments)
+        sources.val.step = 3
+        return sources
+
+    monkeypatch.setattr(finetune, "open_sources", unfit)
+    with pytest.raises(UsageError, match=r"data\.stride=2 cannot be read from a store"):
+        finetune.main(words(labelled_set, tmp_path / "run", "data.stride=2"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_held_out_class_that_was_not_trained_is_named(tmp_path):
     root = write_set(tmp_path, train=2, val=1)
     train, val = tmp_path / "train.csv", tmp_path / "val.csv"

@@ -66,6 +66,15 @@ def test_each_trial_of_a_sweep_learns_as_it_would_alone():
         torch.testing.assert_close(probes.bias[number, 0], head.bias, atol=1e-5, rtol=0)
 
 
+def test_statistics_for_testing_are_those_of_the_features():
+    features = 3 + 0.2 * torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    probes, labels = LinearProbes(1, 6, 3), torch.zeros(40, dtype=torch.int64)
+    one = trials([1e-3], [0.0])
+    train_probes(probes, lambda i: features[i], labels, one, epochs=2, batch_size=40, seed=0)
+    torch.testing.assert_close(probes.norm.running_mean, features.mean(0))
+    torch.testing.assert_close(probes.norm.running_var, features.var(0))
+
+
 def test_attentive_probe_is_cross_attention_of_one_query():
     """The folded query and the late value projection equal torch's multi-head attention."""
     torch.manual_seed(0)
@@ -286,6 +295,20 @@ def test_a_second_probe_in_a_folder_is_refused(labelled_set, tmp_path):
 def test_wrong_input_is_explained(labelled_set, tmp_path, change, message):
     with pytest.raises(UsageError, match=message):
         probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, *change))
+
+
+def test_test_videos_of_an_unfit_stride_are_refused_first(labelled_set, tmp_path, monkeypatch):
+    opened = probe.open_sources
+
+    def unfit(*arguments):
+        sources = opened(*arguments)
+        sources.val.step = 3
+        return sources
+
+    monkeypatch.setattr(probe, "open_sources", unfit)
+    monkeypatch.setattr(probe, "extract_set", lambda *_, **__: pytest.fail("features were made"))
+    with pytest.raises(UsageError, match=r"data\.stride=2 cannot be read from a store"):
+        probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, "data.stride=2"))
 
 
 def test_videos_that_cannot_be_read_are_named(tmp_path, capsys):

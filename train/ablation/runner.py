@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -143,13 +143,18 @@ def is_done(cell: Cell) -> bool:
     if not path.exists():
         return False
     words = json.loads(path.read_text())["words"]
-    if words == list(cell.words):
-        return True
     changed = sorted(set(words) ^ set(cell.words))
+    if not changed and _recipes(words) == _recipes(cell.words):  # the order of keys says nothing
+        return True
     raise UsageError(
-        f"{cell.folder} holds the result of another command ({', '.join(changed[:3])}): choose "
+        f"{cell.folder} holds the result of another command "
+        f"({', '.join(changed[:3]) or 'its recipes in another order'}): choose "
         "another out=…, or remove that folder"
     )
+
+
+def _recipes(words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith("--config=")]
 
 
 def _mark_done(cell: Cell) -> None:

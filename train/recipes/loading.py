@@ -201,6 +201,8 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         kind = OmegaConf.get_type(config, name)
         if kind is list and isinstance(value, int | float | str) and "${" not in str(value):
             raise UsageError(f"{key}={value} must be a list, such as {key}=[{value}]")
+        if kind is dict and not isinstance(value, Mapping) and "${" not in str(value):
+            raise UsageError(f"{key}={value} must hold keys, such as {key}={{NAME: …}}")
         if not dataclasses.is_dataclass(kind):
             continue
         if not isinstance(value, Mapping):

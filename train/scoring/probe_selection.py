@@ -97,14 +97,19 @@ class Prober:
         labels = self.train.labels.cpu().numpy()
         seed, draws = self.config.seed, range(self.config.shot_draws)
         splits = [draw_shots(labels, shots, draw, seed) for draw in draws]
-        return [self._swept("linear", split, split.learn).accuracy for split in splits]
+        return [self._swept("linear", split).accuracy for split in splits]
 
-    def _swept(self, kind: str, split: Split, final: Tensor) -> ProbeResult:
-        """Chooses a trial by the split, then trains all trials on `final` and tests them."""
-        chooser = self._fit(kind, split.learn)
-        chosen_by = self._test(chooser, kind, self.train, split.choose)
+    def _swept(self, kind: str, split: Split, final: Tensor | None = None) -> ProbeResult:
+        """Chooses a trial by the split, then tests all trials.
+
+        final  rows to train on again before the test. Default: those of the split are enough.
+        """
+        probes = self._fit(kind, split.learn)
+        chosen_by = self._test(probes, kind, self.train, split.choose)
         best = int(chosen_by.argmax())
-        tested = self._test(self._fit(kind, final), kind, self.val, None)
+        if final is not None:
+            probes = self._fit(kind, final)
+        tested = self._test(probes, kind, self.val, None)
         rows = [
             {**dataclasses.asdict(trial), "choice": float(choice), "test": float(test)}
             for trial, choice, test in zip(self.trials, chosen_by, tested)

@@ -33,11 +33,15 @@ def trials(lrs: Sequence[float], weight_decays: Sequence[float]) -> list[Trial]:
 
 
 class LinearProbes(nn.Module):
-    """Batch norm without scale and shift, then S linear heads: [B, D] → scores [S, B, C]."""
+    """Batch norm without scale and shift, then S linear heads: [B, D] → scores [S, B, C].
+
+    The features are frozen, so the statistics for testing are plain means over all batches. With a
+    moving average, a few steps would leave much of its initial values.
+    """
 
     def __init__(self, count: int, width: int, classes: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.norm = nn.BatchNorm1d(width, affine=False, momentum=None)
         self.weight = nn.Parameter(0.01 * torch.randn(count, width, classes))
         self.bias = nn.Parameter(torch.zeros(count, 1, classes))
 

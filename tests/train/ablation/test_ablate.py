@@ -220,6 +220,12 @@ def test_wrong_keys_of_a_cell_end_the_grid_at_its_start(tmp_path, changes, messa
     assert not (tmp_path / "out").exists()
 
 
+def test_another_order_of_keys_is_the_same_cell(tmp_path, finished):
+    measure = {"small": dict(reversed(PROBE.items()))}
+    finished(all_chains(config(out=str(tmp_path)), {})[0].cells[0], 0, 0)
+    assert is_done(all_chains(config(out=str(tmp_path), measures=measure), {})[0].cells[0])
+
+
 def test_folder_of_another_grid_is_refused(tmp_path, finished):
     cell = all_chains(config(out=str(tmp_path)), {})[0].cells[0]
     finished(cell, 0, 0)

@@ -96,6 +96,7 @@ def test_words_and_files_may_come_in_any_order(tmp_path):
         ("optim.betas=[0.9,1]", "optim.betas=1.0 must be at least 0 and below 1"),
         ("optim.warmup_epochs=inf", "optim.warmup_epochs=inf is not a finite number"),
         ("loss.weights.position=nan", "loss.weights.position=nan must be at least 0"),
+        ("loss.weights=[1]", r"loss.weights=\[1\] must hold keys"),
         ("decoder.width=0", "decoder.width=0 must be at least 1"),
         ("decoder.heads=0", "decoder.heads=0 must be at least 1"),
         ("data.zoom=3", r"data.zoom=3 must be a list, such as data.zoom=\[3\]"),
