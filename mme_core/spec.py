@@ -45,7 +45,7 @@ class TargetSpec:
     square_pixels stretches frames to square pixels where the file declares other pixels
     cells         names of CELLS: descriptors of the fixed cells around the points, stored for each
                   of the L raw frames
-    flow_weights  file with the weights of a network that computes the flow
+    flow_weights  path of the file with the weights of a network that computes the flow
     tracks        `package.module:function`, a point tracker that takes the place of the flow
 
     Raises UsageError for a value out of range.

@@ -99,5 +99,5 @@ def _held_out(folder: Path) -> Iterator[tuple[str, float]]:
     rows = [row for row in read_metrics(folder) if "val_loss" in row]
     for key in rows[-1] if rows else ():
         content = key.removeprefix("constant_")
-        if content not in (key, "loss"):
+        if content not in (key, "loss") and rows[-1][key]:  # 0: no held-out target is valid
             yield f"{content} / constant", rows[-1][f"val_{content}"] / rows[-1][key]

@@ -25,7 +25,7 @@ from train.recipes.pretraining import PretrainConfig
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)  # what file systems without flock answer
 
-# A resumed run may change these keys: they do not change what it learns. The sampler checks that
+# A resumed run may change these keys: at most they change random draws. The sampler checks that
 # batch_size × processes × accumulate stays the same.
 FREE = (
     "out",
