@@ -39,7 +39,7 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     classes = max((item.label for item in items), default=NO_LABEL) + 1
     names = tuple(str(number) for number in range(classes))
     notes = how + _sparse_note({item.label for item in items} - {NO_LABEL})
-    notes += count_note("lines repeat a video and were left out", repeated)
+    notes += count_note("lines left out because they repeat a video", repeated)
     return Manifest("csv", str(top), split, names, items, notes + missing_note(items, str(top)))
 
 

@@ -140,7 +140,7 @@ def _items(
 
 def _notes(others: list[str]) -> tuple[str, ...]:
     shown = [name for name in others if name != SPLIT_FILE]
-    return count_note("files without a video's suffix left out", shown)
+    return count_note("files left out, without a video's suffix", shown)
 
 
 def _from_split_folder(top: AnyPath, split: str) -> Manifest:

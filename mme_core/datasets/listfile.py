@@ -66,7 +66,7 @@ def read_list(path: AnyPath) -> tuple[list[Row], tuple[str, ...]]:
     if not lines:
         return [], ()
     like_rows = [text for _, text in comments if _numbers(text)]
-    notes = count_note("lines that begin with # were left out", like_rows)
+    notes = count_note("lines left out because they begin with #", like_rows)
     heading = _heading(lines[0][1])
     if heading is not None:
         return list(_with_heading(path, lines, *heading)), notes

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from mme_core.datasets.folder import find_videos
 from mme_core.datasets.manifest import (
+    MISSING,
     NO_LABEL,
     Manifest,
     VideoItem,
@@ -19,8 +20,6 @@ from mme_core.datasets.manifest import (
 from mme_core.datasets.paths import AnyPath
 from mme_core.datasets.suffixes import VIDEO_SUFFIXES
 from mme_core.errors import UsageError
-
-_MISSING = "videos of the list are missing"
 
 
 class VideoFiles:
@@ -78,20 +77,21 @@ class Collector:
                 f"{name}: '{class_name}'"
             )
         if found is None:
-            self.problems[_MISSING].append(name)
+            self.problems[MISSING].append(name)
             return
         item = VideoItem(found, str(self.top / found), label)
         known = self.items.setdefault(found, item)
         if known is not item:
-            kind = "repeat a video" if known.label == label else "repeat a video with another label"
-            self.problems[f"lines {kind}; the first counts"].append(name)
+            other = "" if known.label == label else " with another label"
+            what = f"lines that repeat a video{other}, of which the first counts"
+            self.problems[what].append(name)
 
     def manifest(self, dataset: str, split: str | None) -> Manifest:
         """Returns the manifest. Raises UsageError where all videos of the list are missing."""
-        missing = list(dict.fromkeys(self.problems.get(_MISSING, ())))  # once each
+        missing = list(dict.fromkeys(self.problems.get(MISSING, ())))  # once each
         if missing and not self.items:
             raise none_found(str(self.top), missing)
-        problems = {**self.problems, _MISSING: missing}
+        problems = {**self.problems, MISSING: missing}
         notes = (note for what, names in problems.items() for note in count_note(what, names))
         return Manifest(
             dataset,

@@ -12,6 +12,7 @@ from mme_core.io.containers import INSIDE, is_inside
 from mme_core.io.remote import is_url
 
 NO_LABEL = -1
+MISSING = "missing videos of the list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,11 @@ def sort_items(items: Iterable[VideoItem]) -> tuple[VideoItem, ...]:
 
 
 def count_note(what: str, examples: Sequence[str]) -> tuple[str, ...]:
-    """Returns a note such as `3 files … (a, b, c)`, or nothing where there is no example."""
+    """Returns a note such as `files …: 3 (a, b, c)`, or nothing where there is no example."""
     if not examples:
         return ()
     shown = ", ".join(examples[:3]) + (", …" if len(examples) > 3 else "")
-    return (f"{len(examples)} {what} ({shown})",)
+    return (f"{what}: {len(examples)} ({shown})",)
 
 
 def missing_note(items: Sequence[VideoItem], root: str) -> tuple[str, ...]:
@@ -78,7 +79,7 @@ def missing_note(items: Sequence[VideoItem], root: str) -> tuple[str, ...]:
         missing += [item.id for item in inside if not _is_there(_file(item), names)]
     if missing and len(missing) == len(items):
         raise none_found(root, missing)
-    return count_note("videos of the list are missing", missing)
+    return count_note(MISSING, missing)
 
 
 def _file(item: VideoItem) -> str:
@@ -99,7 +100,7 @@ def _listed(folder: str) -> frozenset[str]:
 
 def none_found(root: str, missing: Sequence[str]) -> UsageError:
     return UsageError(
-        f"none of the {len(missing)} videos of the list is below {root}, such as {missing[0]}; "
+        f"no video of the list is below {root}, such as {missing[0]} ({len(missing)} in all); "
         "check root=…"
     )
 

@@ -38,7 +38,7 @@ def test_folder_takes_the_first_folder_as_class(tmp_path):
     }
     assert [item.id for item in manifest.items] == sorted(table(manifest))
     assert all(item.path == str(tmp_path / item.id) for item in manifest.items)
-    assert manifest.notes == ("2 files without a video's suffix left out (README, a/notes.txt)",)
+    assert manifest.notes == ("files left out, without a video's suffix: 2 (README, a/notes.txt)",)
 
 
 def test_folder_named_like_a_video(tmp_path):
@@ -69,7 +69,7 @@ def test_split_file(tmp_path):
     assert table(train) == {"a/1.mp4": "a", "b/2.mp4": "b"}
     assert table(load_manifest("folder", tmp_path, "val")) == {"c/3.mp4": "c"}
     assert train.class_names == ("a", "b", "c")
-    assert train.notes == ("1 videos of the list are missing (b/2.mp4)",)
+    assert train.notes == ("missing videos of the list: 1 (b/2.mp4)",)
     with pytest.raises(UsageError, match=r"no split 'test'; it has train, val"):
         load_manifest("folder", tmp_path, "test")
 
@@ -152,8 +152,8 @@ def test_list_with_spaces_and_commas(tmp_path):
     }
     assert manifest.class_names == ("0", "1", "2", "3")
     assert manifest.notes == (
-        "1 lines repeat a video and were left out (a/1.mp4)",
-        "3 videos of the list are missing (/elsewhere/y.mp4, n.mp4, q.mp4)",
+        "lines left out because they repeat a video: 1 (a/1.mp4)",
+        "missing videos of the list: 3 (/elsewhere/y.mp4, n.mp4, q.mp4)",
     )
 
 
@@ -169,7 +169,7 @@ def test_where_a_list_is_found(tmp_path):
         load_manifest("csv", tmp_path / "lists", "train")
     with pytest.raises(UsageError, match="name the list"):
         load_manifest("csv", tmp_path / "lists")
-    with pytest.raises(UsageError, match=r"none of the 1 videos .* such as 1\.mp4; check root=…"):
+    with pytest.raises(UsageError, match=r"no video of the list .* such as 1\.mp4 .*check root"):
         load_manifest("csv", tmp_path / "wrong", list_file=str(tmp_path / "lists/val.csv"))
 
 
@@ -232,7 +232,7 @@ def test_folders_of_frames_are_videos(tmp_path):
         "top": None,
     }
     assert all(item.path == str(tmp_path / item.id) for item in manifest.items)
-    assert "5 files without a video's suffix left out" in manifest.notes[0]
+    assert "files left out, without a video's suffix: 5" in manifest.notes[0]
 
 
 def test_lists_may_name_folders_of_frames(tmp_path):
@@ -240,7 +240,7 @@ def test_lists_may_name_folders_of_frames(tmp_path):
     (tmp_path / "l.txt").write_text("1 3 0\n2 3 5\n3 3 1\n")
     manifest = load_manifest("csv", str(tmp_path / "l.txt"))
     assert table(manifest) == {"1": "0", "2": "5", "3": "1"}
-    assert manifest.notes[-1] == "1 videos of the list are missing (3)"
+    assert manifest.notes[-1] == "missing videos of the list: 1 (3)"
 
 
 @pytest.mark.parametrize("suffix", ["gif", "F4V", "y4m", "mxf", "rm", "m2v", "3g2", "h264"])

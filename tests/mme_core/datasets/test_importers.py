@@ -65,9 +65,10 @@ def test_kinetics(kinetics, dataset):
         "replacement/fixed/bbbbbbbbbbb_000000_000010.mp4": "zumba",
     }
     assert train.notes == (
-        "1 videos of the list are missing (GONE_______ 7–17 s)",
-        "1 lines repeat a video; the first counts (BBBBBBBBBBB 0–10 s)",
-        "1 lines repeat a video with another label; the first counts (AAAAAAAAAAA 40–50 s)",
+        "missing videos of the list: 1 (GONE_______ 7–17 s)",
+        "lines that repeat a video, of which the first counts: 1 (BBBBBBBBBBB 0–10 s)",
+        "lines that repeat a video with another label, of which the first counts: 1 "
+        "(AAAAAAAAAAA 40–50 s)",
     )
     val = load_manifest(dataset, kinetics, "val")
     assert table(val) == {"val/yoga/VVVVVVVVVVV_000001_000011.mp4": "yoga"}
@@ -103,7 +104,7 @@ def test_kinetics_with_nothing_of_use(tmp_path):
         with pytest.raises(UsageError, match=r"train\.csv:2: needs a youtube_id and times"):
             load_manifest("k400", tmp_path, "train")
     write(tmp_path, "train.csv", "label,youtube_id,time_start,time_end", "zumba,AAAAAAAAAAA,0,10")
-    with pytest.raises(UsageError, match="none of the 1 videos of the list is below"):
+    with pytest.raises(UsageError, match="no video of the list is below"):
         load_manifest("k400", tmp_path, "train")
     with pytest.raises(UsageError, match="k400 has no split 'dev'"):
         load_manifest("k400", tmp_path, "dev")
@@ -131,8 +132,8 @@ def test_ssv2(tmp_path, names):
     }
     assert manifest.class_names == tuple(labels)
     assert manifest.notes == (
-        "1 videos of unknown class, kept without a label (80: 'Juggling something')",
-        "1 videos of the list are missing (81)",
+        "videos of unknown class, kept without a label: 1 (80: 'Juggling something')",
+        "missing videos of the list: 1 (81)",
     )
     assert table(load_manifest("ssv2", tmp_path, "test")) == {f"{clips}/90.webm": None}
     with pytest.raises(
@@ -176,7 +177,7 @@ def test_ucf101(tmp_path):
         "UCF-101/HandstandPushups/v_HandstandPushups_g08_c01.mp4": "HandstandPushups",
     }
     assert train.class_names == ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
-    assert train.notes == ("1 videos of the list are missing (YoYo/v_YoYo_g25_c05.avi)",)
+    assert train.notes == ("missing videos of the list: 1 (YoYo/v_YoYo_g25_c05.avi)",)
     test = load_manifest("ucf101", tmp_path, "test02")
     assert table(test) == {"UCF-101/YoYo/v_YoYo_g01_c01.avi": "YoYo"}
     with pytest.raises(UsageError, match=r"no list of ucf101 in .*trainlist03\.txt"):
@@ -200,7 +201,7 @@ def test_hmdb51(tmp_path):
     touch(tmp_path, f"wave/{dotted}", "wave/other.avi")
     train = load_manifest("hmdb51", tmp_path)
     assert table(train) == {f"brush_hair/{odd}": "brush_hair", "wave/other.avi": "wave"}
-    assert train.notes == ("1 videos of the list are missing (brush_hair/gone.avi)",)
+    assert train.notes == ("missing videos of the list: 1 (brush_hair/gone.avi)",)
     assert table(load_manifest("hmdb51", tmp_path, "test1")) == {f"wave/{dotted}": "wave"}
     with pytest.raises(UsageError, match=r"no CLASS_test_split2\.txt in"):
         load_manifest("hmdb51", tmp_path, "train2")

@@ -92,7 +92,7 @@ def test_path_that_ends_in_a_number_stays_whole(tmp_path):
 def test_comments_that_look_like_videos_are_counted(tmp_path):
     labels, notes = read(tmp_path, "#1.mp4 0\nv.mp4 1\n# made on Monday\n")
     assert labels == {"v.mp4": 1}
-    assert notes == ("1 lines that begin with # were left out (#1.mp4 0)",)
+    assert notes == ("lines left out because they begin with #: 1 (#1.mp4 0)",)
     assert read(tmp_path, '"#1.mp4" 0\n')[0] == {"#1.mp4": 0}
 
 

@@ -138,7 +138,7 @@ def test_a_damaged_container_is_a_video_error(root):
 def test_a_list_of_videos_in_a_container(root):
     (root / "list.txt").write_text("train_0.h5::wave/clip.mp4 0\ngone.h5::wave/1.mp4 0\n")
     manifest = load_manifest("csv", root / "list.txt")
-    assert manifest.notes == ("1 videos of the list are missing (gone.h5::wave/1.mp4)",)
+    assert manifest.notes == ("missing videos of the list: 1 (gone.h5::wave/1.mp4)",)
 
 
 def test_file_that_is_no_hdf5(tmp_path):

@@ -88,11 +88,11 @@ def test_what_a_data_set_lacks_is_said(labelled_set, tmp_path, capsys):
     (tmp_path / "split.csv").write_text("\n".join(["path,class,split", *rows]))
     open_source(LabelledDataConfig(dataset="folder"), None, root=str(tmp_path), split="val")
     said = capsys.readouterr().err
-    assert "folder, val: 1 videos of the list are missing (val/left/nowhere.mp4)" in said
+    assert "folder, val: missing videos of the list: 1 (val/left/nowhere.mp4)" in said
     (tmp_path / "all.csv").write_text("val/left/0.mp4 0\nval/left/nowhere.mp4 0\n")
     root = str(tmp_path / "all.csv")
     open_source(LabelledDataConfig(dataset="csv"), None, root=root, split=None)
-    assert "csv: 1 videos of the list are missing" in capsys.readouterr().err
+    assert "csv: missing videos of the list: 1" in capsys.readouterr().err
 
 
 def test_videos_of_an_official_list_that_are_not_there_are_asked_and_not_read(tmp_path):
