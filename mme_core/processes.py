@@ -74,6 +74,15 @@ def die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
+def end_first_without_memory() -> None:
+    """When memory runs out, the kernel ends this process before others. Only on Linux."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write("1000")
+    except OSError:  # not Linux, or a read-only /proc
+        return
+
+
 def _current_folder() -> str:
     try:
         return os.getcwd()  # noqa: PTH109

@@ -20,7 +20,7 @@ import traceback
 from typing import Any
 
 from mme_core.errors import MMEError
-from mme_core.processes import die_with_parent
+from mme_core.processes import die_with_parent, end_first_without_memory
 from preprocess.jobs import ShardJob
 from preprocess.shard import write_shard
 
@@ -28,6 +28,7 @@ from preprocess.shard import write_shard
 def main(argv: list[str]) -> int:
     """Writes shards until the parent closes the socket."""
     die_with_parent(int(argv[1]))
+    end_first_without_memory()
     import cv2
 
     cv2.setNumThreads(1)

@@ -85,7 +85,8 @@ def _run(
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_task, max_retries=RETRIES)(_write_shard)
         # The board is one more process, which starts when the workers need the cores. A shard of
         # one video has nothing to report before its end.
-        board = ray.remote(num_cpus=0)(_Board).remote() if len(first.items) > 1 else None
+        lasting = ray.remote(num_cpus=0, max_restarts=-1)
+        board = lasting(_Board).remote() if len(first.items) > 1 else None
         running: dict[ray.ObjectRef, int] = {}
         while True:
             room = _window(ray, workers, address) - len(running)
@@ -102,6 +103,12 @@ def _run(
     finally:
         # This ends the tasks too. A `ray.cancel` before it may crash this process if a task
         # finishes at the same moment ("Tried to complete task that was not pending").
+        _shut_down(ray)
+
+
+def _shut_down(ray: Any) -> None:
+    """Ends Ray. If a signal cut this off, processes and files would stay."""
+    with _signals_held_back():
         ray.shutdown()
 
 
@@ -146,7 +153,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Delays signals during the start of Ray, and restores our handlers afterwards.
+    """Delays signals during the start and the end of Ray, and restores our handlers afterwards.
 
     Ray crashes when its start is interrupted, and it installs its own SIGTERM handler.
     """
@@ -223,7 +230,7 @@ class _Board:
 def _relay(ray: Any, board: Any, report: Report, running: dict[Any, int]) -> None:
     try:
         news = ray.get(board.take.remote(), timeout=TICK_S)
-    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+    except ray.exceptions.RayError:  # it is slow, or was lost: that is the display's alone
         return
     still = set(running.values())
     for number, outcomes in news.items():

@@ -40,6 +40,9 @@ _ALONE = {
     # With 0, Ray uses the loopback address on every system.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_enable_metrics_collection": "0",
+    # Ray would end a worker, whose child has the memory, and begin the shard again without end.
+    # The kernel ends the child, and `Isolated` finds the video.
+    "RAY_memory_monitor_refresh_ms": "0",
     # Processes start slowly on a busy machine or from a slow disk.
     "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_worker_register_timeout_seconds": "300",

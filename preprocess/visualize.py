@@ -21,6 +21,7 @@ import numpy as np
 from mme_core.canvas import plan_canvas
 from mme_core.datasets.paths import any_path
 from mme_core.errors import StoreError, UsageError
+from mme_core.io.containers import INSIDE, is_inside
 from mme_core.io.place import open_place
 from mme_core.io.remote import is_url, join
 from mme_core.io.video import read_frames
@@ -185,7 +186,7 @@ def locate(row: dict[str, Any], root: str | None, url: str) -> str:
 
 def _reads_file(source: str, path: str, kept: bool, url: str) -> bool:
     """Whether to draw on the video file. Raises StoreError if the chosen frames do not exist."""
-    there = any_path(path.partition("::")[0]).exists()  # FILE.h5::NAME is a video in a container
+    there = any_path(path.partition(INSIDE)[0] if is_inside(path) else path).exists()
     if source == "store" and not kept:
         raise StoreError(f"{url} keeps no frames (spec.frames=none): use --source video")
     if source == "store" or (source == "auto" and kept and not there):

@@ -209,3 +209,9 @@ def test_a_pause_does_not_use_the_time_limit(tmp_path):
     os.killpg(run.pid, signal.SIGCONT)
     assert run.wait(300) == 0
     assert '"status": "ok"' in (tmp_path / "store" / "ledger.jsonl").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels choose otherwise")
+def test_the_process_that_decodes_ends_first_without_memory(poisoned, monkeypatch):
+    what = "raise RuntimeError(open('/proc/self/oom_score_adj').read())"
+    assert "RuntimeError: 1000" in run(poisoned, monkeypatch, what)

@@ -2,15 +2,17 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mme_core.errors import UsageError
-from preprocess import ray_start
+from preprocess import pool, ray_start
 from preprocess.ray_start import check_address, check_processes, prepared, short_folder
 
 PLACES = ("RAY_TMPDIR", "TMPDIR", "RAY_ADDRESS", "RAY_AUTH_MODE")
@@ -172,3 +174,34 @@ def test_local_ray_listens_only_on_loopback(tmp_path):
     listening = {address for inode, address in sockets.items() if inode in mine}
     assert listening and listening <= LOOPBACK
     assert not Path(done.stdout.splitlines()[0]).exists()
+
+
+def test_a_signal_waits_for_the_end_of_ray():
+    ended = []
+
+    def shutdown():
+        signal.raise_signal(signal.SIGINT)
+        ended.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        pool._shut_down(SimpleNamespace(shutdown=shutdown))
+    assert ended == ["all of it"]
+
+
+@pytest.mark.parametrize("error", ["OutOfMemoryError", "GetTimeoutError", "RayActorError"])
+def test_the_loss_of_the_display_ends_no_run(error):
+    import ray
+
+    def get(*_, **__):
+        kind = getattr(ray.exceptions, error)
+        raise kind("lost") if error != "RayActorError" else kind()
+
+    fake = SimpleNamespace(get=get, exceptions=ray.exceptions)
+    board = SimpleNamespace(take=SimpleNamespace(remote=lambda: None))
+    pool._relay(fake, board, pytest.fail, {})
+
+
+def test_rays_own_memory_monitor_is_off():
+    name = "RAY_memory_monitor_refresh_ms"
+    with prepared(1, None):
+        assert os.environ[name] == "0"

@@ -7,9 +7,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from small_files import SPEC, write_tree
 from stores import write_store
 
-from mme_core import viz
+from mme_core import cli, viz
 from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
@@ -145,6 +146,15 @@ def test_missing_file_is_named_and_found_with_root(no_frames, tmp_path):
         run(store, tmp_path / "out.png", *options)
     finally:
         moved.rename(path)
+
+
+def test_a_colon_in_a_name_is_no_container(tmp_path):
+    root = write_tree(tmp_path / "videos", 1, ("a",))
+    (root / "a/000.mp4").rename(root / "a/x::y.mp4")
+    store = tmp_path / "store"
+    words = ["--dataset", "folder", "--root", str(root), "--store", str(store), "--serial"]
+    assert cli.main(["flows", *words, *SPEC]) == 0
+    assert run(store, tmp_path / "out.png", "--source", "video").exists()
 
 
 def test_a_damaged_line_of_the_ledger_is_passed_over(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import uuid
 from collections.abc import Mapping
@@ -30,6 +31,13 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+def _has_login(wandb: Any) -> bool:
+    """Whether this machine has a key. Older versions of wandb cannot be asked by `login`."""
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        return wandb.login(prompt=False, verify=False)
+    return bool(wandb.api.api_key)
+
+
 class Wandb:
     """A run at Weights & Biases; without a login in the offline folder RUN/wandb.
 
@@ -43,7 +51,7 @@ class Wandb:
         if not (after and known.exists()):
             run.mkdir(parents=True, exist_ok=True)
             known.write_text(uuid.uuid4().hex[:12])
-        logged_in = bool(os.environ.get("WANDB_API_KEY") or self.wandb.api.api_key)
+        logged_in = bool(os.environ.get("WANDB_API_KEY")) or _has_login(self.wandb)
         self.run = self.wandb.init(
             project=project,
             name=run.name,

@@ -25,7 +25,9 @@ def started(monkeypatch):
         )
 
     fake = SimpleNamespace(
-        init=init, api=SimpleNamespace(api_key=None), Image=lambda path: f"image of {path}"
+        init=init,
+        login=lambda *, prompt, verify: False,
+        Image=lambda path: f"image of {path}",
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -52,7 +54,14 @@ def test_wandb_is_offline_without_a_login(started, monkeypatch, tmp_path):
     begin(tmp_path)
     monkeypatch.setenv("WANDB_API_KEY", "x")
     begin(tmp_path)
-    assert [call["mode"] for call in started.calls] == ["offline", "online"]
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setattr(sys.modules["wandb"], "login", lambda *, prompt, verify: True)
+    begin(tmp_path)
+    monkeypatch.setattr(sys.modules["wandb"], "login", lambda: pytest.fail("it asks for a key"))
+    sys.modules["wandb"].api = SimpleNamespace(api_key=None)  # an older version
+    begin(tmp_path)
+    modes = [call["mode"] for call in started.calls]
+    assert modes == ["offline", "online", "online", "offline"]
     assert started.calls[0]["config"] == {"seed": 3}
 
 
