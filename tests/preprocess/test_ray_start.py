@@ -56,6 +56,7 @@ def test_missing_folder_gives_a_one_line_error(monkeypatch):
 
 
 def test_the_private_folder_is_removed_after_the_run():
+    before = dict(os.environ)
     with prepared(1, None) as options:
         folder = Path(options["_temp_dir"]).parent
         token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
@@ -65,7 +66,7 @@ def test_the_private_folder_is_removed_after_the_run():
         longest = f"{options['_temp_dir']}/session_2026-11-26_09-33-48_123456_1234567"
         assert len(f"{longest}/sockets/plasma_store") <= 107
     assert not folder.exists()
-    assert not {name for name in os.environ if name.startswith("RAY_")}
+    assert dict(os.environ) == before
 
 
 def test_settings_of_the_user_stay(monkeypatch):
