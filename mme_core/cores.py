@@ -33,8 +33,8 @@ def usable_cores(groups: Path = GROUPS, membership: Path = MEMBERSHIP) -> int:
 def bf16_instructions(cpuinfo: Path = CPUINFO) -> str | None:
     """Returns the name of the CPU's bf16 instructions, "" if it has none, None if unknown.
 
-    Without them bf16 is computed in software: a product of matrices takes 50 times as long as in
-    fp32.
+    Without them bf16 is computed in software, which is much slower than fp32
+    (docs/measurements/model.md).
     """
     text = read_text(cpuinfo)
     if text is None:

@@ -1,12 +1,14 @@
 """A tiny labelled set of video files: a square that moves left, or right."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from mme_core.datasets import load_manifest
-from train.data.sources import FileSource
+from train.data.sources import FileSource, Sources
 
 HEIGHT, WIDTH = 32, 48
 
@@ -48,3 +50,14 @@ def source_of(root: Path, split: str = "val") -> FileSource:
     """The videos of one split of such a set."""
     manifest = load_manifest("folder", str(root), split)
     return FileSource(manifest.items, manifest.class_names)
+
+
+def with_unfit_stride(open_sources: Callable[..., Sources]) -> Callable[..., Sources]:
+    """`open_sources`, whose held-out videos are as of a store of stride 3."""
+
+    def opened(*arguments: Any) -> Sources:
+        sources = open_sources(*arguments)
+        sources.val.step = 3
+        return sources
+
+    return opened

@@ -149,3 +149,12 @@ def test_a_changed_specification_keeps_the_other_fields():
     for word in ("spec.flow=farneback", "spec.short_side=128", "spec.patch=8"):
         with pytest.raises(UsageError, match="kept flow cannot be used"):
             changed(TargetSpec(), [word])
+
+
+def test_videos_that_have_moved_are_named_before_anything_is_written(made, tmp_path, capsys):
+    _, store, _ = made
+    words = ["--store", str(tmp_path / "new"), "--serial", "--root", str(tmp_path / "gone")]
+    assert cli.main(["retarget", str(store), *words, "spec.length=4"]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'gone'}, the folder of the videos, is not there" in error
+    assert not (tmp_path / "new" / "shards").exists()

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from labelled import write_set
+from labelled import with_unfit_stride, write_set
 from safetensors.torch import load_file
 
 from mme_core.errors import MMEError, UsageError
@@ -302,14 +302,7 @@ def test_wrong_input_is_explained_before_anything_is_written(labelled_set, tmp_p
 
 
 def test_held_out_videos_of_an_unfit_stride_are_refused_first(labelled_set, tmp_path, monkeypatch):
-    opened = finetune.open_sources
-
-    def unfit(*arguments):
-        sources = opened(*arguments)
-        sources.val.step = 3
-        return sources
-
-    monkeypatch.setattr(finetune, "open_sources", unfit)
+    monkeypatch.setattr(finetune, "open_sources", with_unfit_stride(finetune.open_sources))
     with pytest.raises(UsageError, match=r"data\.stride=2 cannot be read from a store"):
         finetune.main(words(labelled_set, tmp_path / "run", "data.stride=2"))
     assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from labelled import write_set
+from labelled import with_unfit_stride, write_set
 from torch import nn
 from torch.nn import functional as F
 
@@ -298,14 +298,7 @@ def test_wrong_input_is_explained(labelled_set, tmp_path, change, message):
 
 
 def test_test_videos_of_an_unfit_stride_are_refused_first(labelled_set, tmp_path, monkeypatch):
-    opened = probe.open_sources
-
-    def unfit(*arguments):
-        sources = opened(*arguments)
-        sources.val.step = 3
-        return sources
-
-    monkeypatch.setattr(probe, "open_sources", unfit)
+    monkeypatch.setattr(probe, "open_sources", with_unfit_stride(probe.open_sources))
     monkeypatch.setattr(probe, "extract_set", lambda *_, **__: pytest.fail("features were made"))
     with pytest.raises(UsageError, match=r"data\.stride=2 cannot be read from a store"):
         probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, "data.stride=2"))
