@@ -181,8 +181,10 @@ def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
 def read_quarantined(place: Place, stored: Iterable[str]) -> dict[str, str]:
     """Returns {id: reason} of the videos that stage 1 left out, in the order of the shards.
 
-    A later run may have tried a video again. Then it has the last reason, or is one of `stored`,
-    the ids of the stored videos, and is not returned. Raises StoreError for a damaged shard.
+    stored  ids of the stored videos, which are not returned: a later run may have stored one
+
+    Of a video that was left out several times, the last reason counts. Raises StoreError for a
+    damaged shard.
     """
     with ThreadPoolExecutor(place.parallel_reads) as pool:
         shards = pool.map(lambda number: read_attributes(place, number), shard_numbers(place))

@@ -102,7 +102,7 @@ class Prober:
     def _swept(self, kind: str, split: Split, final: Tensor | None = None) -> ProbeResult:
         """Chooses a trial by the split, then tests all trials.
 
-        final  rows to train on again before the test. Default: those of the split are enough.
+        final  rows to train on anew before the test. Default: the test takes the probes that chose.
         """
         probes = self._fit(kind, split.learn)
         chosen_by = self._test(probes, kind, self.train, split.choose)

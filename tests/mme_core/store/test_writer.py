@@ -18,6 +18,7 @@ from made_up_targets import SPEC, make_store, raw, row, tubelets, write_shard
 
 from mme_core import targets
 from mme_core.errors import StoreError
+from mme_core.extract.kept_flow import FlowFile
 from mme_core.io.place import open_place
 from mme_core.store import layout
 from mme_core.store.layout import shard_name
@@ -310,3 +311,14 @@ def test_whole_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", note_rename)
     write_shard(url, 0, {"a": 2})
     assert steps[-2:] == ["rename", str(url / "shards")]
+
+
+def test_a_full_disk_under_kept_flow_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise StoreError("No space left on device")
+
+    store = make_store(tmp_path / "s", [])
+    monkeypatch.setattr(FlowFile, "close", full)
+    with pytest.raises(KeyError, match="the first error"), ShardWriter(store, 0, SPEC, True):
+        raise KeyError("the first error")
+    assert list((store / "shards").iterdir()) == []
