@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     for number, (title, words) in enumerate(plan, 1):
         spent = f"{time.monotonic() - began:.0f} s so far"
         console.rule(f"[bold]{number}/{len(plan)} {title}[/] ({spent})", align="left")
-        status = subprocess.run([sys.executable, "-P", "-m", "mme_core", *words]).returncode
+        status = _run(words)
         if status:
             text = f"make demo: `mme {' '.join(words)}` ended with status {status}"
             console.print(styled(text, "red"))
@@ -110,6 +111,21 @@ def main(argv: list[str] | None = None) -> int:
     console.print(styled(f"tracked points: {places.tracks}"))
     console.print(styled(f"masked frames, true and predicted trajectories, original: {figure}"))
     return 0
+
+
+def _run(words: list[str]) -> int:
+    """Returns the exit status of `mme WORDS`, which saves and stops on Ctrl-C and SIGTERM."""
+    process = subprocess.Popen([sys.executable, "-P", "-m", "mme_core", *words])
+    # A terminal sends Ctrl-C to the step too. SIGTERM reaches this process alone.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda told, _: process.send_signal(told)),
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def result_table(places: Places) -> Table:

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 from small_files import HELD_PLUGIN, SPEC, write_tree
+from waiting import wait_for
 
 from mme_core.store import TargetStore
 
@@ -28,13 +28,6 @@ def content(store):
     """Returns {name: bytes} of all files of all shards."""
     shards = store / "shards"
     return {str(p.relative_to(shards)): p.read_bytes() for p in shards.rglob("*") if p.is_file()}
-
-
-def wait_for(condition, seconds=300):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

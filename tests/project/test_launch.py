@@ -12,11 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -195,13 +195,6 @@ def calls(tmp_path, name):
     return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
 
 
-def wait_for(path):
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.05)
-
-
 FLOWS = {"ROOT": "/videos", "STORE": "/store", "OPTS": "spec.stride=2 --limit 3", "SPLIT": "train"}
 
 
@@ -230,7 +223,7 @@ def test_flows_starts_head_and_workers_and_runs_the_driver(slurm, tmp_path):
 def test_flows_queues_again_when_it_is_stopped(slurm, tmp_path, on_signal, status, queued):
     slurm("mme", f"trap '{on_signal}' TERM; touch {tmp_path}/up; while :; do sleep 0.1; done")
     process = start(CLUSTER / "flows.sbatch", **FLOWS)
-    wait_for(tmp_path / "up")
+    wait_for((tmp_path / "up").exists)
     process.terminate()
     assert finish(process) == status
     assert ("requeue 4711" in calls(tmp_path, "scontrol")) == queued
@@ -271,7 +264,7 @@ def test_node_passes_the_warning_to_the_training_processes(slurm, tmp_path, name
     process = start(
         CLUSTER / "torchrun-node.sh", "pretrain", "a=b c", MASTER_ADDR="node-a", MASTER_PORT="29500"
     )
-    wait_for(tmp_path / "up")
+    wait_for((tmp_path / "up").exists)
     process.send_signal(getattr(signal, f"SIG{name}"))
     assert finish(process) == 1 and (tmp_path / "saved").exists()
     (call,) = calls(tmp_path, "torchrun")
@@ -285,7 +278,7 @@ def test_pretrain_saves_and_queues_again_before_the_limit(slurm, tmp_path):
     slurm("torchrun", TORCHRUN.format(tmp_path))
     slurm("srun", f'shift 3; echo $$ > {tmp_path}/node.pid; exec "$@"')
     process = start(CLUSTER / "pretrain.sbatch", "--config", "x.yaml", "out=runs/x")
-    wait_for(tmp_path / "up")
+    wait_for((tmp_path / "up").exists)
     process.send_signal(signal.SIGUSR1)
     assert finish(process) == 1 and (tmp_path / "saved").exists()
     assert calls(tmp_path, "scancel") == ["--signal=USR1 4711.0"]

@@ -1,9 +1,15 @@
 """`make demo`: its steps fit together, its table says what it is; slow: all of it on few videos."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 from rich.console import Console
+from waiting import wait_for
 
 from mme_core.spec import TargetSpec
 from train import demo
@@ -13,6 +19,13 @@ from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import ProbeConfig
 
 SCHEMAS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}
+
+FEW_VIDEOS = """
+import sys
+from train import demo
+demo.VIDEOS = 60
+sys.exit(demo.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -64,6 +77,30 @@ def test_the_table_has_both_weights_and_says_that_it_is_a_smoke_test(places):
         ["75%", "50%", "90%"],
         ["25%", "50%", "60%"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("tell", "number", "status"), [(os.kill, signal.SIGTERM, 143), (os.killpg, signal.SIGINT, 130)]
+)
+def test_a_stopped_demo_lets_its_step_save(places, tell, number, status):
+    """A scheduler tells the driver alone; a terminal tells its step too."""
+    words = ["--data", str(places.data), "--out", str(places.out)]
+    with subprocess.Popen(
+        [sys.executable, "-c", FEW_VIDEOS, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as driver:
+        wait_for(lambda: list(places.store("train").glob("shards/*.zarr")))
+        step = psutil.Process(driver.pid).children()
+        tell(driver.pid, number)
+        said, _ = driver.communicate(timeout=300)
+        assert driver.returncode == status
+        said = " ".join(said.split())
+        assert f"ended with status {status}" in said and "Traceback" not in said
+    assert len(step) == 1 and not step[0].is_running()
+    assert not (places.store("train") / "flows.lock").exists()
 
 
 @pytest.mark.slow
