@@ -27,6 +27,10 @@ class StoreError(MMEError):
     """A store that is missing, incomplete, damaged or made with another specification."""
 
 
+class UrlError(StoreError):
+    """A URL that cannot be opened, read or written."""
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """The first `most` names for a message, and how many more there are."""
     more = len(names) - most

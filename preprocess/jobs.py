@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mme_core.datasets import VideoItem
-from mme_core.errors import MMEError, StoreError, UsageError
+from mme_core.errors import MMEError, StoreError, UrlError, UsageError
 from mme_core.io.remote import server_of
 from mme_core.spec import TargetSpec
 
 OK, QUARANTINED = "ok", "quarantined"
 
 # errors that a child process may report, by name
-ERRORS = {kind.__name__: kind for kind in (MMEError, StoreError, UsageError)}
+ERRORS = {kind.__name__: kind for kind in (MMEError, StoreError, UrlError, UsageError)}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mme_core.datasets import VideoItem
-from mme_core.errors import MMEError, StoreError, UsageError, VideoError
+from mme_core.errors import MMEError, StoreError, UrlError, UsageError, VideoError
 from mme_core.io.remote import is_url, relative, server_of
 from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob
 from preprocess.lock import check_owner
@@ -187,7 +187,7 @@ def _blame_the_server(
     """
     try:
         yield from tubelets
-    except StoreError as error:
+    except UrlError as error:
         server = server_of(item.path)
         if not server or server == server_of(job.root) or server in job.servers:
             raise

@@ -61,7 +61,7 @@ def open_media(path: str | Path) -> av.container.InputContainer:
     """Opens a video file that is local, behind a URL, or inside an HDF5 file.
 
     FFmpeg may read only this file, and only as a media container. Raises VideoError, whose message
-    says why the file cannot be used, and StoreError where the connection fails.
+    says why the file cannot be used, and UrlError where the connection fails.
     """
     source = _source(str(path))
     try:

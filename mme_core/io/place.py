@@ -26,7 +26,7 @@ class Place(Protocol):
     url             the path or URL that the caller gave
     parallel_reads  number of reads that are useful at the same time
 
-    A missing file raises FileNotFoundError. Other errors are OSError on a disk and StoreError
+    A missing file raises FileNotFoundError. Other errors are OSError on a disk and UrlError
     behind a URL.
 
     A folder that must appear complete or not at all is written in three steps: `begin` returns the

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from mme_core.errors import StoreError
+from mme_core.errors import UrlError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -46,7 +46,7 @@ def relative(path: str, root: str) -> str:
 
 @contextlib.contextmanager
 def errors_named(url: str, *expected: type[Exception]) -> Iterator[None]:
-    """Turns any error of a file system into a StoreError that names the URL.
+    """Turns any error of a file system into a UrlError that names the URL.
 
     FileNotFoundError and the `expected` errors are raised unchanged.
     """
@@ -78,20 +78,20 @@ def server_of(url: str) -> str:
     return f"{scheme}://{rest.partition('/')[0]}" if separator else ""
 
 
-def refused(url: str, error: Exception) -> StoreError:
-    """Returns a StoreError that names everything the user can check.
+def refused(url: str, error: Exception) -> UrlError:
+    """Returns a UrlError that names everything the user can check.
 
     Each file system has its own error classes, so the cause is not known more exactly.
     """
     text = " ".join(str(error).split()) or type(error).__name__
-    return StoreError(
+    return UrlError(
         f"{url}: {text.rstrip('.')}; check that the bucket exists, the endpoint and the "
         "credentials (s3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID or AWS_PROFILE)"
     )
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns a URL's file system and the path in it. Raises StoreError for an unknown scheme."""
+    """Returns a URL's file system and the path in it. Raises UrlError for an unknown scheme."""
     protocol = url.partition("://")[0]
     options: dict[str, Any] = {}
     if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
@@ -99,14 +99,14 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
-        raise StoreError(f"{url}: cannot open this kind of URL: {error}") from error
+        raise UrlError(f"{url}: cannot open this kind of URL: {error}") from error
     return fs, path.rstrip("/")
 
 
 class RemoteFile(io.RawIOBase):
     """A file behind a URL, open for reading.
 
-    Opening and reading raise FileNotFoundError for a missing file, and StoreError for any other
+    Opening and reading raise FileNotFoundError for a missing file, and UrlError for any other
     problem.
     """
 

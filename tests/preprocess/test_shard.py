@@ -1,10 +1,14 @@
-"""Of a video whose frame size changes, the longest part of one size is stored."""
+"""A shard stores the longest part of a video, and blames a video for its own faults alone."""
 
+import fsspec
 import numpy as np
+import pytest
 from motion import render, translation
 from odd_videos import write_parts
 
 from mme_core.datasets import VideoItem
+from mme_core.errors import StoreError
+from mme_core.extract.kept_flow import FlowFile
 from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
@@ -37,3 +41,19 @@ def test_only_tubelets_of_the_longest_part_are_stored(tmp_path):
     assert list(store.videos["first_frame"]) == [0, 9, 0]
     rows = read_attributes(open_place(url), 0)["videos"]
     assert ["first_frame" in row for row in rows] == [False, True, False]
+
+
+def test_a_full_disk_is_not_blamed_on_the_only_video_of_a_server(tmp_path, monkeypatch):
+    url = str(tmp_path / "store")
+    open_or_create_store(url, SPEC, "folder", None, ())
+    write_parts(tmp_path / "0.ts", [MOVING])
+    fsspec.filesystem("memory").put(str(tmp_path / "0.ts"), "/alone/0.ts")
+    item = VideoItem("0.ts", "memory://alone/0.ts")
+
+    def fill(_file, _flow):
+        raise StoreError("cannot write to flow-00000.h5: No space left on device")
+
+    monkeypatch.setattr(FlowFile, "add", fill)
+    job = ShardJob(0, (item,), SPEC, url, str(tmp_path), 60.0, keep_flow=True)
+    with pytest.raises(StoreError, match="No space left"):
+        write_shard(job, lambda _: None)
