@@ -76,7 +76,7 @@ PARTS: dict[str, dict[str, Command]] = {
         "verify": Command(
             "preprocess.verify",
             "preprocess",
-            "read all of a store, report every damage",
+            "read a whole store and report all damage",
             "verify store --workers 4",
         ),
         "repair": Command(

@@ -23,7 +23,7 @@ class PretrainingModel(nn.Module):
     """Encoder on the visible tokens, decoder(s) on all, a head for each content.
 
     decoders  one entry, `joint`, or one for each content
-    depths    encoder blocks (1: the first) after which `predict_depths` asks the decoders too
+    depths    encoder blocks (1: the first) from whose tokens `predict_depths` also predicts
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def build_pretraining_model(
     head_layers   1, or 2 for Linear–GELU–Linear
     residual      dtype of the tokens between blocks, such as torch.bfloat16, which needs autocast.
                   Default: float32 under autocast, too
-    depths        encoder blocks, as (4, 8), after which `predict_depths` asks the decoders too. No
+    depths        encoder blocks, as (4, 8), from whose tokens `predict_depths` also predicts. No
                   weights are added.
     Raises UsageError for a value out of range.
     """

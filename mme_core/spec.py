@@ -89,9 +89,13 @@ class TargetSpec:
         if math.isqrt(self.points) ** 2 != self.points or self.patch % math.isqrt(self.points):
             raise UsageError(f"spec.points={self.points} must be a square whose root divides patch")
         if self.points > 8:
-            raise UsageError(f"spec.points={self.points}: the validity of a patch is 8 bits")
+            raise UsageError(
+                f"spec.points={self.points} must be 1 or 4: a store has 8 bits for their validity"
+            )
         if self.hog_bins > 128:
-            raise UsageError(f"spec.hog_bins={self.hog_bins}: OpenCV sums up to 128 at once")
+            raise UsageError(
+                f"spec.hog_bins={self.hog_bins} must be at most 128: OpenCV sums no more at once"
+            )
         self._check_cells()
         self._check_tracks()
         if self.short_side < self.patch or self.long_side < self.patch:

@@ -58,7 +58,7 @@ def parser() -> CommandParser:
     arguments = command_parser("flows", __doc__)
     add = arguments.add_argument
     add("--store", required=True, metavar="DIR", help="folder or URL where the targets go")
-    workers_help = "number of processes (default: one for each core, also of a cluster)"
+    workers_help = "number of processes (default: one for each core of the machine or cluster)"
     add("--workers", type=positive, metavar="N", help=workers_help)
     shard_help = "number of videos in a shard (default: √(number of videos), at most 64)"
     add("--videos-per-shard", type=positive, metavar="N", help=shard_help)

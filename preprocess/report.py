@@ -76,7 +76,7 @@ def _page(what: list[str], sample: int, root: str | None) -> str:
         return features_page(features, paths[0].name, pictures_of(features.config, root))
     if len(what) > 1:
         other = next(w for w, path in zip(what, paths) if is_url(w) or not is_run(path))
-        raise UsageError(f"{other} is no run's folder, and only runs share a page: name it alone")
+        raise UsageError(f"{other} is not a run, and only runs share a page: give it alone")
     if open_place(what[0]).exists(STORE):
         return _store(what[0], sample)
     if not is_url(what[0]) and not paths[0].exists():

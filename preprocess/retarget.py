@@ -107,7 +107,7 @@ def changed(spec: TargetSpec, overrides: list[str]) -> TargetSpec:
         )
     if made.check:
         raise UsageError(
-            "spec.check=true needs the flow back, and only the flow forward is kept: add "
+            "spec.check=true needs backward flow, and only forward flow is kept: add "
             "spec.check=false"
         )
     return made

@@ -193,7 +193,7 @@ def main(argv: list[str]) -> int:
     add("weights", metavar="WEIGHTS", type=Path, help="a run's folder, or a file of weights")
     format_help = f"format: {', '.join(TARGETS)}"
     add("--to", choices=TARGETS, metavar="FORMAT", required=True, help=format_help)
-    output_help = "folder, or file of encoder and onnx"
+    output_help = "folder; for encoder also a file, for onnx a file"
     add("-o", "--output", metavar="FILE", type=disk_path, required=True, help=output_help)
     frames_help = "frames of a clip, if the file does not say"
     add("--frames", type=int, default=16, metavar="N", help=frames_help)

@@ -229,7 +229,7 @@ class TubeletStream:
 
 
 def _no_flow(before: np.ndarray, luma: np.ndarray) -> np.ndarray:
-    raise UsageError("spec.check=true needs the flow back, and only the flow forward is kept")
+    raise UsageError("spec.check=true needs backward flow, and only forward flow is kept")
 
 
 def _frames_of(video: Video | FrameFolder, part: Part) -> Iterator[Frame]:

@@ -91,5 +91,5 @@ def test_the_region_adds_up_to_64_pixels():
 def test_the_defaults_are_those_of_the_contract():
     fields = "4 8 16 4 6 256 320 dis-tuned False none 9 8 jpeg 90 True"
     assert " ".join(map(str, SPEC.to_dict().values())) == fields
-    with pytest.raises(UsageError, match="the validity of a patch is 8 bits"):
+    with pytest.raises(UsageError, match="must be 1 or 4"):
         TargetSpec(points=9, patch=15)

@@ -126,7 +126,7 @@ def test_a_large_store_is_sampled(tmp_path):
     [
         (["{folder}", "-o", "r.html"], "is not a store"),
         (["{folder}/none", "-o", "r.html"], "does not exist; check the path"),
-        (["{store}", "{store}", "-o", "{folder}/r.html"], "is no run's folder, and only runs"),
+        (["{store}", "{store}", "-o", "{folder}/r.html"], "is not a run, and only runs"),
         (["{store}", "-o", "{folder}/r.pdf"], "must end in .html"),
         (["{store}", "-o", "{folder}/folder.html"], "is a folder: name a file"),
     ],

@@ -89,6 +89,6 @@ def _check_keys(where: str, values: Mapping[str, Any]) -> None:
 def _check_name(key: str, name: str) -> None:
     if not name or name.startswith(".") or "/" in name or name == "pretrain":
         raise UsageError(
-            f"{key}.{name}: the name becomes a folder's beside the folder pretrain: it must be "
-            "another one, without / and not hidden"
+            f"{key}.{name}: a folder gets this name: it must not be empty, begin with a dot, "
+            "contain / or be 'pretrain'"
         )

@@ -58,7 +58,7 @@ class SplitDataConfig(HeldOutDataConfig):
 
 @dataclass
 class FinetuneDataConfig(SplitDataConfig):
-    batch_size: int = number(8, "clips per process and micro-batch, crops counted", at_least=1)
+    batch_size: int = number(8, "clips per process and micro-batch, crops included", at_least=1)
     crops: int = number(2, "augmented clips per decoded video (repeated augmentation)", at_least=1)
     bad_budget: int = shared.bad_budget()
 

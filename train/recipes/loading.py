@@ -191,7 +191,9 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         key = f"{prefix}{name}"
         if "." in str(name):
             section, _, rest = str(name).partition(".")
-            raise UsageError(f"{key}: a file writes {section}: {{{rest}: …}}, without the dot")
+            raise UsageError(
+                f"{key}: in a YAML file write {section}: {{{rest}: …}}, without the dot"
+            )
         if key not in known:
             key = next(iter(dotted({key: value})), key)  # view.clips rather than view
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)

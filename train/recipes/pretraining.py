@@ -23,7 +23,7 @@ RESIDUALS = {"fp32": None, "bf16": torch.bfloat16}  # None: what autocast leaves
 
 @dataclass
 class DataConfig:
-    batch_size: int = number(64, "clips per process and micro-batch, crops counted", at_least=1)
+    batch_size: int = number(64, "clips per process and micro-batch, crops included", at_least=1)
     workers: int = number(
         8, "loader processes per training process, at most one per core; 0: none", at_least=0
     )
@@ -46,7 +46,9 @@ class DataConfig:
         [], "frame strides to draw from, as multiples of the store's; []: its own", at_least=1
     )
     resident: bool | str = choice(
-        "auto", RESIDENT, "keep the store on the device; auto: where it takes a small share of it"
+        "auto",
+        RESIDENT,
+        "keep the store on the device; auto: if it takes a small share of its memory",
     )
     mix: list[float] = setting(
         [], "weight of each of several stores in an epoch; []: by their number of videos", above=0
@@ -120,7 +122,7 @@ class LossConfig:
         0.0, "factor of a loss on visible tokens, weighted by 1 / √distance to hidden", at_least=0
     )
     depths: list[int] = setting(
-        [], "encoder blocks after which the decoder is asked too, as [4, 8]; []: none", at_least=1
+        [], "encoder blocks that the decoder also predicts from, as [4, 8]; []: none", at_least=1
     )
 
 

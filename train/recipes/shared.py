@@ -32,7 +32,7 @@ def compiled() -> Any:
 
 
 def profile() -> Any:
-    help = "steps of which OUT/profile gets a trace and a table of kernels; 0: none"
+    help = "number of steps to profile: a trace and a table of kernels in OUT/profile; 0: none"
     return number(0, help, at_least=0)
 
 

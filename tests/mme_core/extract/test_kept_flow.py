@@ -163,5 +163,5 @@ def test_kept_flow_of_another_file_is_refused(path, tmp_path):
 def test_the_check_needs_flow_both_ways(path, tmp_path):
     write_video(tmp_path / "v.mp4", render(rotation(1, (26, 18)), 9, *SIZE))
     spec = TargetSpec(short_side=37, long_side=52, check=True)
-    with KeptFlow(path, "a") as kept, pytest.raises(UsageError, match="only the flow forward"):
+    with KeptFlow(path, "a") as kept, pytest.raises(UsageError, match="only forward flow"):
         list(stream_tubelets(tmp_path / "v.mp4", spec, kept=kept))

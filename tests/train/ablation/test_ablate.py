@@ -90,7 +90,7 @@ def test_random_weights_are_measured_without_a_run():
         ({"variants": {}}, "variants is empty"),
         ({"pretrain": {"seed": 3}}, "pretrain.seed: the grid sets"),
         ({"measures": {"x": {"command": "train"}}}, "measures.x.command must be one of"),
-        ({"variants": {"a/b": None}}, "without /"),
+        ({"variants": {"a/b": None}}, "contain / or be"),
         ({"tune": {"lrs": [1.0], "measure": "other"}}, "the probes are small"),
     ],
 )

@@ -120,7 +120,9 @@ def test_the_file_of_a_wrong_key_is_named(tmp_path):
 def test_a_file_with_a_dotted_key_is_told_the_form(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("optim.lr: 0.3\n")
-    with pytest.raises(UsageError, match=r"mine\.yaml: optim\.lr: a file writes optim: \{lr: …\}"):
+    with pytest.raises(
+        UsageError, match=r"mine\.yaml: optim\.lr: in a YAML file write optim: \{lr: …\}"
+    ):
         read("--config", str(recipe), *WORDS)
 
 
