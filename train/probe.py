@@ -34,7 +34,7 @@ from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
 from train.scoring.evaluation import Passes, view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
-from train.scoring.probe_selection import TOKEN_PROBES, Prober
+from train.scoring.probe_selection import TOKEN_PROBES, Prober, check_shots
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +47,8 @@ def main(argv: list[str]) -> int:
         given = read_encoder(config.init, config.model, config.seed)
         config = dataclasses.replace(config, model=given.model)  # what is measured, in config.yaml
         check_heads(config)
+        for shots in config.shots:  # before the features take their time
+            check_shots(sources.train.labels, shots)
         with folder.lock(Path(config.out), ranks, _warn):
             report = probe_all(config, sources, given, ranks)
         if ranks.main:

@@ -297,6 +297,14 @@ def test_wrong_input_is_explained(labelled_set, tmp_path, change, message):
         probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, *change))
 
 
+def test_too_few_videos_for_the_shots_are_refused_before_features(
+    labelled_set, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(probe, "probe_all", lambda *_: pytest.fail("features were extracted"))
+    with pytest.raises(UsageError, match="shots=100: class number 0 has"):
+        probe.main(words(labelled_set, tmp_path, "init=none", *MODEL, "shots=[1,100]"))
+
+
 def test_test_videos_of_an_unfit_stride_are_refused_first(labelled_set, tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "open_sources", with_unfit_stride(probe.open_sources))
     monkeypatch.setattr(probe, "extract_set", lambda *_, **__: pytest.fail("features were made"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,15 @@ PRETRAIN = "pretrain"
 
 @dataclass(frozen=True)
 class Cell:
-    """One command: `words` are its name and arguments, which include `out`, the cell's folder."""
+    """One command.
+
+    words     its name and arguments, which include `out`, the cell's folder
+    pretrain  words of the pre-training run that it measures
+    """
 
     folder: Path
     words: tuple[str, ...]
+    pretrain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def chain(
         values = dict(config.measures[name])
         command, recipes = values.pop("command"), values.pop("recipes", [])
         keys_of_cell = model | dotted(values) | {"init": init} | shared
-        cells.append(_cell(command, recipes, keys_of_cell, folder / name))
+        cell = _cell(command, recipes, keys_of_cell, folder / name)
+        cells.append(replace(cell, pretrain=cells[0].words) if keys is not None else cell)
     return Chain(variant, seed, lr, tuple(cells))
 
 

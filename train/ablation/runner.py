@@ -142,14 +142,16 @@ def is_done(cell: Cell) -> bool:
     path = cell.folder / DONE
     if not path.exists():
         return False
-    words = json.loads(path.read_text())["words"]
-    changed = sorted(set(words) ^ set(cell.words))
-    if not changed and _recipes(words) == _recipes(cell.words):  # the order of keys says nothing
+    saved = json.loads(path.read_text())
+    words = [*saved["words"], *saved.get("pretrain", cell.pretrain)]  # older grids have none
+    wanted = [*cell.words, *cell.pretrain]
+    changed = sorted(set(words) ^ set(wanted))
+    if not changed and _recipes(words) == _recipes(wanted):  # the order of keys says nothing
         return True
     raise UsageError(
         f"{cell.folder} holds the result of another command "
         f"({', '.join(changed[:3]) or 'its recipes in another order'}): choose "
-        "another out=…, or remove that folder"
+        f"another out=…, or remove {cell.folder.parent}"
     )
 
 
@@ -159,7 +161,7 @@ def _recipes(words: Iterable[str]) -> list[str]:
 
 def _mark_done(cell: Cell) -> None:
     aside = cell.folder / f".{DONE}"
-    aside.write_text(json.dumps({"words": cell.words}))
+    aside.write_text(json.dumps({"words": cell.words, "pretrain": cell.pretrain}))
     aside.replace(cell.folder / DONE)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from mme_core.clips.draws import order_rng, store_rng
+from mme_core.errors import UsageError
 
 
 class Mix:
     """The order of the videos of several stores, a pure function of seed and epoch.
 
     sizes    number of videos in each store, which are numbered one store after the other
-    weights  of the stores
+    weights  of the stores; raises UsageError where one is too small for a single turn
 
     An epoch has as many videos as all stores together, each store in proportion to its weight. The
     videos of a store come in *passes*: each pass is a new order of all its videos, and goes on
@@ -28,6 +29,11 @@ class Mix:
         self.turns = np.floor(exact).astype(int)
         for store in np.argsort(self.turns - exact, kind="stable")[: total - self.turns.sum()]:
             self.turns[store] += 1
+        if not self.turns.all():
+            raise UsageError(
+                f"data.mix={list(weights)}: store {self.turns.argmin() + 1} would never be seen in "
+                f"the {total} videos of an epoch: raise its weight"
+            )
 
     def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(pass, video) of each place of an epoch, int64 [videos] both.

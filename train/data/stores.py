@@ -52,10 +52,13 @@ def open_training(
 ) -> TargetStore | StoreUnion:
     """The store, or several as one; read from copies in the folder `stage` as far as it has them.
 
+    stage_gb  largest size of the folder, 10⁹ bytes: each store may fill an equal part of it
+
     Raises StoreError for what is not there, unfinished, or does not agree.
     """
     urls = [named] if isinstance(named, str) else named
-    opened = [open_staged(url, stage, stage_gb) if stage else TargetStore(url) for url in urls]
+    part = None if stage_gb is None else stage_gb / len(urls)
+    opened = [open_staged(url, stage, part) if stage else TargetStore(url) for url in urls]
     for store in opened:
         check_complete(store)
     return opened[0] if len(opened) == 1 else StoreUnion(opened)

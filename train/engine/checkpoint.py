@@ -6,10 +6,12 @@ its `model` key is the state dict of the bare model.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,13 +85,22 @@ def read(path: Path) -> dict[str, Any]:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum does not agree")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
-        raise MMEError(f"checkpoint {path}: damaged ({str(error).splitlines()[0]})") from error
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
+        raise _damaged(path, error) from error
     except pickle.UnpicklingError as error:
         raise MMEError(
             f"checkpoint {path}: holds more than tensors and plain values, so it may run code when "
             "read and is refused"
         ) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a damaged list of contents names a place before the file
+            raise
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> MMEError:
+    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    return MMEError(f"checkpoint {path}: damaged ({cause})")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

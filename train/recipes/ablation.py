@@ -65,6 +65,9 @@ def check_grid(config: AblateConfig) -> None:
 
 
 def _check_tuning(config: AblateConfig) -> None:
+    lrs = config.tune.lrs
+    if len({f"{lr:g}" for lr in lrs}) < len(lrs):  # as in the names of their folders
+        raise UsageError(f"tune.lrs={lrs} names a learning rate twice")
     chooser = config.measures.get(config.tune.measure or "")
     if chooser is None or chooser["command"] != "probe":
         names = [name for name, v in config.measures.items() if v["command"] == "probe"]

@@ -46,6 +46,16 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> Split:
     return Split(torch.from_numpy(learn), torch.tensor(sorted(choose)))
 
 
+def check_shots(labels_N: np.ndarray, shots: int) -> None:
+    """Raises UsageError if a class has too few videos to draw `shots` of them and leave one."""
+    classes, counts = np.unique(labels_N, return_counts=True)
+    if counts.min() <= shots:
+        raise UsageError(
+            f"shots={shots}: class number {classes[counts.argmin()]} has {counts.min()} training "
+            "videos; it needs at least one more than shots"
+        )
+
+
 def draw_shots(labels_N: np.ndarray, shots: int, draw: int, seed: int) -> Split:
     """Draws `shots` videos of each class to train on; the other training videos choose.
 
@@ -53,13 +63,8 @@ def draw_shots(labels_N: np.ndarray, shots: int, draw: int, seed: int) -> Split:
     Raises UsageError if a class has too few videos.
     """
     rng = np.random.default_rng([draw, shots, seed])
-    classes, counts = np.unique(labels_N, return_counts=True)
-    if counts.min() <= shots:
-        raise UsageError(
-            f"shots={shots}: class number {classes[counts.argmin()]} has {counts.min()} training "
-            "videos; it needs at least one more than shots"
-        )
-    drawn = [rng.permutation(np.flatnonzero(labels_N == c))[:shots] for c in classes]
+    check_shots(labels_N, shots)
+    drawn = [rng.permutation(np.flatnonzero(labels_N == c))[:shots] for c in np.unique(labels_N)]
     learn = np.sort(np.concatenate(drawn))
     rest = np.setdiff1d(np.arange(len(labels_N)), learn)
     return Split(torch.from_numpy(learn), torch.from_numpy(rest))

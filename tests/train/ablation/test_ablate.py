@@ -55,7 +55,9 @@ def finished(monkeypatch):
         row["linear"]["trials"] = [{"choice": choice, "test": test}]
         if cell.words[0] == "probe":
             (cell.folder / "probe.json").write_text(json.dumps({"rows": [row]}))
-        (cell.folder / "cell.json").write_text(json.dumps({"words": cell.words}))
+        (cell.folder / "cell.json").write_text(
+            json.dumps({"words": cell.words, "pretrain": cell.pretrain})
+        )
 
     return write
 
@@ -92,6 +94,7 @@ def test_random_weights_are_measured_without_a_run():
         ({"measures": {"x": {"command": "train"}}}, "measures.x.command must be one of"),
         ({"variants": {"a/b": None}}, "contain / or be"),
         ({"tune": {"lrs": [1.0], "measure": "other"}}, "the probes are small"),
+        ({"tune": {"lrs": [1e-3, 0.001], "measure": "small"}}, "names a learning rate twice"),
     ],
 )
 def test_wrong_grid_is_named(changes, message):
@@ -307,3 +310,12 @@ def test_a_dry_run_prints_commands_that_a_shell_can_read(tmp_path, capsys):
     assert ablate.main([str(tmp_path / "grid.yaml"), "--dry-run"]) == 0
     printed = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
     assert printed == [list(c.words) for chain in all_chains(config(), {}) for c in chain.cells]
+
+
+def test_a_measure_of_another_pretraining_is_refused(tmp_path, finished):
+    """Removing the run alone must not leave its old measures beside the new run."""
+    _, measure = all_chains(config(out=str(tmp_path)), {})[1].cells
+    finished(measure, 0, 0)
+    changed = config(out=str(tmp_path), pretrain=SHORT | {"optim.steps": 3})
+    with pytest.raises(UsageError, match=f"optim.steps=3.* or remove {measure.folder.parent}$"):
+        is_done(all_chains(changed, {})[1].cells[1])

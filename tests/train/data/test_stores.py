@@ -9,8 +9,9 @@ from mme_core.errors import StoreError
 from mme_core.store import TargetStore
 from mme_core.store.layout import LEDGER
 from train import pretrain
+from train.data import stores
 from train.data.sources import open_source
-from train.data.stores import check_complete
+from train.data.stores import check_complete, open_training
 from train.recipes.classification import LabelledDataConfig
 
 
@@ -47,3 +48,16 @@ def test_pretraining_refuses_a_lost_shard(demo_store, store, tmp_path, key):
 def test_labelled_videos_of_a_lost_shard_are_missed(store):
     with pytest.raises(StoreError, match="has lost"):
         open_source(LabelledDataConfig(), str(store), root=None, split=None)
+
+
+def test_stores_share_the_limit_of_the_staging_folder(demo_store, tmp_path, monkeypatch):
+    limits = []
+
+    def opened(url, folder, limit_gb):
+        limits.append(limit_gb)
+        return TargetStore(url)
+
+    monkeypatch.setattr(stores, "open_staged", opened)
+    copy = shutil.copytree(demo_store, tmp_path / "copy")
+    open_training([str(demo_store), str(copy)], str(tmp_path / "disk"), 3.0)
+    assert limits == [1.5, 1.5]

@@ -140,3 +140,17 @@ def test_weights_of_another_model_are_refused_and_nothing_is_loaded():
     assert torch.equal(model.weight, before)
     checkpoint.load_weights(model, good, "a.pt")
     assert model.weight.eq(1).all()
+
+
+def test_any_flipped_bit_is_read_or_called_damage(tmp_path):
+    """torch and zipfile report it in many ways, some without a message."""
+    path = checkpoint.save(tmp_path, 1, {"step": 1}, keep=1)
+    content, damaged = path.read_bytes(), tmp_path / "damaged.pt"
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 8
+        damaged.write_bytes(flipped)
+        try:
+            checkpoint.read(damaged)
+        except MMEError as error:
+            assert "damaged.pt: " in str(error)
