@@ -45,7 +45,7 @@ from preprocess.isolate import ShardResult
 from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
 from preprocess.ledger import Ledger
 from preprocess.lock import StoreLock
-from preprocess.plan import Shard, choose, default_videos_per_shard, plan_shards
+from preprocess.plan import Shard, check_free, choose, default_videos_per_shard, plan_shards
 from preprocess.plugin_check import check_plugins
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
@@ -147,6 +147,7 @@ class _Work:
 
 
 def _run(work: _Work, lock: str) -> int:
+    check_free(work.place, f"run `mme repair {work.place.url}`, and then the same command again")
     ledger, todo, shards = _prepare(work)
     known = () if work.arguments.retry_quarantined else ledger
     failures = _Failures(work.arguments.max_failures, known, {item.id for item in work.items})

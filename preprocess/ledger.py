@@ -64,6 +64,13 @@ class _Rows:
     def get(self, video: str) -> Outcome | None:
         return self[video] if video in self._packed else None
 
+    def fuller(self, row: Outcome) -> Outcome:
+        """Returns the row here of the same outcome, which has the seconds, or else `row`."""
+        known = self.get(row.id)
+        if known and (known.shard, known.status) == (row.shard, row.status):
+            return known
+        return row
+
     def put(self, row: Outcome) -> None:
         packed: bytes | Outcome = row
         usual = row.path == join(self._root, row.id) and row.stages.keys() in ({*STAGES}, set())
@@ -106,9 +113,7 @@ class Ledger:
         stamps = place.stamps([f"{shard_name(number)}/zarr.json" for number in numbers])
         ledger.shards = {number for number, stamp in zip(numbers, stamps) if stamp}
         for entry in table:
-            stored = _stored(entry, root)
-            known = written.get(stored.id)
-            ledger._put(known if known and known.shard == stored.shard else stored)
+            ledger._put(written.fuller(_stored(entry, root)))
         # The rows at the end may be cut off, if the run was killed just then. A damaged line before
         # others may have been a row of any shard.
         trusted = set() if damaged else {row.shard for row in written} - {last}
@@ -118,8 +123,7 @@ class Ledger:
                 noted[row.shard].append(row)
         for number in sorted(ledger.shards):  # the last try of a video counts
             for row in noted[number] if number in trusted else _quarantined(place, number, root):
-                known = written.get(row.id)
-                ledger._put(known if known and known.shard == number else row)
+                ledger._put(written.fuller(row))
         ledger.stale = lines != len(written) or written != ledger._rows
         return ledger
 

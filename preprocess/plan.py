@@ -15,7 +15,11 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mme_core.datasets import VideoItem
-from mme_core.errors import UsageError
+from mme_core.errors import StoreError, UsageError, listed
+from mme_core.io.place import Place
+from mme_core.io.remote import is_url
+from mme_core.store.layout import shard_name
+from mme_core.store.table import unmarked_shards
 
 MOST_PER_SHARD = 64
 
@@ -56,6 +60,20 @@ def choose(
     random.Random(seed).shuffle(numbers)
     kept = sorted(numbers[: max(round(fraction * len(items)), 1)])
     return [items[number] for number in kept]
+
+
+def check_free(place: Place, mend: str) -> None:
+    """Raises StoreError for a folder that is no shard but has the number of one.
+
+    mend  what the user can do, for the message
+
+    An incomplete copy of a store, which lacks a shard's zarr.json, has such a folder. No shard can
+    be renamed to its name. Behind a URL there is no renaming, and it is no obstacle.
+    """
+    numbers = [] if is_url(place.url) else unmarked_shards(place)
+    if numbers:
+        names = listed([shard_name(number) for number in numbers])
+        raise StoreError(f"{place.at(names)}: there is no zarr.json in it: {mend}")
 
 
 def plan_shards(

@@ -5,64 +5,39 @@
 A shard is a function of its videos and of the store's specification, so a repaired store has the
 bytes that it had before. The videos are read where the ledger says they are, or below --root. A
 damaged shard stays as it is while one of its videos cannot be read: what is left of it may be all
-that is left. A video that several shards store stays in one of them, in an undamaged one if there
-is one. Kept flow is made anew with its shard. The index and the ledger are written anew from the
-shards.
+that is left. A missing shard stays missing then, and the ledger keeps its rows. A video that
+several shards store stays in one of them, in an undamaged one if there is one. Kept flow is made
+anew with its shard. Once no shard is damaged, the index and the ledger are written anew from them.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError
 from mme_core.io.place import Place, open_place
-from mme_core.io.remote import join, relative
+from mme_core.io.remote import join
 from mme_core.parser import CommandParser
 from mme_core.processes import plugin_path
 from mme_core.progress import follow
 from mme_core.report.words import counted
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FLOW, INDEX, flow_name, shard_name
-from mme_core.store.table import load_table, read_attributes, read_cache, shard_numbers
+from mme_core.store.table import load_table
 from mme_core.store.target_store import KEPT_FLOW, open_or_create_store, read_store_file
 from mme_core.store.writer import MARKER, remove_leftovers
 from mme_core.terminal import plain
 from preprocess.arguments import check_folder, seconds
 from preprocess.isolate import Isolated
-from preprocess.jobs import OK, QUARANTINED, Outcome, ShardJob, shared_servers
-from preprocess.ledger import Ledger, folder_of_videos, read_rows
+from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
+from preprocess.ledger import Ledger, read_rows
 from preprocess.lock import StoreLock, check_owner
-from preprocess.verify_shard import check_shard
+from preprocess.repair_plan import Entry, Plan, Planner
 
 TIMEOUT_S = 1800
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A video that a shard answers for; `stored`: it is in the shard, not quarantined."""
-
-    id: str
-    path: str  # relative to the data set's folder, where it lies below it
-    label: int
-    stored: bool
-
-
-@dataclass
-class Plan:
-    """What is to be done.
-
-    remake  {number of a shard: its videos}, in the order in which they are stored
-    remove  {number of a shard: the other shards that store all of its videos}
-    lost    a line for each shard that cannot be made again
-    """
-
-    remake: dict[int, list[Entry]] = field(default_factory=dict)
-    remove: dict[int, set[int]] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
 
 
 class Repair:
@@ -72,38 +47,12 @@ class Repair:
         self.place, self.token, self.timeout = place, token, timeout
         self.about = read_store_file(place)
         self.spec: TargetSpec = self.about["spec"]
-        self.rows = list(read_rows(place))
-        self.root = root or folder_of_videos(self.rows, self._stored_paths())
+        classes, rows = len(self.about["class_names"]), list(read_rows(place))
+        self._planner = Planner(place, self.spec, classes, rows)
+        self.root = root or self._planner.folder
 
     def plan(self) -> Plan:
-        """Reads the whole store and finds the shards that must be made again."""
-        present, known = shard_numbers(self.place), self._remembered()
-        classes = len(self.about["class_names"])
-        damaged = known.keys() - set(present)
-        for number in follow(present, len(present), "shards checked"):
-            if check_shard(self.place.url, number, self.spec, classes, True).problems:
-                damaged.add(number)
-        entries = {
-            number: self._entries(number) or known.get(number, [])
-            for number in sorted({*present, *damaged})
-        }
-        owner = _owners(entries, damaged)
-        plan = Plan()
-        for number, listed in entries.items():
-            stored = {one.id for one in listed if one.stored}
-            if number not in damaged and all(owner[name] == number for name in stored):
-                continue
-            kept = [one for one in listed if owner.setdefault(one.id, number) == number]
-            if not listed:
-                plan.lost.append(
-                    f"{shard_name(number)}: neither its table nor the ledger says which videos it "
-                    "held; remove it and run the same `mme flows` command again"
-                )
-            elif kept:
-                plan.remake[number] = kept
-            else:
-                plan.remove[number] = {owner[one.id] for one in listed}
-        return plan
+        return self._planner.plan(self.root)
 
     def remake(self, number: int, entries: list[Entry], isolated: Isolated) -> str:
         """Makes a shard again. Returns why that failed, or "" if it did not fail."""
@@ -126,12 +75,13 @@ class Repair:
             )
             outcomes = isolated.write(job, lambda _: None).outcomes
             failed = _newly_failed(entries, outcomes)
-            if failed and self.place.exists(shard_name(number)):
-                return f"{shard_name(number)} stays as it is: {failed.path}: {failed.reason}"
-            if keep:
-                with Path(scratch, flow_name(number)).open("rb") as file:
-                    self.place.write(flow_name(number), file)
-            self._replace(number, open_place(scratch))
+            if failed:
+                state = "as it is" if self.place.exists(shard_name(number)) else "missing"
+                return (
+                    f"{shard_name(number)} stays {state}: {failed.path}: {failed.reason}; put the "
+                    "video back or give its folder by --root, and repair again"
+                )
+            self._replace(number, open_place(scratch), keep)
         return ""
 
     def remove(self, number: int) -> None:
@@ -139,8 +89,11 @@ class Repair:
         check_owner(self.place, self.token)
         self.place.remove(shard_name(number))
 
-    def _replace(self, number: int, scratch: Place) -> None:
-        """Copies the new shard beside the damaged one, and then puts it in its place."""
+    def _replace(self, number: int, scratch: Place, keep: bool) -> None:
+        """Copies the new shard beside the damaged one, and then puts it in its place.
+
+        keep  it has kept flow, which gets its place before it
+        """
         name = shard_name(number)
         begun = self.place.begin(name)
         check_owner(self.place, self.token)
@@ -149,10 +102,13 @@ class Repair:
         try:
             for file in sorted(scratch.files(name), key=lambda file: file == MARKER):
                 self.place.write(f"{begun}/{file}", scratch.read(f"{name}/{file}"))
+            check_owner(self.place, self.token)
+            if keep:
+                with Path(scratch.at(flow_name(number))).open("rb") as flow:
+                    self.place.write(flow_name(number), flow)
         except BaseException:
             self.place.discard(begun)
             raise
-        check_owner(self.place, self.token)
         if begun != name:
             self.place.remove(name)
         self.place.commit(begun, name, MARKER)
@@ -164,52 +120,6 @@ class Repair:
         ledger = Ledger.load(self.place, self.spec.hash, self.root)
         ledger.save()
         return ledger
-
-    def _entries(self, number: int) -> list[Entry]:
-        """Returns the videos in a shard's own table; none where it is damaged or missing."""
-        try:
-            table = read_attributes(self.place, number)
-            if table is None or table["spec_hash"] != self.spec.hash:
-                return []
-            stored = [Entry(r["id"], r["path"], r["label"], True) for r in table["videos"]]
-            return stored + [
-                Entry(r["id"], r["path"], r["label"], False) for r in table["quarantined"]
-            ]
-        except (StoreError, KeyError, TypeError):
-            return []
-
-    def _remembered(self) -> dict[int, list[Entry]]:
-        """Returns the videos of each shard from the ledger, or from the index without such rows."""
-        known: dict[int, list[Entry]] = {}
-        for row in self.rows:
-            path = relative(row.path, self.root)
-            entry = Entry(row.id, path, row.label, row.status == OK)
-            known.setdefault(row.shard, []).append(entry)
-        _, cached = read_cache(self.place)
-        by_index: dict[int, list[Entry]] = {}
-        for indexed in cached:
-            entry = Entry(indexed["id"], indexed["path"], indexed["label"], True)
-            by_index.setdefault(indexed["shard"], []).append(entry)
-        return by_index | known
-
-    def _stored_paths(self) -> Iterator[tuple[str, str]]:
-        _, cached = read_cache(self.place)
-        yield from zip(cached["id"], cached["path"])
-        for number in shard_numbers(self.place):
-            yield from ((entry.id, entry.path) for entry in self._entries(number))
-
-
-def _owners(entries: Mapping[int, Iterable[Entry]], damaged: set[int]) -> dict[str, int]:
-    """Returns the shard in which each stored video stays: the first undamaged one that stores it.
-
-    A quarantined video has no owner. Another run may have stored it since.
-    """
-    owner: dict[str, int] = {}
-    for number in sorted(entries, key=lambda number: (number in damaged, number)):
-        for one in entries[number]:
-            if one.stored:
-                owner.setdefault(one.id, number)
-    return owner
 
 
 def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outcome | None:
@@ -242,8 +152,6 @@ def main(argv: list[str]) -> int:
         )
     with StoreLock(place) as lock:
         repair = Repair(place, lock.token, arguments.root, arguments.timeout)
-        if not arguments.dry_run:
-            remove_leftovers(place.url)
         plan = repair.plan()
         _announce(plan)
         if arguments.dry_run:
@@ -252,14 +160,15 @@ def main(argv: list[str]) -> int:
             return _complain(plan.lost)
         if plan.remake:
             check_folder(repair.root)
+        remove_leftovers(place.url, hollow=False)
         failed = _carry_out(repair, plan)
-        ledger = repair.finish()
+        # It may be all that says which videos were in a shard that could not be made anew.
+        then = "the ledger stays as it is"
+        if not (plan.lost or failed):
+            then = f"{counted(len(repair.finish()), 'video')} in the ledger"
     done = counted(len(plan.remake.keys() - failed.keys()), "shard")
     removed = len(plan.remove.keys() - failed.keys())
-    print(
-        f"{place.url}: {done} made anew, {removed} removed; "
-        f"{counted(len(ledger), 'video')} in the ledger"
-    )
+    print(f"{place.url}: {done} made anew, {removed} removed; {then}")
     return _complain([*plan.lost, *failed.values()])
 
 
@@ -281,7 +190,7 @@ def _carry_out(repair: Repair, plan: Plan) -> dict[int, str]:
     """Remakes and removes shards. Returns {number: reason} of those that stay as they are."""
     failed: dict[int, str] = {}
     with Isolated(plugin_path()) as isolated:
-        for number, made in follow(plan.remake.items(), len(plan.remake), "shards made anew"):
+        for number, made in follow(plan.remake.items(), len(plan.remake), "shards tried"):
             if reason := repair.remake(number, made, isolated):
                 failed[number] = reason
     for number, holders in plan.remove.items():

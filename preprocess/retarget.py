@@ -22,15 +22,21 @@ from rich.console import Console
 
 from mme_core.cores import usable_cores
 from mme_core.datasets import VideoItem
-from mme_core.errors import StoreError, UsageError
+from mme_core.errors import StoreError, UsageError, listed
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_url, join
 from mme_core.parser import CommandParser
 from mme_core.report.words import counted
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store import TargetStore
-from mme_core.store.layout import FLOW, flow_name
-from mme_core.store.table import load_table, read_attributes, shard_numbers
+from mme_core.store.layout import FLOW, flow_name, shard_name
+from mme_core.store.table import (
+    load_table,
+    lost_shards,
+    read_attributes,
+    shard_numbers,
+    unmarked_shards,
+)
 from mme_core.store.target_store import open_or_create_store
 from mme_core.terminal import is_quiet
 from preprocess.arguments import absolute, check_folder, positive, seconds
@@ -39,6 +45,7 @@ from preprocess.isolate import ShardResult
 from preprocess.jobs import ShardJob, shared_servers
 from preprocess.ledger import Ledger, folder_of_videos, read_rows
 from preprocess.lock import StoreLock
+from preprocess.plan import check_free
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
 from preprocess.summary import describe_spec, run_line, summarise
@@ -83,6 +90,7 @@ def _retarget(arguments: argparse.Namespace) -> int:
     if flow.url == place.url:
         raise UsageError(f"--store {arguments.store} must be another store than {source.url}")
     spec = changed(source.spec, arguments.spec)
+    _check_whole(flow)
     with StoreLock(place) as lock:
         open_or_create_store(
             place.url, spec, source.dataset, source.split, source.class_names, flow.url
@@ -91,6 +99,19 @@ def _retarget(arguments: argparse.Namespace) -> int:
             _run(arguments, source, flow, spec, place, lock.token)
         load_table(place, spec.hash)  # writes the index, for readers
     return 0
+
+
+def _check_whole(source: Place) -> None:
+    """Raises StoreError for a store that has lost a shard: the new one would lack its videos."""
+    if lost := sorted({*lost_shards(source), *unmarked_shards(source)}):
+        raise _lost_error(source, lost)
+
+
+def _lost_error(source: Place, numbers: list[int]) -> StoreError:
+    return StoreError(
+        f"{source.url} has lost {listed([shard_name(number) for number in numbers])}: run `mme "
+        f"repair {source.url}`, and then the same command again"
+    )
 
 
 def changed(spec: TargetSpec, overrides: list[str]) -> TargetSpec:
@@ -124,6 +145,7 @@ def _run(
     console = Console(quiet=is_quiet())
     stored = zip(source.videos["id"].tolist(), source.videos["path"].tolist())
     root = arguments.root or folder_of_videos(read_rows(flow), stored)
+    check_free(place, "remove it, and run the same command again")
     ledger = Ledger.load(place, spec.hash, root)
     wanted = [number for number in shard_numbers(flow) if number not in ledger.shards]
     blank = ShardJob(0, (), spec, place.url, root, arguments.timeout, lock=lock)
@@ -156,7 +178,8 @@ def _run(
 def _job(blank: ShardJob, flow: Place, number: int) -> ShardJob:
     """Writes the videos of one shard again; those that it quarantined stay quarantined."""
     table = read_attributes(flow, number)
-    assert table is not None  # the shard is in the list of finished ones
+    if table is None:  # a power cut has emptied its zarr.json
+        raise _lost_error(flow, [number])
     rows = [*table["videos"], *table["quarantined"]]
     items = (VideoItem(row["id"], join(blank.root, row["path"]), row["label"]) for row in rows)
     return dataclasses.replace(

@@ -83,6 +83,7 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
             raise VideoError(job.poison[item.id])
         summary = _store(item, path, job, writer, stopwatch)
     except VideoError as error:
+        _check_readable(item, job)
         reason = _one_line(error)
         writer.quarantine({"id": item.id, "path": path, "label": item.label, "reason": reason})
         return outcome(status=QUARANTINED, reason=reason)
@@ -90,6 +91,26 @@ def _process(item: VideoItem, job: ShardJob, writer: ShardWriter) -> Outcome:
     return outcome(
         status=OK, frames=summary.frames, duration=round(summary.frames / fps, 3) if fps else 0.0
     )
+
+
+def _check_readable(item: VideoItem, job: ShardJob) -> None:
+    """Raises StoreError for a video that has kept flow and whose file cannot be opened.
+
+    A disk may be missing. The video must not be quarantined for it, since `mme retarget` does not
+    try a quarantined one again.
+    """
+    from mme_core.io.video import open_video
+
+    if not job.kept or item.id in job.poison:
+        return
+    try:
+        with open_video(item.path):
+            return
+    except (VideoError, UrlError) as error:
+        raise StoreError(
+            f"{item.path}, whose flow is in {job.kept}: {_one_line(error)}; put the video back or "
+            "give its folder by --root, and run the same command again"
+        ) from error
 
 
 def _store(

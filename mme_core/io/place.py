@@ -171,7 +171,7 @@ class LocalPlace:
         finally:
             aside.unlink(missing_ok=True)
         if _PARTIAL not in name:  # otherwise `commit` syncs the whole folder at once
-            _sync((self._path / name).parent)
+            sync((self._path / name).parent)
 
     def create(self, name: str, data: bytes) -> bool:
         aside = self._write_aside(name, data)
@@ -271,10 +271,10 @@ class LocalPlace:
 
     def commit(self, begun: str, folder: str, marker: str) -> None:
         for path in [*(self._path / begun).rglob("*"), self._path / begun]:
-            _sync(path)
+            sync(path)
         try:
             (self._path / begun).rename(self._path / folder)
-            _sync((self._path / folder).parent)
+            sync((self._path / folder).parent)
         except OSError:
             first = (self._path / folder / marker).exists()
             self.discard(begun)
@@ -291,7 +291,7 @@ class LocalPlace:
         return [name for name, size in self.files(folder).items() if not size]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file, or the list of names in a folder, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:

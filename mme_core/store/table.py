@@ -148,6 +148,11 @@ def lost_shards(place: Place) -> list[int]:
     return [number for number, stamp in zip(named, stamps) if not stamp]
 
 
+def unmarked_shards(place: Place) -> list[int]:
+    """Returns the numbers of folders named like a shard that lack the file which makes them one."""
+    return sorted(set(shard_numbers(place)) - finished_shards(place).keys())
+
+
 def read_attributes(place: Place, shard: int) -> dict[str, Any] | None:
     """Returns the attributes of a shard's group, or None where the shard is not finished.
 

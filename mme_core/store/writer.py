@@ -18,7 +18,7 @@ import numpy as np
 from mme_core import cells
 from mme_core.errors import StoreError, UsageError
 from mme_core.extract.kept_flow import FlowFile
-from mme_core.io.place import Place, local_path, open_place
+from mme_core.io.place import Place, local_path, open_place, sync
 from mme_core.spec import TargetSpec
 from mme_core.store.array_writer import ArrayWriter
 from mme_core.store.layout import (
@@ -32,6 +32,7 @@ from mme_core.store.layout import (
     shard_name,
 )
 from mme_core.store.seal import blank, seal
+from mme_core.store.table import shard_numbers
 from mme_core.targets import round_moments
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ class ShardWriter:
         keep_flow: bool = False,
         check: Callable[[], object] | None = None,
     ) -> None:
-        """check: called just before the shard appears; if it raises an error, none appears."""
-        self._spec, self._check = spec, check
+        """check: called before the shard or its flow appears; if it raises an error, none does."""
+        self._spec: TargetSpec = spec
+        self._check: Callable[[], object] = check or (lambda: None)
         self._place = open_place(url)
         self._name, self._flow_name = shard_name(shard), flow_name(shard)
         self._folder = self._place.begin(self._name)
@@ -203,8 +205,7 @@ class ShardWriter:
             **blank(),
         }
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        if self._check:
-            self._check()
+        self._check()
         self._place.write(f"{self._folder}/{MARKER}", seal(group))
         self._place.commit(self._folder, self._name, MARKER)
 
@@ -213,9 +214,13 @@ class ShardWriter:
         if self._flow is None:
             return
         self._flow.close()
-        target = _on_disk(self._store) / self._flow_name
+        self._check()  # else it would replace the flow of a shard that another driver has finished
+        store = _on_disk(self._store)
+        target = store / self._flow_name
         target.parent.mkdir(exist_ok=True)
-        (_on_disk(self._store) / self._folder / _FLOW_ASIDE).replace(target)
+        (store / self._folder / _FLOW_ASIDE).replace(target)
+        for folder in (target.parent, store):  # before the shard: it may not survive its flow
+            sync(folder)
 
     def _remove_strays(self) -> None:
         """Removes files that a writer which died here left of a video that is now quarantined."""
@@ -234,14 +239,17 @@ def _on_disk(url: str | os.PathLike[str]) -> Path:
 def leftovers(url: str | os.PathLike[str]) -> list[str]:
     """Returns what killed writers left behind, as names relative to the store.
 
-    That is files that were never renamed, shards that were never finished, and shards of which a
-    power cut has emptied a file.
+    That is files that were never renamed, and shards that were never finished.
     """
     place = open_place(url)
     asides = [name for name in place.names() if _ASIDE.fullmatch(name)]
-    unfinished = place.unfinished("shards", MARKER)
-    hollow = [name for name in place.names("shards") if _is_hollow(place, f"shards/{name}")]
-    return asides + [f"shards/{name}" for name in sorted({*unfinished, *hollow})]
+    return asides + [f"shards/{name}" for name in place.unfinished("shards", MARKER)]
+
+
+def _hollow_shards(place: Place) -> list[str]:
+    """Returns the shards of which a power cut has emptied a file."""
+    names = (shard_name(number) for number in shard_numbers(place))
+    return [name for name in names if _is_hollow(place, name)]
 
 
 def _is_hollow(place: Place, folder: str) -> bool:
@@ -252,9 +260,14 @@ def _is_hollow(place: Place, folder: str) -> bool:
     )
 
 
-def remove_leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Removes `leftovers` and returns them. No other writer of this store may be at work."""
-    names = leftovers(url)
+def remove_leftovers(url: str | os.PathLike[str], hollow: bool = True) -> list[str]:
+    """Removes `leftovers` and returns them. No other writer of this store may be at work.
+
+    hollow  also removes finished shards of which a power cut has emptied a file, for a command that
+            then makes all missing shards
+    """
+    place = open_place(url)
+    names = leftovers(url) + (_hollow_shards(place) if hollow else [])
     for name in names:
-        open_place(url).remove(name)
+        place.remove(name)
     return names

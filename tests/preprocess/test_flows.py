@@ -302,3 +302,19 @@ def test_one_bad_url_does_not_end_the_run(tmp_path, bad):
     rows = map(json.loads, (tmp_path / "store" / "ledger.jsonl").read_text().splitlines())
     status = {row["path"]: row["status"] for row in rows}
     assert [path for path, word in status.items() if word == "quarantined"] == [bad]
+
+
+def test_a_folder_without_its_table_is_named_with_the_mend(videos, tmp_path, capsys):
+    """An incomplete copy of a store has such a folder."""
+    store = tmp_path / "store"
+    assert flows(videos, store, "--videos-per-shard", 2) == 0
+    before = tree(store / "shards" / "00000.zarr")
+    (store / "shards/00001.zarr/zarr.json").unlink()
+    capsys.readouterr()
+    assert flows(videos, store, "--videos-per-shard", 2) == 1
+    error = capsys.readouterr().err
+    assert f"{store}/shards/00001.zarr: there is no zarr.json in it: run `mme repair" in error
+    assert mme(["repair", str(store)]) == 0
+    assert flows(videos, store, "--videos-per-shard", 2) == 0
+    assert mme(["verify", str(store)]) == 0
+    assert tree(store / "shards" / "00000.zarr") == before

@@ -101,6 +101,20 @@ def test_stored_wins_over_quarantined(store):
 
 
 @pytest.mark.parametrize(
+    ("video", "shard", "wrong"), [("a/003.mp4", 1, OK), ("a/000.mp4", 0, QUARANTINED)]
+)
+def test_the_shard_says_whether_it_stores_a_video(store, video, shard, wrong):
+    """A shard may have been made again with another outcome."""
+    right = load(store)[video].status
+    rows = [row for row in map(read_row, store.read(LEDGER).splitlines()) if row.id != video]
+    rows.append(Outcome(f"/videos/{video}", video, wrong, "" if wrong == OK else "?", 2.5, shard))
+    store.write(LEDGER, b"".join(_encode(sorted(rows, key=lambda row: row.id))))
+    ledger = load(store)
+    assert ledger[video].status == right != wrong
+    assert ledger.stale
+
+
+@pytest.mark.parametrize(
     "row",
     [
         Outcome("/videos/a.mp4", "a.mp4", OK, "", 2.5, 7, 300, 10.0),

@@ -1,10 +1,19 @@
 """The shards depend only on the manifest, however an earlier run was stopped."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mme_core.datasets import VideoItem
-from preprocess.plan import MOST_PER_SHARD, choose, default_videos_per_shard, plan_shards
+from mme_core.errors import StoreError
+from mme_core.io.place import open_place
+from preprocess.plan import (
+    MOST_PER_SHARD,
+    check_free,
+    choose,
+    default_videos_per_shard,
+    plan_shards,
+)
 
 
 def items(count):
@@ -50,3 +59,16 @@ def test_videos_per_shard(videos):
 def test_default_videos_per_shard_of_known_data_sets():
     sizes = {n: default_videos_per_shard(n) for n in (1, 4, 100, 3570, 9537, 240_000)}
     assert sizes == {1: 1, 4: 2, 100: 10, 3570: 60, 9537: 64, 240_000: MOST_PER_SHARD}
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_folder_without_its_table_is_in_the_way_on_a_disk(scheme, tmp_path):
+    place = open_place(f"{scheme}{tmp_path}/store")
+    place.write("shards/00000.zarr/zarr.json", b"{}")
+    check_free(place, "remove it")
+    place.write("shards/00003.zarr/shape/c.0", b"")
+    if scheme:
+        check_free(place, "remove it")
+        return
+    with pytest.raises(StoreError, match=r"00003.zarr: there is no zarr.json in it: remove it"):
+        check_free(place, "remove it")

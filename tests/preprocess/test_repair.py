@@ -12,7 +12,9 @@ from mme_core.io.place import open_place
 from mme_core.store import TargetStore
 from mme_core.store.layout import INDEX, LEDGER, shard_name
 from mme_core.store.table import read_attributes
+from mme_core.store.target_store import read_store_file
 from preprocess.lock import StoreLock
+from preprocess.verify_shard import check_shard
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +104,77 @@ def test_a_shard_stays_while_its_video_is_missing(made, store, capsys):
     assert contents(store) == before
 
 
-def test_moved_videos_are_read_below_root(made, store):
-    moved = shutil.copytree(made[0], store.parent / "moved")
+HOLLOW = {
+    "the shard's table": lambda store: store / shard_name(1) / "zarr.json",
+    "an array's metadata": lambda store: store / shard_name(1) / "shape" / "zarr.json",
+    "an array's file": chunk,
+}
+
+
+@pytest.mark.parametrize("emptied", HOLLOW)
+def test_a_hollow_shard_stays_while_its_videos_are_missing(emptied, store, tmp_path, capsys):
+    HOLLOW[emptied](store).write_bytes(b"")
+    before, ledger = contents(store), (store / LEDGER).read_bytes()
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["repair", str(store), "--root", str(tmp_path / "nowhere")]) == 2
+    assert contents(store) == before
+    assert cli.main(["repair", str(store), "--root", str(tmp_path / "empty")]) == 1
+    assert f"{shard_name(1)} stays as it is" in capsys.readouterr().out
+    assert contents(store) == before and (store / LEDGER).read_bytes() == ledger
+
+
+@pytest.mark.parametrize("damage", ["a hollow file", "a shard that is gone"])
+def test_no_video_is_lost_while_another_is_missing(damage, made, store, tmp_path, capsys):
+    DAMAGES[damage](store)
+    before, ledger = contents(store), (store / LEDGER).read_bytes()
+    root = shutil.copytree(made[0], tmp_path / "videos")
+    number = 2 if damage == "a shard that is gone" else 1
+    table = read_attributes(open_place(made[1]), number)
+    missing = root / table["videos"][0]["path"]
+    missing.unlink()
+    assert cli.main(["repair", str(store), "--root", str(root)]) == 1
+    assert f"{missing}: no such file; put the video back" in capsys.readouterr().out
+    assert contents(store) == before and (store / LEDGER).read_bytes() == ledger
+    assert cli.main(["repair", str(store)]) == 0
+    assert contents(store) == contents(made[1])
+    assert cli.main(["verify", str(store)]) == 0
+
+
+def test_every_emptied_file_of_a_shard_is_damage(store):
+    about = read_store_file(open_place(store))
+    for path in sorted(path for path in (store / shard_name(1)).rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        path.write_bytes(b"")
+        assert check_shard(str(store), 1, about["spec"], 2, True).problems, path
+        path.write_bytes(data)
+    assert not check_shard(str(store), 1, about["spec"], 2, True).problems
+
+
+def test_files_of_killed_writers_stay_until_the_videos_are_there(store, tmp_path):
     flip(chunk(store))
+    aside = store / f".{LEDGER}.{32 * '0'}"
+    aside.write_text("half a row")
+    assert cli.main(["repair", str(store), "--root", str(tmp_path / "nowhere")]) == 2
+    assert aside.exists()
+    assert cli.main(["repair", str(store)]) == 0
+    assert not aside.exists()
+
+
+def test_an_unfinished_shard_behind_a_url_is_removed(made, tmp_path, capsys):
+    url = f"memory://{tmp_path}/store"
+    fs, top = fsspec.core.url_to_fs(url)
+    fs.put(str(made[1]), top, recursive=True)
+    fs.pipe_file(f"{top}/{shard_name(9)}/shape/c.0.0.0.0.0.0", b"x")
+    assert cli.main(["repair", "--dry-run", url]) == 0
+    assert f"{url}: nothing to make anew" in capsys.readouterr().out
+    assert cli.main(["repair", url]) == 0
+    assert not fs.exists(f"{top}/{shard_name(9)}")
+
+
+@pytest.mark.parametrize("damage", ["a flipped byte of an array", "a shard that is gone"])
+def test_moved_videos_are_read_below_root(damage, made, store):
+    moved = shutil.copytree(made[0], store.parent / "moved")
+    DAMAGES[damage](store)
     assert cli.main(["repair", str(store), "--root", str(moved)]) == 0
     assert contents(store) == contents(made[1])
 

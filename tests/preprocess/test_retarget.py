@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from small_files import SPEC, write_tree
+from small_files import SPEC, write_clip, write_tree
 
 from mme_core import cli
-from mme_core.errors import UsageError
+from mme_core.errors import StoreError, UsageError
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
@@ -158,3 +158,73 @@ def test_videos_that_have_moved_are_named_before_anything_is_written(made, tmp_p
     error = capsys.readouterr().err
     assert f"{tmp_path / 'gone'}, the folder of the videos, is not there" in error
     assert not (tmp_path / "new" / "shards").exists()
+
+
+LOSSES = {
+    "a shard that is gone": lambda shard: shutil.rmtree(shard),
+    "a shard without its table": lambda shard: (shard / "zarr.json").unlink(),
+    "a shard whose table is empty": lambda shard: (shard / "zarr.json").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_source_that_has_lost_a_shard_is_refused(loss, made, tmp_path, capsys):
+    _, store, _ = made
+    source = shutil.copytree(store, tmp_path / "source")
+    LOSSES[loss](source / shard_name(1))
+    assert retarget(source, tmp_path / "new") == 1
+    error = capsys.readouterr().err
+    assert f"{source} has lost {shard_name(1)}: run `mme repair {source}`" in error
+    assert not (tmp_path / "new" / "shards").exists()
+    assert cli.main(["repair", str(source)]) == 0
+    assert retarget(source, tmp_path / "new") == 0
+
+
+def test_a_folder_in_place_of_a_new_shard_is_named(made, tmp_path, capsys):
+    _, store, other = made
+    again = shutil.copytree(other, tmp_path / "again")
+    (again / shard_name(1) / "zarr.json").unlink()
+    assert retarget(store, again) == 1
+    error = capsys.readouterr().err
+    assert f"{again}/{shard_name(1)}: there is no zarr.json in it: remove it" in error
+
+
+def test_a_stored_video_that_cannot_be_opened_stops_the_run(made, tmp_path, capsys):
+    """A folder of videos may be there without its disk. The same command resumes."""
+    root, store, other = made
+    moved = shutil.copytree(root, tmp_path / "moved")
+    table = json.loads((store / shard_name(1) / "zarr.json").read_text())["attributes"]
+    missing = moved / table["videos"][0]["path"]
+    aside = missing.rename(tmp_path / "aside.mp4")
+    new, words = tmp_path / "new", ["--root", str(moved)]
+    assert retarget(store, new, *words) == 1
+    error = capsys.readouterr().err
+    assert f"{missing}, whose flow is in {store}/flow/00001.h5: no such file; put the" in error
+    assert not (new / shard_name(1)).exists()
+    aside.rename(missing)
+    assert retarget(store, new, *words) == 0
+    assert shards(new) == shards(other)
+
+
+def test_a_video_that_was_changed_is_quarantined(made, tmp_path):
+    root, store, _ = made
+    moved = shutil.copytree(root, tmp_path / "moved")
+    write_clip(moved / "a" / "000.mp4", frames=20)
+    assert retarget(store, tmp_path / "new", "--root", str(moved)) == 0
+    reasons = TargetStore(tmp_path / "new").quarantined()
+    assert "the video was changed since" in reasons["a/000.mp4"]
+
+
+def test_repair_without_its_lock_leaves_the_kept_flow(made, tmp_path, monkeypatch, capsys):
+    _, store, _ = made
+    broken = shutil.copytree(store, tmp_path / "broken")
+    shutil.rmtree(broken / shard_name(1))
+    (broken / "flow" / "00001.h5").write_bytes(b"of the new owner")
+
+    def refuse(place, token):
+        raise StoreError("lost")
+
+    monkeypatch.setattr("preprocess.repair.check_owner", refuse)
+    assert cli.main(["repair", str(broken)]) == 1
+    assert "lost" in capsys.readouterr().err
+    assert (broken / "flow" / "00001.h5").read_bytes() == b"of the new owner"

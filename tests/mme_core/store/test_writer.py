@@ -286,7 +286,9 @@ def test_a_hollow_shard_is_no_shard(tmp_path):
     url = make_store(tmp_path / "store", [{"a": 2}, {"b": 2}])
     hollow = next((url / shard_name(1) / "shape").glob("c.*"))
     hollow.write_bytes(b"")
-    assert leftovers(url) == [shard_name(1)]
+    assert leftovers(url) == remove_leftovers(url, hollow=False) == []
+    assert remove_leftovers(url) == [shard_name(1)]
+    write_shard(url, 1, {"b": 2})
     (url / shard_name(1) / "zarr.json").write_bytes(bytes(100))
     assert list(TargetStore(url).videos["id"]) == ["a"]
 
@@ -311,6 +313,47 @@ def test_whole_shard_is_synced_before_its_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", note_rename)
     write_shard(url, 0, {"a": 2})
     assert steps[-2:] == ["rename", str(url / "shards")]
+
+
+def test_kept_flow_is_synced_before_its_shard_appears(tmp_path, monkeypatch):
+    """Otherwise a power cut leaves a shard without its flow."""
+    steps = []
+    rename, replace, sync = Path.rename, Path.replace, os.fsync
+
+    def note_sync(handle):
+        steps.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    def note_rename(path, target):
+        steps.append("rename")
+        return rename(path, target)
+
+    def note_replace(path, target):
+        steps.append(f"replace {Path(target).name}")
+        return replace(path, target)
+
+    url = make_store(tmp_path / "store", [])
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    with ShardWriter(url, 0, SPEC, keep_flow=True):
+        pass
+    placed = steps.index("replace 00000.h5")
+    synced = steps[placed : steps.index("rename")]
+    assert {str(url / "flow"), str(url)} <= set(synced)
+
+
+def test_a_writer_that_lost_its_lock_leaves_the_kept_flow_of_another(tmp_path):
+    def refuse():
+        raise StoreError("lost")
+
+    url = make_store(tmp_path / "store", [])
+    (url / "flow").mkdir()
+    (url / "flow" / "00000.h5").write_bytes(b"of the new owner")
+    with pytest.raises(StoreError, match="lost"), ShardWriter(url, 0, SPEC, True, refuse):
+        pass
+    assert (url / "flow" / "00000.h5").read_bytes() == b"of the new owner"
+    assert names(url / "shards") == []
 
 
 def test_a_full_disk_under_kept_flow_leaves_nothing(tmp_path, monkeypatch):
