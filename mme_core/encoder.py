@@ -8,6 +8,7 @@ encoder.save_pretrained("folder")                # load_encoder("folder") reads 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,21 @@ from mme_core.errors import UsageError
 from mme_core.model import build_classifier, build_pretraining_model
 from mme_core.transformer import Encoder
 from mme_core.weights.load import Weights, clip_arguments, load_weights, read_weights
-from mme_core.weights.save import save_folder
+from mme_core.weights.save import recipe_of_clips, save_folder
 
 
 class VideoEncoder(nn.Module):
-    """An encoder and the norm after its mean over tokens (an identity unless fine-tuned)."""
+    """An encoder and the norm after its mean over tokens (an identity unless fine-tuned).
 
-    def __init__(self, encoder: Encoder, fc_norm: nn.Module) -> None:
+    recipe  how the clips of its training were drawn, {"data": {"stride": 4}}; {} if not known
+    """
+
+    def __init__(
+        self, encoder: Encoder, fc_norm: nn.Module, recipe: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.encoder, self.fc_norm = encoder, fc_norm
+        self.recipe = recipe or {}
 
     @property
     def width(self) -> int:
@@ -75,7 +82,9 @@ class VideoEncoder(nn.Module):
         Raises UsageError where they cannot be written, or would replace another model.
         """
         _, frames, side, _ = self.encoder.clip_shape
-        save_folder(Path(folder), self.state_dict(), frames=frames, image_size=side)
+        save_folder(
+            Path(folder), self.state_dict(), frames=frames, image_size=side, recipe=self.recipe
+        )
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> VideoEncoder:
@@ -96,12 +105,13 @@ def encoder_from(weights: Weights) -> VideoEncoder:
 
     Raises UsageError for a fine-tuned one without the norm after its mean over tokens.
     """
-    clip = clip_arguments(weights)
+    clip, recipe = clip_arguments(weights), recipe_of_clips(weights.recipe)
     if "encoder.norm.weight" in weights.tensors:
-        model = VideoEncoder(build_pretraining_model(weights.size, **clip).encoder, nn.Identity())
+        encoder = build_pretraining_model(weights.size, **clip).encoder
+        model = VideoEncoder(encoder, nn.Identity(), recipe)
     else:
         classifier = build_classifier(weights.size, 1, **clip)
-        model = VideoEncoder(classifier.encoder, classifier.fc_norm)
+        model = VideoEncoder(classifier.encoder, classifier.fc_norm, recipe)
     report = load_weights(model, weights, head=False)
     if "fc_norm.weight" in report.missing:
         raise UsageError(

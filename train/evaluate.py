@@ -10,6 +10,7 @@ size, sampling and classes are those of the classifier's training.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from mme_core.errors import UsageError
@@ -21,7 +22,7 @@ from train.engine.distributed import PATIENCE, connected
 from train.recipes import loading
 from train.recipes.scoring import EvaluateConfig
 from train.recipes.weights import architecture, read_classifier
-from train.scoring.evaluation import Passes, evaluate, view_plan, write_evaluation
+from train.scoring.evaluation import Passes, evaluate, settled, view_plan, write_evaluation
 
 
 def main(argv: list[str]) -> int:
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> int:
         trained = trained_videos(weights.recipe)
         if trained is not None:
             warn_of_overlap(trained, source.videos)
+        config = replace(config, data=settled(config.data, weights.recipe))  # for config.yaml
         plan = view_plan(
             source, config.data, config.eval, architecture(weights), recipe=weights.recipe
         )

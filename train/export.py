@@ -33,12 +33,15 @@ from mme_core.weights.save import (
     CONFIG,
     MODEL,
     check_replaceable,
+    metadata,
+    recipe_of_clips,
     save_weights,
     write_json,
     writing,
 )
 from train.engine.folder import check_suffix
 
+FILES = (".safetensors", ".pt", ".pth", ".bin", ".onnx")  # other names, as enc-v1.0, are folders
 ONNX_TOLERANCE = 1e-4  # largest difference of a logit that is accepted
 
 
@@ -54,14 +57,16 @@ def export_hf(weights: Weights, folder: Path) -> str:
             f"{weights.path}: its positions were interpolated from another resolution, and "
             "transformers' VideoMAE only knows its own fixed table; use --to encoder or --to onnx"
         )
-    check_replaceable(folder)
+    config = _hf_config(weights)
+    check_replaceable(folder, config["architectures"][0])
+    known = {"recipe": recipe_of_clips(weights.recipe)}  # config.json holds the rest
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(to_hf(weights.tensors), folder / MODEL, metadata={"format": "pt"})
-        write_json(folder / CONFIG, _hf_config(weights))
+        save_file(to_hf(weights.tensors), folder / MODEL, metadata=metadata(known))
+        write_json(folder / CONFIG, config)
         write_json(folder / "preprocessor_config.json", _hf_preprocessor(weights))
         _write_card(weights, "videomae-hf", folder)
-    return f"{folder}: {_hf_config(weights)['architectures'][0]}.from_pretrained('{folder}')"
+    return f"{folder}: {config['architectures'][0]}.from_pretrained('{folder}')"
 
 
 def export_encoder(weights: Weights, path: Path) -> str:
@@ -69,7 +74,7 @@ def export_encoder(weights: Weights, path: Path) -> str:
 
     docs/downstream.md shows how to load them.
     """
-    if not path.suffix:
+    if path.suffix not in FILES:
         encoder_from(weights).save_pretrained(path)
         with writing(path):
             _write_card(weights, "encoder", path)
@@ -77,7 +82,13 @@ def export_encoder(weights: Weights, path: Path) -> str:
     check_suffix(path, ".safetensors")
     kept = ("encoder.", "fc_norm.")
     tensors = {n: t for n, t in weights.tensors.items() if n.startswith(kept)}
-    save_weights(path, tensors, frames=weights.frames, image_size=weights.image_size)
+    save_weights(
+        path,
+        tensors,
+        frames=weights.frames,
+        image_size=weights.image_size,
+        recipe=recipe_of_clips(weights.recipe),
+    )
     return f"{path}: {len(tensors)} tensors, size {weights.size}"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import zarr
 
 from mme_core.errors import UsageError
+from mme_core.io.place import local_path
 from mme_core.report.words import counted
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
@@ -28,10 +29,30 @@ from train.engine.signals import interrupt_waits
 from train.recipes import loading
 from train.recipes.scoring import FeaturesConfig
 from train.recipes.weights import read_encoder
-from train.scoring.evaluation import Passes, view_plan
+from train.scoring.evaluation import Passes, settled, view_plan
 from train.scoring.features import Features, extract_features
 
 SUFFIXES = (".zarr", ".npz")
+
+
+def check_store_keys(config: FeaturesConfig, out: Path) -> None:
+    """Raises UsageError for a split of a store, and for an `out` that would damage the store."""
+    if config.store is None:
+        return
+    if config.split is not None:
+        raise UsageError(
+            f"split={config.split} cannot be read from store={config.store}, which is read whole: "
+            "leave split out, or name a store of that split (mme flows --split)"
+        )
+    folder = local_path(config.store)
+    if folder is None:
+        return
+    store, target = folder.resolve(), out.resolve()
+    if target.is_relative_to(store) or store.is_relative_to(target):
+        raise UsageError(
+            f"out={out} would be written into or over store={config.store}, which is read: choose "
+            "a place outside the store"
+        )
 
 
 @contextmanager
@@ -95,9 +116,11 @@ def main(argv: list[str]) -> int:
         out = out.resolve()  # what the link names is replaced, and not the link
     if out.suffix not in SUFFIXES:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
+    check_store_keys(config, out)
     with connected(config.device, PATIENCE) as ranks:
         encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
-        config = dataclasses.replace(config, model=model)  # the features keep their configuration
+        data = settled(config.data, recipe)  # the features keep their configuration
+        config = dataclasses.replace(config, model=model, data=data)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
         plan = view_plan(source, config.data, config.view, model, recipe=recipe)
         with claimed(out) if ranks.main else nullcontext() as aside:

@@ -18,6 +18,7 @@ from typing import Any
 
 from timm.utils import ModelEmaV3
 
+from mme_core.clips.views import DENSE
 from mme_core.errors import UsageError, listed
 from mme_core.flops import classifier_flops
 from mme_core.model import Classifier
@@ -120,7 +121,7 @@ class Finetuning:
             train,
             frames=config.model.frames,
             size=config.model.image_size,
-            sampling=data.sampling,
+            sampling=data.sampling or DENSE,
             stride=frame_stride(self.stride, train),
             crops=data.crops,
             still=data.still,

@@ -32,7 +32,7 @@ from train.recipes import loading
 from train.recipes.messages import say
 from train.recipes.scoring import ProbeConfig, check_heads
 from train.recipes.weights import RANDOM, InitialEncoder, read_encoder
-from train.scoring.evaluation import Passes, view_plan
+from train.scoring.evaluation import Passes, settled, view_plan
 from train.scoring.frozen import FrozenSet, TokenFile, extract_set
 from train.scoring.probe_selection import TOKEN_PROBES, Prober, check_shots
 
@@ -45,7 +45,8 @@ def main(argv: list[str]) -> int:
     with connected(config.device, PATIENCE) as ranks:
         sources = open_sources(config.data, config.store, config.val_store)
         given = read_encoder(config.init, config.model, config.seed)
-        config = dataclasses.replace(config, model=given.model)  # what is measured, in config.yaml
+        data = settled(config.data, given.recipe)
+        config = dataclasses.replace(config, model=given.model, data=data)  # for config.yaml
         check_heads(config)
         for shots in config.shots:  # before the features take their time
             check_shots(sources.train.labels, shots)

@@ -12,7 +12,8 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-SAMPLINGS = ("dense", "segment")
+DENSE = "dense"
+SAMPLINGS = (DENSE, "segment")
 
 
 def train_indices(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -74,7 +74,7 @@ def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a recipe that a reader of the card asks for first."""
     store, init = recipe.get("store"), recipe.get("init")
     settings = {
-        "store": PurePosixPath(str(store)).name if store else None,
+        "store": ", ".join(PurePosixPath(one).name for one in _listed(store)),
         "frame stride": recipe.get("data", {}).get("stride"),
         "predicted": ", ".join(recipe.get("loss", {}).get("contents", [])),
         "hidden": recipe.get("mask", {}).get("ratio"),
@@ -86,6 +86,11 @@ def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "seed": recipe.get("seed"),
     }
     return {name: value for name, value in settings.items() if value not in (None, "")}
+
+
+def _listed(store: str | Sequence[str] | None) -> Sequence[str]:
+    """The stores of a recipe, which names none, one or several."""
+    return [store] if isinstance(store, str) else store or []
 
 
 def _table(title: str, rows: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from mme_core.errors import UsageError
 from mme_core.transformer import SIZES
 from mme_core.weights.run_folder import checkpoints
 
+MARK = "mme"  # of our safetensors files' metadata; it holds what is known of the weights
 _NESTS = ("model", "module", "state_dict")  # VideoMAE and ours, DeepSpeed, Lightning and mmaction2
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of wrappers; any number, in any order
 _PICKLE = b"\x80"  # first byte of a file in torch's format before 1.6; later ones are zip files
@@ -89,7 +90,16 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UsageError(f"{file}: not a safetensors file: {error}") from error
-    return state, json.loads(meta.get("mme", "{}"))
+    return state, json.loads(meta.get(MARK, "{}"))
+
+
+def written_here(file: Path) -> bool:
+    """Whether one of our commands wrote this safetensors file."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return MARK in (opened.metadata() or {})
+    except SafetensorError:
+        return False
 
 
 def _unpickle(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET
 from mme_core.transformer import SIZES
+from mme_core.weights.files import MARK, read_json, written_here
 
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -32,7 +33,7 @@ def save_weights(
 
     Raises UsageError where it cannot be written.
     """
-    meta = {
+    known = {
         "frames": frames,
         "image_size": image_size,
         "class_names": class_names,
@@ -42,21 +43,41 @@ def save_weights(
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(contiguous, aside, metadata={"format": "pt", "mme": json.dumps(meta)})
+        save_file(contiguous, aside, metadata=metadata(known))
         aside.rename(path)
 
 
-def save_folder(folder: Path, tensors: dict[str, Tensor], *, frames: int, image_size: int) -> None:
+def metadata(known: dict[str, Any]) -> dict[str, str]:
+    """The metadata of a safetensors file: its format, and what is known of the weights."""
+    return {"format": "pt", MARK: json.dumps(known)}
+
+
+def recipe_of_clips(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a recipe that says how clips were drawn. It names no paths."""
+    data = recipe.get("data", {})
+    kept = {key: data[key] for key in ("sampling", "stride") if data.get(key) is not None}
+    return {"data": kept} if kept else {}
+
+
+def save_folder(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    *,
+    frames: int,
+    image_size: int,
+    recipe: dict[str, Any],
+) -> None:
     """Writes an encoder's tensors (encoder.*, fc_norm.*) and its config.json into a folder.
 
     Raises UsageError where they cannot be written, or would replace another model.
     """
-    check_replaceable(folder)
+    architecture = "VideoEncoder"
+    check_replaceable(folder, architecture)
     embedding = tensors["encoder.patch_embed.proj.weight"]
     width = embedding.shape[0]
     config = {
         "model_type": "mme_encoder",
-        "architectures": ["VideoEncoder"],
+        "architectures": [architecture],
         "image_size": image_size,
         "num_frames": frames,
         "patch_size": embedding.shape[-1],
@@ -65,15 +86,21 @@ def save_folder(folder: Path, tensors: dict[str, Tensor], *, frames: int, image_
         "num_hidden_layers": len({n.split(".")[2] for n in tensors if "encoder.blocks." in n}),
         "num_attention_heads": next(heads for w, _, heads in SIZES.values() if w == width),
     }
-    save_weights(folder / MODEL, tensors, frames=frames, image_size=image_size)
+    save_weights(folder / MODEL, tensors, frames=frames, image_size=image_size, recipe=recipe)
     with writing(folder):
         write_json(folder / CONFIG, config)
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raises UsageError where a folder holds weights that no export of ours wrote."""
-    if (folder / MODEL).exists() and not (folder / CONFIG).exists():
-        raise UsageError(f"{folder / MODEL} is no export and would be lost; choose another folder")
+def check_replaceable(folder: Path, architecture: str) -> None:
+    """Raises UsageError where a folder holds weights that no export of this architecture wrote."""
+    if not (folder / MODEL).exists():
+        return
+    there = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    same = there.get("architectures", [architecture]) == [architecture]
+    if not (same and written_here(folder / MODEL)):
+        raise UsageError(
+            f"{folder / MODEL} is another model and would be lost; choose another folder"
+        )
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from train.engine import checkpoint
 from train.engine.distributed import connect
 from train.engine.folder import write_config
 from train.recipes.classification import FinetuneConfig, LabelledDataConfig
-from train.scoring.evaluation import Passes, score_videos, trained_data
+from train.scoring.evaluation import Passes, score_videos, settled
 
 FRAMES, SIDE = 4, 32
 PHASES = Path(evaluate_phases.__file__)
@@ -232,9 +232,24 @@ def test_quarantined_videos_of_a_store_are_asked_and_not_read(labelled_store, cl
 
 def test_segments_need_no_stride():
     recipe = {"data": {"sampling": "segment", "stride": 4}}
-    assert trained_data(recipe, LabelledDataConfig()) == ("segment", None)
-    recipe["data"]["sampling"] = "dense"
-    assert trained_data(recipe, LabelledDataConfig()) == ("dense", 4)
+    data = settled(LabelledDataConfig(), recipe)
+    assert (data.sampling, data.stride) == ("segment", None)
+    with pytest.raises(UsageError, match=r"data\.stride=2 is without meaning"):
+        settled(LabelledDataConfig(stride=2), recipe)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, ("dense", 4)),
+        ({"stride": 2}, ("dense", 2)),
+        ({"sampling": "segment"}, ("segment", None)),
+    ],
+)
+def test_keys_of_the_command_win_over_the_recipe_of_the_weights(keys, expected):
+    recipe = {"data": {"sampling": "dense", "stride": 4}}
+    data = settled(LabelledDataConfig(**keys), recipe)
+    assert (data.sampling, data.stride) == expected
 
 
 def test_the_stride_of_training_goes_with_the_weights(labelled_store, labelled_set, tmp_path):

@@ -6,6 +6,7 @@ import venv
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mme_core import load_encoder
 from mme_core.errors import MMEError, UsageError
@@ -216,9 +217,36 @@ def test_a_run_is_not_overwritten(classifier, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "model.safetensors").write_bytes(b"weights of a run")
-    with pytest.raises(UsageError, match="is no export and would be lost"):
+    with pytest.raises(UsageError, match="is another model and would be lost"):
         main([str(classifier[0]), "--to", "videomae-hf", "-o", str(run)])
     assert (run / "model.safetensors").read_bytes() == b"weights of a run"
+
+
+def test_a_model_of_another_kind_is_not_overwritten(classifier, pretrained, tmp_path):
+    """A folder from the hub has a config.json too."""
+    hf = tmp_path / "hf"
+    main([str(classifier[0]), "--to", "videomae-hf", "-o", str(hf)])
+    before = (hf / "model.safetensors").read_bytes()
+    for weights, to in ((classifier[0], "encoder"), (pretrained[0], "videomae-hf")):
+        with pytest.raises(UsageError, match="is another model and would be lost"):
+            main([str(weights), "--to", to, "-o", str(hf)])
+    assert (hf / "model.safetensors").read_bytes() == before
+    main([str(classifier[0]), "--to", "videomae-hf", "-o", str(hf)])  # its own is replaced
+    save_file(load_file(hf / "model.safetensors"), hf / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match="is another model and would be lost"):
+        main([str(classifier[0]), "--to", "videomae-hf", "-o", str(hf)])
+
+
+@pytest.mark.parametrize("name", ["hf", "enc-v1.0", "enc.safetensors"])
+def test_frame_stride_and_sampling_go_with_exported_weights(pretrained, tmp_path, name):
+    saved = torch.load(pretrained[0], weights_only=True)
+    saved["config"] |= {"data": {"stride": 3, "root": "/home/someone"}}
+    torch.save(saved, pretrained[0])
+    out = tmp_path / name
+    main([str(pretrained[0]), "--to", "videomae-hf" if name == "hf" else "encoder", "-o", str(out)])
+    assert read_weights(out).recipe == {"data": {"stride": 3}}
+    load_encoder(out).save_pretrained(tmp_path / "again")
+    assert read_weights(tmp_path / "again").recipe == {"data": {"stride": 3}}
 
 
 @pytest.mark.parametrize("to", ["videomae-hf", "encoder"])
@@ -233,7 +261,7 @@ def test_an_encoder_folder_loads_and_has_a_model_card(tmp_path):
     run = tmp_path / "run"
     recipe = {
         "model": CLIP,
-        "store": "/home/someone/stores/mine",
+        "store": ["/home/someone/stores/mine", "/home/someone/stores/more"],
         "loss": {"contents": ["trajectory"]},
         "optim": {"steps": 400, "epochs": 800},
     }
@@ -248,7 +276,7 @@ def test_an_encoder_folder_loads_and_has_a_model_card(tmp_path):
     assert torch.equal(load_encoder(target).features(frames), load_encoder(run).features(frames))
     card = (target / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: mme\n")
-    for row in ("| store | mine |", "| steps | 400 |", "| val_loss | 1.5 |"):
+    for row in ("| store | mine, more |", "| steps | 400 |", "| val_loss | 1.5 |"):
         assert row in card
     assert "someone" not in card and "epochs" not in card
 

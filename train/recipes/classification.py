@@ -34,8 +34,11 @@ class LabelledDataConfig:
         16, "views per process and forward pass; those of one video stay together", at_least=1
     )
     workers: int = number(8, "loader processes per training process; 0: none", at_least=0)
-    sampling: str = choice(
-        "dense", SAMPLINGS, "dense: a span at the stride; segment: spread over the video"
+    sampling: str | None = choice(
+        None,
+        SAMPLINGS,
+        "dense: a span at the stride; segment: spread over the video; by default that of the "
+        "fine-tuned weights, or dense",
     )
     stride: int | None = number(
         None, "frame stride of a clip; by default the store's, or 4 for video files", at_least=1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mme_core.clips.views import to_model_input
-from mme_core.errors import MMEError
+from mme_core.clips.views import DENSE, to_model_input
+from mme_core.errors import MMEError, UsageError
 from mme_core.progress import Progress
 from mme_core.weights.run_folder import EVALUATION, PREDICTIONS
 from train.data.labelled import TestViews, ViewPlan, collate_views
@@ -31,6 +31,8 @@ from train.scoring.metrics import (
     write_per_class,
     write_predictions,
 )
+
+Data = TypeVar("Data", bound=LabelledDataConfig)
 
 
 @dataclass(frozen=True)
@@ -207,16 +209,15 @@ def view_plan(
 ) -> ViewPlan:
     """The views of a source's videos.
 
-    recipe  the recipe that trained the weights ({}: unknown); its sampling and stride are used,
-            unless `data` sets a stride
+    recipe  the recipe that trained the weights ({}: unknown), as of `settled`
     stride  frame stride in raw frames if neither sets one. Default: the source's stride.
     still   replaces data.still
-    Raises UsageError for a stride that the source cannot serve.
+    Raises UsageError for a stride that the source cannot serve, and as `settled` does.
     """
-    sampling, trained = trained_data(recipe, data)
+    data = settled(data, recipe)
     return ViewPlan(
-        sampling=sampling,
-        stride=frame_stride(stride if trained is None else trained, source),
+        sampling=data.sampling or DENSE,
+        stride=frame_stride(stride if data.stride is None else data.stride, source),
         frames=model.frames,
         size=model.image_size,
         clips=views.clips,
@@ -225,12 +226,20 @@ def view_plan(
     )
 
 
-def trained_data(recipe: Mapping[str, Any], data: LabelledDataConfig) -> tuple[str, int | None]:
-    """(sampling, stride in raw frames) of the recipe that trained the weights, or of `data`.
+def settled(data: Data, recipe: Mapping[str, Any]) -> Data:
+    """`data` with sampling and stride of the recipe that trained the weights, where it has none.
 
-    The stride is None if it is not set, and for the sampling "segment", which has no stride.
+    The stride stays None if neither sets one, and for the sampling "segment", which has no stride.
+    Raises UsageError if `data` sets a stride for that sampling.
     """
     trained = recipe.get("data", {})
-    sampling = trained.get("sampling", data.sampling)
-    stride = data.stride if data.stride is not None else trained.get("stride")
-    return sampling, stride if sampling == "dense" else None
+    sampling = data.sampling or trained.get("sampling") or DENSE
+    if sampling == DENSE:
+        stride = trained.get("stride") if data.stride is None else data.stride
+        return replace(data, sampling=sampling, stride=stride)
+    if data.stride is not None:
+        raise UsageError(
+            f"data.stride={data.stride} is without meaning for data.sampling={sampling}, which "
+            f"spreads the frames over the video: leave it out, or add data.sampling={DENSE}"
+        )
+    return replace(data, sampling=sampling)
