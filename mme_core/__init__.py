@@ -1,6 +1,6 @@
 """Masked Motion Encoding, the library: its public names, each imported only when it is used.
 
-from mme_core import TargetStore, ClipDataset, extract_video, load_encoder
+from mme_core import TargetStore, ClipDataset, extract_video, load_encoder, read_video
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mme_core.clips.dataset import ClipDataset
     from mme_core.encoder import load_encoder
     from mme_core.extract.video_targets import extract_video
+    from mme_core.io.whole_video import read_video
     from mme_core.model import build_classifier, build_pretraining_model
     from mme_core.spec import TargetSpec
     from mme_core.store.target_store import TargetStore
@@ -25,6 +26,7 @@ _PUBLIC = {
     "build_pretraining_model": "mme_core.model",
     "extract_video": "mme_core.extract.video_targets",
     "load_encoder": "mme_core.encoder",
+    "read_video": "mme_core.io.whole_video",
 }
 __all__ = [
     "ClipDataset",
@@ -34,6 +36,7 @@ __all__ = [
     "build_pretraining_model",
     "extract_video",
     "load_encoder",
+    "read_video",
 ]
 
 

@@ -30,6 +30,9 @@ from train.scoring.evaluation import view_plan
 from train.scoring.metrics import TOP, as_label, rank
 
 SHOWN = 8  # frames of the picture
+PICTURES = frozenset(
+    {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf"}
+)
 
 
 def predict(
@@ -87,12 +90,20 @@ def draw(
 
 
 def pictures(videos: Sequence[str | Path], output: Path | None) -> list[Path | None]:
-    """The path of each video's picture. Raises UsageError if two would be the same file."""
+    """The path of each video's picture.
+
+    Raises UsageError if two would be the same file, or if a folder would have a picture's name.
+    """
     if output is None:
         return [None] * len(videos)
     if len(videos) == 1:
         check_suffix(output, ".png")
         return [output]
+    if output.suffix.lower() in PICTURES and not output.is_dir():
+        raise UsageError(
+            f"-o {output}: names a picture, and {len(videos)} videos have a picture each: name a "
+            "folder"
+        )
     names = [f"{Path(_name(video)).stem}.png" for video in videos]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(

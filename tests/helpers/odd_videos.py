@@ -43,6 +43,21 @@ def write_aspect(path: Path, frames: np.ndarray, pixel_aspect: Fraction) -> Path
     return path
 
 
+def write_turned(
+    path: Path, frames: Sequence[np.ndarray], matrix: tuple[float, float, float, float]
+) -> Path:
+    """An mp4 that declares the display matrix (a, b, c, d): (x, y) is shown at (ax+cy, bx+dy)."""
+    write_video(path, frames)
+    data = path.read_bytes()
+    one = 1 << 16
+    identity = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    a, b, c, d = (round(value * one) for value in matrix)
+    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    place = data.index(identity, data.index(b"tkhd"))
+    path.write_bytes(data[:place] + turned + data[place + 36 :])
+    return path
+
+
 def write_edited(path: Path, frames: np.ndarray, cut: int) -> Path:
     """An mp4 whose edit list cuts away the first `cut` frames, and all after 1 s more."""
     write_video(path, frames, options={"crf": "18", "bf": "2", "g": "12"})

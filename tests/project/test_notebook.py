@@ -1,11 +1,14 @@
 """The notebooks run from the first cell to the last, and are committed with small outputs."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = [
     path
@@ -14,11 +17,20 @@ NOTEBOOKS = [
 ]
 
 
+def read(name):
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    return nbformat.read(path, as_version=4)
+
+
+def execute(notebook):
+    place = {"metadata": {"path": NOTEBOOKS[0].parent}}
+    NotebookClient(notebook, timeout=300, resources=place).execute()
+
+
 def run(name):
     """The executed notebook's text and number of pictures; nothing goes to stderr."""
-    path = next(path for path in NOTEBOOKS if path.stem == name)
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": path.parent}}).execute()
+    notebook = read(name)
+    execute(notebook)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     pictures = [output for output in outputs if "image/jpeg" in output.get("data", {})]
@@ -38,11 +50,17 @@ def other_store(demo_store, tmp_path_factory):
 
 
 def test_inspection_compares_stores_and_draws_predictions(
-    demo_store, other_store, tmp_path, monkeypatch
+    demo_store, held_out_store, other_store, tmp_path, monkeypatch
 ):
+    """The run was trained on a list of stores, the first of them named by a URL."""
     from mme_core.cli import main
 
-    words = [f"store={demo_store}", f"out={tmp_path / 'run'}", "device=cpu", "model.image_size=64"]
+    words = [
+        f"store=[file://{demo_store},{held_out_store}]",
+        f"out={tmp_path / 'run'}",
+        "device=cpu",
+        "model.image_size=64",
+    ]
     assert main(["pretrain", "--config", "tiny.yaml", *words, "optim.steps=2"]) == 0
     monkeypatch.setenv("MME_STORE", str(demo_store))
     monkeypatch.setenv("MME_SECOND_STORE", str(other_store))
@@ -53,9 +71,25 @@ def test_inspection_compares_stores_and_draws_predictions(
     assert "difference of a step: median" in text and "loaded" in text
 
 
+def test_inspection_says_that_it_needs_frames(tmp_path, monkeypatch):
+    import dataclasses
+
+    from made_up_targets import SPEC, make_store
+
+    spec = dataclasses.replace(SPEC, frames="none")
+    store = make_store(tmp_path / "store", [{"a.mp4": 4}], spec=spec)
+    monkeypatch.setenv("MME_STORE", str(store))
+    with pytest.raises(CellExecutionError, match=re.escape(f"{store} holds no frames")):
+        execute(read("inspect_targets"))
+
+
 def test_training_on_own_videos_runs(demo_store, tmp_path, monkeypatch):
-    first = json.loads((demo_store / "ledger.jsonl").read_text().splitlines()[0])["path"]
-    monkeypatch.setenv("MME_VIDEOS", str(Path(first).parents[1]))
+    """Videos count whatever the case of their suffix."""
+    first = Path(json.loads((demo_store / "ledger.jsonl").read_text().splitlines()[0])["path"])
+    videos = shutil.copytree(first.parents[1], tmp_path / "videos")
+    moved = videos / first.relative_to(first.parents[1])
+    moved.rename(moved.with_suffix(".MOV"))
+    monkeypatch.setenv("MME_VIDEOS", str(videos))
     monkeypatch.setenv("MME_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("MME_STEPS", "2")
     text, pictures = run("train_your_own")

@@ -1,11 +1,16 @@
 import errno
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
 import zarr
 from labelled import write_set
+from motion import render, translation
+from odd_videos import write_aspect, write_turned
 
+from mme_core import read_video
 from mme_core.clips.views import to_model_input
 from mme_core.encoder import load_encoder
 from mme_core.errors import UsageError
@@ -56,6 +61,80 @@ def test_segment_features_are_those_of_load_encoder(labelled_set, encoder, tmp_p
     with np.load(tmp_path / "f.npz") as found:
         want = load_encoder(encoder[0]).features(frames)
         np.testing.assert_allclose(found["features"][0, 0], want, atol=1e-5)
+
+
+def turned(path, frames):
+    return write_turned(path, frames, (0, 1, -1, 0))
+
+
+def of_wide_pixels(path, frames):
+    return write_aspect(path, frames, Fraction(2))
+
+
+@pytest.mark.parametrize("write", [turned, of_wide_pixels])
+def test_segment_features_are_those_of_read_video(encoder, tmp_path, write):
+    """Also where a decoder by itself shows the frames lying, or narrow."""
+    (tmp_path / "set").mkdir()
+    path = write(tmp_path / "set" / "a.mp4", render(translation(3, 1), 12, 64, 96, finest=6))
+    asked = ["device=cpu", "data.dataset=folder", f"data.root={path.parent}", "data.workers=0"]
+    asked += ["data.sampling=segment", f"init={encoder[0]}", f"out={tmp_path / 'f.npz'}"]
+    assert features.main(asked) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        command = torch.from_numpy(found["features"][0, 0])
+    model = load_encoder(encoder[0])
+    assert torch.cosine_similarity(command, model.features(read_video(path)), dim=0) > 0.999
+    with av.open(str(path)) as file:
+        plain = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    assert torch.cosine_similarity(command, model.features(plain), dim=0) < 0.999
+
+
+def of_store(store, encoder, out, *more):
+    return [
+        "device=cpu",
+        "data.workers=0",
+        f"store={store}",
+        f"init={encoder[0]}",
+        f"out={out}",
+        *more,
+    ]
+
+
+def test_features_of_a_store_are_those_of_all_its_videos(labelled_store, encoder, tmp_path):
+    assert features.main(of_store(labelled_store, encoder, tmp_path / "f.npz")) == 0
+    files = ["data.frames=video", "data.root=/"]
+    assert features.main(of_store(labelled_store, encoder, tmp_path / "v.npz", *files)) == 0
+    for name in ("f.npz", "v.npz"):
+        with np.load(tmp_path / name) as found:
+            assert len(found["features"]) == 6
+
+
+def test_a_split_of_a_store_is_refused(labelled_store, encoder, tmp_path):
+    with pytest.raises(UsageError, match=r"split=val cannot be read from store=.*leave split out"):
+        features.main(of_store(labelled_store, encoder, tmp_path / "f.npz", "split=val"))
+
+
+def test_a_folder_of_videos_that_are_not_read_is_refused(labelled_store, encoder, tmp_path):
+    with pytest.raises(UsageError, match=r"data\.root=/nowhere is not read.*data\.frames=video"):
+        features.main(of_store(labelled_store, encoder, tmp_path / "f.npz", "data.root=/nowhere"))
+    assert not (tmp_path / "f.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["store/shards/00009.zarr", "store/f.npz", "link/f.npz"])
+def test_features_are_not_written_into_the_store(labelled_store, encoder, tmp_path, name):
+    (tmp_path / "link").symlink_to(labelled_store)
+    before = sorted(labelled_store.rglob("*"))
+    with pytest.raises(UsageError, match=r"out=.* would be written into or over store="):
+        features.main(of_store(labelled_store, encoder, tmp_path / name))
+    assert sorted(labelled_store.rglob("*")) == before
+
+
+def test_features_do_not_replace_the_folder_of_their_store(labelled_store, encoder, tmp_path):
+    out = tmp_path / "f.zarr"
+    (out / "features").mkdir(parents=True)
+    labelled_store.rename(out / "store")
+    with pytest.raises(UsageError, match="choose a place outside"):
+        features.main(of_store(f"file://{out / 'store'}", encoder, out))
+    assert (out / "store" / "store.json").exists()
 
 
 def test_the_stride_of_pretraining_is_used(labelled_set, encoder, tmp_path):

@@ -61,6 +61,11 @@ def test_wrong_input_is_explained(labelled_set, weights, tmp_path):
     picture = str(tmp_path / "p.foo")
     with pytest.raises(UsageError, match=r"must end in \.png"):
         main([video, "--weights", str(weights), "-o", picture])
+    several = [video, str(labelled_set / "val" / "right" / "1.mp4")]
+    for name in ("p.png", "p.JPG"):
+        with pytest.raises(UsageError, match="2 videos have a picture each: name a folder"):
+            main([*several, "--weights", str(weights), "-o", str(tmp_path / name)])
+        assert not (tmp_path / name).exists()
     twins = [video, str(labelled_set / "val" / "right" / "0.mp4")]
     with pytest.raises(UsageError, match=r"two pictures would be 0\.png"):
         main([*twins, "--weights", str(weights), "-o", str(tmp_path)])

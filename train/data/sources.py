@@ -27,6 +27,7 @@ from train.recipes.classification import LabelledDataConfig, SplitDataConfig
 from train.recipes.messages import is_main, say
 
 VAL_KEYS = "val_store, data.val_root or data.val_split"
+USUAL_SPLITS = ("train", "val")  # defaults of data.train_split and data.val_split
 FILE_STRIDE = 4  # raw frames from one frame of a clip to the next, for files without a store
 
 Choose = Callable[[int], np.ndarray]  # frames of a video -> the indices to read, of any shape
@@ -169,15 +170,33 @@ class Sources:
 def open_source(
     data: LabelledDataConfig, store: str | None, *, root: str | None, split: str | None
 ) -> Source:
-    """One source from a store, or from the video files of `data.dataset`."""
+    """One source from a store, or from the video files of `data.dataset`.
+
+    Raises UsageError where `root` is given and no video file is read. Says that a store is read
+    whole where `split` is not a default: a recipe for files may name one.
+    """
     if store is None and data.dataset is not None:
         return _of_data_set(data.dataset, root, split)
     if store is not None and data.dataset is None:
+        _check_unused(data, store, root, split)
         return _of_store(data.frames, store, root)
     raise UsageError(
         "give the labelled videos either as store=… (and val_store=…) or as data.dataset=… "
         "data.root=…"
     )
+
+
+def _check_unused(
+    data: LabelledDataConfig, store: str, root: str | None, split: str | None
+) -> None:
+    if root is not None and data.frames == "store":
+        key = "data.root" if root == data.root else "data.val_root"
+        raise UsageError(
+            f"{key}={root} is not read, since the frames are those of {store}: leave it out, or "
+            "set data.frames=video to read the store's video files"
+        )
+    if split not in (None, *USUAL_SPLITS):
+        say(f"{store}: all its videos are used; split '{split}' is one of data.dataset alone")
 
 
 def _of_data_set(dataset: str, root: str | None, split: str | None) -> Source:

@@ -1,14 +1,13 @@
 """Luma and RGB of a decoded frame, upright and with square pixels."""
 
-import struct
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-from motion import render, translation, write_video
-from odd_videos import write_aspect
+from motion import render, translation
+from odd_videos import write_aspect, write_turned
 
 from mme_core.io.video import Video, read_frames
 
@@ -67,16 +66,7 @@ def test_luma_does_not_depend_on_the_format(folder, pix_fmt, range_):
     ],
 )
 def test_the_display_matrix_is_applied(folder, matrix, expected):
-    write_video(folder / "upright.mp4", FRAMES[:3])
-    data = (folder / "upright.mp4").read_bytes()
-    one = 1 << 16
-    identity = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
-    a, b, c, d = (round(value * one) for value in matrix)
-    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    place = data.index(identity, data.index(b"tkhd"))
-    data = data[:place] + turned + data[place + 36 :]
-    path = folder / "turned.mp4"
-    path.write_bytes(data)
+    path = write_turned(folder / "turned.mp4", FRAMES[:3], matrix)
     with Video(path) as opened:
         frame = next(iter(opened))
         luma, rgb = frame.luma(lambda image: image), frame.rgb()

@@ -98,10 +98,10 @@ def test_one_store_for_both_is_refused(labelled_store):
         open_sources(SplitDataConfig(), str(labelled_store), str(labelled_store))
 
 
-@pytest.mark.parametrize("frames", ["store", "video"])
-def test_a_copied_store_is_refused(labelled_store, tmp_path, frames):
+@pytest.mark.parametrize(("frames", "root"), [("store", None), ("video", "/")])
+def test_a_copied_store_is_refused(labelled_store, tmp_path, frames, root):
     shutil.copytree(labelled_store, tmp_path / "copy")
-    data = SplitDataConfig(frames=frames, root="/")
+    data = SplitDataConfig(frames=frames, root=root)
     with pytest.raises(UsageError, match="all 6 held-out videos are training videos"):
         open_sources(data, str(labelled_store), str(tmp_path / "copy"))
 

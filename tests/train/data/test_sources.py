@@ -13,8 +13,15 @@ from mme_core.datasets import VideoItem
 from mme_core.errors import UsageError, VideoError
 from mme_core.io.video import Video
 from mme_core.store import TargetStore
-from train.data.sources import FileSource, StoreSource, frame_stride, open_source, packet_pts
-from train.recipes.classification import LabelledDataConfig
+from train.data.sources import (
+    FileSource,
+    StoreSource,
+    frame_stride,
+    open_source,
+    open_sources,
+    packet_pts,
+)
+from train.recipes.classification import LabelledDataConfig, SplitDataConfig
 
 
 def test_frames_of_a_file_are_those_of_a_plain_decode(labelled_set):
@@ -136,6 +143,16 @@ def test_frames_have_square_pixels_where_the_store_has(tmp_path):
     path = write_aspect(tmp_path / "a.mp4", MOVING[:5], Fraction(4, 3))
     assert read_all(path).shape == (5, 64, 128, 3)
     assert read_all(path, square_pixels=False).shape == (5, 64, 96, 3)
+
+
+def test_keys_that_do_not_act_on_a_store_are_named(labelled_store, capsys):
+    data = SplitDataConfig(val_root="/nowhere")
+    with pytest.raises(UsageError, match=r"^data\.val_root=/nowhere is not read"):
+        open_sources(data, str(labelled_store), str(labelled_store))
+    open_source(LabelledDataConfig(), str(labelled_store), root=None, split="val")
+    assert capsys.readouterr().err == ""
+    open_source(LabelledDataConfig(), str(labelled_store), root=None, split="other")
+    assert "all its videos are used; split 'other' is" in capsys.readouterr().err
 
 
 def test_several_stores_are_refused():
