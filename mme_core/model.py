@@ -187,8 +187,9 @@ def _check_decoder(kind: str, depth: int, width: int, heads: int, head_layers: i
         raise UsageError(
             f"head_layers={head_layers} is not one of {', '.join(map(str, HEAD_LAYERS))}"
         )
-    if depth < 1:
-        raise UsageError(f"decoder_depth={depth} must be at least 1")
+    for name, value in (("depth", depth), ("width", width), ("heads", heads)):
+        if value < 1:
+            raise UsageError(f"decoder_{name}={value} must be at least 1")
     if width % heads:
         raise UsageError(f"decoder_width={width} must be a multiple of decoder_heads={heads}")
     if kind not in DECODERS:
@@ -220,8 +221,11 @@ def build_classifier(
     """A classifier with VideoMAE's initial weights for fine-tuning.
 
     drop_path grows linearly from 0 at the first block to its value at the last. `encoder.*` takes
-    the pre-trained `encoder.*` except the last norm, whose place fc_norm takes.
+    the pre-trained `encoder.*` except the last norm, whose place fc_norm takes. Raises UsageError
+    for a value out of range.
     """
+    if num_classes < 1:
+        raise UsageError(f"num_classes={num_classes} must be at least 1")
     encoder = Encoder(
         size,
         frames=frames,

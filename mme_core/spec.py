@@ -22,6 +22,22 @@ _YOUNG = ("cells", "flow_weights", "tracks")  # fields that an older program may
 CELLS = ("hog", "hof", "mbh")  # descriptors of fixed cells: see `mme_core.cells`
 _LARGEST_SIDE = 4096  # pixels; a store's arrays are padded to the square of the longest side
 _CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation: types of a value, in words
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number or None"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "a string"),
+    "tuple[str, ...]": ((tuple,), "a tuple of strings"),
+}
+# Smallest side of an image for a flow, pixels: below it OpenCV's DIS, whose patches then do not fit
+# into the shrunk image of its finest scale, raises or ends the process, by the other side.
+_SMALLEST_OF_FLOW = {
+    "dis-ultrafast": 32,
+    "dis-fast": 32,
+    "dis-medium": 16,
+    "dis-tuned": 12,
+    "dis-tuned-fast": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ class TargetSpec:
     flow_weights  path of the file with the weights of a network that computes the flow
     tracks        `package.module:function`, a point tracker that takes the place of the flow
 
-    Raises UsageError for a value out of range.
+    Raises UsageError for a value of another type or out of range.
     """
 
     stride: int = 4
@@ -71,6 +87,7 @@ class TargetSpec:
     tracks: str = ""
 
     def __post_init__(self) -> None:
+        self._check_types()
         hop = TUBELET * self.stride if self.hop is None else self.hop
         object.__setattr__(self, "hop", hop)
         for field in dataclasses.fields(self):
@@ -98,15 +115,18 @@ class TargetSpec:
             )
         self._check_cells()
         self._check_tracks()
-        if self.short_side < self.patch or self.long_side < self.patch:
-            raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
-        for name in ("short_side", "long_side"):
-            if getattr(self, name) > _LARGEST_SIDE:
-                raise UsageError(
-                    f"spec.{name}={getattr(self, name)} must be at most {_LARGEST_SIDE}"
-                )
+        self._check_sides()
         if self.jpeg_quality > 100:
             raise UsageError(f"spec.jpeg_quality={self.jpeg_quality} must be in 1 … 100")
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds, words = _KINDS[str(field.type)]
+            items = value if isinstance(value, tuple) else ()
+            # Not isinstance: True is no number of pixels.
+            if type(value) not in kinds or not all(isinstance(item, str) for item in items):
+                raise UsageError(f"spec.{field.name}={value!r} must be {words}")
 
     def _check_cells(self) -> None:
         for name in self.cells:
@@ -118,6 +138,23 @@ class TargetSpec:
             raise UsageError(
                 f"spec.cells needs cells that tile a patch: spec.hog_cell={self.hog_cell} must be "
                 f"patch / √points = {self.patch // self.grid}"
+            )
+
+    def _check_sides(self) -> None:
+        if self.short_side < self.patch or self.long_side < self.patch:
+            raise UsageError("spec.short_side and spec.long_side must hold at least one patch")
+        for name in ("short_side", "long_side"):
+            if getattr(self, name) > _LARGEST_SIDE:
+                raise UsageError(
+                    f"spec.{name}={getattr(self, name)} must be at most {_LARGEST_SIDE}"
+                )
+        # The flow is of the region of `mme_core.canvas`. Only a small resized frame makes it
+        # small: a small canvas in a larger frame has a margin.
+        smallest = 0 if self.tracks else _SMALLEST_OF_FLOW.get(self.flow, 0)
+        if self.short_side < smallest:
+            raise UsageError(
+                f"spec.short_side={self.short_side} must be at least {smallest} for "
+                f"spec.flow={self.flow}: use a larger one, or spec.flow=farneback"
             )
 
     def _check_tracks(self) -> None:
@@ -168,7 +205,8 @@ class TargetSpec:
                 raise UsageError(
                     f"spec.{name} is not a field; the fields are {', '.join(known)}{offer}"
                 )
-        return cls(**{**values, "cells": tuple(values.get("cells", ()))})
+        cells = values.get("cells", ())  # JSON holds a list
+        return cls(**{**values, "cells": tuple(cells) if isinstance(cells, list) else cells})
 
     @classmethod
     def from_overrides(

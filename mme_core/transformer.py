@@ -68,8 +68,12 @@ class Encoder(nn.Module):
             raise UsageError(f"size={size} is not one of {', '.join(SIZES)}")
         if frames < TUBELET or frames % TUBELET:
             raise UsageError(f"frames={frames} must be even: a tubelet is {TUBELET} frames")
+        if patch < 1:
+            raise UsageError(f"patch={patch} must be at least 1")
         if image_size < patch or image_size % patch:
             raise UsageError(f"image_size={image_size} must be a multiple of patch={patch}")
+        if depth is not None and depth < 1:
+            raise UsageError(f"depth={depth} must be at least 1")
         width, full_depth, heads = SIZES[size]
         side = image_size // patch
         self.width = width

@@ -39,7 +39,7 @@ from train.engine.task import Task
 from train.engine.unread import Unread
 from train.objective.reconstruction import Objective, PretrainStep, build_model
 from train.recipes import loading
-from train.recipes.pretraining import PretrainConfig, check_stores
+from train.recipes.pretraining import PretrainConfig, check_speeds, check_stores
 from train.recipes.weights import RANDOM, fill
 from train.scoring.heldout import HeldOut, clip_dataset
 
@@ -56,6 +56,7 @@ class Pretraining:
     def __init__(self, config: PretrainConfig, ranks: Ranks) -> None:
         folder.check_folder(config)
         check_stores(config)
+        check_speeds(config)
         self.config, self.ranks = config, ranks
         data = config.data
         self.store = open_training(config.store, data.stage, data.stage_gb)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mme_core.clips.settings import TargetSettings
 from mme_core.clips.trajectories import Batch, Trajectories
+from mme_core.errors import UsageError
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.targets import normalise
 
@@ -26,6 +27,7 @@ def hog(
     batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
 ) -> tuple[Tensor, Tensor]:
     """HOG of the cells of a tubelet's second frame, as [row, column, bin] (MaskFeat; release)."""
+    _check_cells("hog", spec)
     return _hog_of(batch["frames"][:, 1::TUBELET], 1, spec, settings)
 
 
@@ -33,7 +35,17 @@ def hog_sampled(
     batch: Batch, raw: Trajectories, spec: TargetSpec, settings: TargetSettings
 ) -> tuple[Tensor, Tensor]:
     """HOG of the cells of both sampled frames, as [frame, row, column, bin] (Table 6, off)."""
+    _check_cells("hog_sampled", spec)
     return _hog_of(batch["frames"], TUBELET, spec, settings)
+
+
+def _check_cells(content: str, spec: TargetSpec) -> None:
+    if spec.patch % spec.hog_cell:
+        raise UsageError(
+            f"contents={content} needs cells that tile a patch: the store has "
+            f"spec.hog_cell={spec.hog_cell} and spec.patch={spec.patch}; make one with "
+            f"spec.hog_cell={spec.patch // spec.grid}"
+        )
 
 
 def _hog_of(

@@ -61,6 +61,10 @@ GROUPS = {
     "trajectory": ("position", "shape"),
     "trajectory_sampled": ("position_sampled", "shape_sampled"),
 }
+# Contents that join a tubelet's two sampled frames by what the store holds between them. At another
+# speed (`mme_core.clips.speeds`) a clip's second frame is a later one, which these would not reach.
+# The others follow raw frames from a tubelet's first one, or are made of the clip's own frames.
+OF_STORED_STRIDE = ("position_sampled", "shape_sampled", "mbh_sampled")
 
 
 def build_targets(
@@ -70,7 +74,7 @@ def build_targets(
 
     `contents` are names of CONTENTS; N = n·h·w in the order time, row, column. D is laid out as
     each function says (K = 1 where points are merged). Raises UsageError where the store does not
-    hold what a content needs.
+    hold what a content needs. Contents of OF_STORED_STRIDE need clips of speed 1.
     """
     raw = stored_to_raw(batch, spec, settings.camera)
     raw = merge_points(first_steps(raw, settings.length), settings.merge)

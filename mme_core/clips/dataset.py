@@ -72,7 +72,8 @@ class ClipDataset(Dataset):
     zoom        smallest and largest side of the crop in patches; () is no zoom
     flip        mirror half of the samples
     speeds      frame strides to draw from, as multiples of the store's; a video takes those that
-                it is long enough for, or else the smallest. () is the store's own
+                it is long enough for, or else the smallest. () is the store's own, which
+                `mme_core.clips.contents.OF_STORED_STRIDE` needs
     mask        kind of mask (mme_core.masking.MASKS); mask_ratio: share of patches hidden
     cells       descriptors of the store's spec.cells to read as well (`mme_core.cells`)
     training    False, for held-out clips: the middle window and crop, no flip, no zoom, and in

@@ -207,13 +207,13 @@ class Window:
         displacement = self.displacement[:, :, ::-1, order] * np.array([-1, 1], np.float32)
         frames, homography = self.frames, self.homography
         if frames is not None:
-            frames = frames[:, :, ::-1]
+            frames = np.ascontiguousarray(frames[:, :, ::-1])  # torch takes no negative stride
         if homography is not None:
             homography = flip_homography(homography, self.wp * self.spec.patch)
         return dataclasses.replace(
             self,
             displacement=displacement,
-            hog=self.hog[:, :, ::-1, order][..., ::-1],
+            hog=self.hog[:, :, ::-1, :, :, ::-1][:, :, :, order],  # the last index copies
             valid=self.valid[:, :, ::-1, order],
             frames=frames,
             homography=homography,

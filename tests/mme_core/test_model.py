@@ -268,6 +268,10 @@ def test_classifier_takes_the_encoder():
         ({"head_layers": 3}, "head_layers="),
         ({"decoder_heads": 5}, "decoder_width="),
         ({"decoder_depth": 0}, "decoder_depth=0 must be at least 1"),
+        ({"decoder_heads": 0}, "decoder_heads=0 must be at least 1"),
+        ({"decoder_width": 0}, "decoder_width=0 must be at least 1"),
+        ({"depth": 0}, "^depth=0 must be at least 1"),
+        ({"patch": 0}, "patch=0 must be at least 1"),
         ({"depths": (2,)}, r"depths=\[2\] must be .* last, which is block 2"),
         ({"depths": (1, 1)}, "ascending"),
     ],
@@ -277,6 +281,8 @@ def test_bad_options_name_the_field(options, word):
         a_model(**options)
     with pytest.raises(UsageError, match=r"size"):
         build_pretraining_model("huge")
+    with pytest.raises(UsageError, match="num_classes=0 must be at least 1"):
+        build_classifier("tiny", 0)
 
 
 def test_bad_inputs_are_refused():

@@ -24,7 +24,7 @@ from train.engine.distributed import Ranks
 from train.engine.folder import write_config
 from train.objective.reconstruction import Objective, build_model
 from train.recipes.loading import load
-from train.recipes.pretraining import PretrainConfig
+from train.recipes.pretraining import PretrainConfig, check_speeds
 from train.recipes.scoring import EvaluateConfig
 from train.scoring.knn import knn_accuracy
 
@@ -221,6 +221,28 @@ def test_a_recipe_that_does_not_fit_the_store_is_refused(demo_store, tmp_path, w
     assert isinstance(error, kind)
     with pytest.raises(kind, match=message):
         raise error
+
+
+@pytest.mark.parametrize("content", ["trajectory_sampled", "shape_sampled", "mbh_sampled"])
+def test_contents_of_the_stores_own_stride_refuse_other_speeds(demo_store, tmp_path, content):
+    words = [f"loss.contents=[flow,{content}]", "data.speeds=[1,2]"]
+    error = refused(demo_store, tmp_path / "run", *words)
+    assert isinstance(error, UsageError)
+    assert str(error) == (
+        f"loss.contents={content} is computed for frames at the store's own stride, and "
+        "data.speeds=[1, 2] draws others: use data.speeds=[], or other contents"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loss.contents=[trajectory_sampled,mbh_sampled]", "data.speeds=[1]"],
+        ["loss.contents=[trajectory,flow,hof,hog,hog_sampled,mbh_every]", "data.speeds=[1,2]"],
+    ],
+)
+def test_other_contents_and_the_stores_own_speed_are_accepted(demo_store, tmp_path, words):
+    check_speeds(read(demo_store, tmp_path, *words))
 
 
 def test_a_store_of_short_videos_alone_trains_with_a_warning(demo_store, tmp_path, capsys):

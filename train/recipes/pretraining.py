@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mme_core.clips.contents import CONTENTS, GROUPS
+from mme_core.clips.contents import CONTENTS, GROUPS, OF_STORED_STRIDE
 from mme_core.clips.requirements import CROPS, SOURCES
 from mme_core.clips.settings import MERGES, NORMS
 from mme_core.errors import UsageError
@@ -200,6 +200,18 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def check_speeds(config: PretrainConfig) -> None:
+    """Raises UsageError where data.speeds moves a frame that loss.contents is computed up to."""
+    speeds = config.data.speeds
+    for named in config.loss.contents:
+        bound = [name for name in GROUPS.get(named, (named,)) if name in OF_STORED_STRIDE]
+        if bound and set(speeds) - {1}:
+            raise UsageError(
+                f"loss.contents={named} is computed for frames at the store's own stride, and "
+                f"data.speeds={speeds} draws others: use data.speeds=[], or other contents"
+            )
 
 
 def check_stores(config: PretrainConfig) -> None:

@@ -104,6 +104,15 @@ def test_contents_and_weights_of_a_recipe():
             ),
             r"spec\.length=6 must be above",
         ),
+        (
+            lambda: content_sizes(["hog"], TargetSpec(hog_cell=12), TargetSettings()),
+            r"contents=hog needs cells that tile a patch: the store has spec\.hog_cell=12 and "
+            r"spec\.patch=16; make one with spec\.hog_cell=8",
+        ),
+        (
+            lambda: content_sizes(["hog_sampled"], TargetSpec(hog_cell=32), TargetSettings()),
+            "contents=hog_sampled needs cells that tile a patch",
+        ),
     ],
 )
 def test_bad_settings_name_the_field(call, word):

@@ -1,5 +1,8 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_targets import raw, tubelets
@@ -78,6 +81,15 @@ def test_flip_mirrors_everything_about_one_axis(window):
     there = move(window.homography, some)
     back = move(flipped.homography, some * [-1, 1] + [right, 0])
     np.testing.assert_allclose(back, there * [-1, 1] + [right, 0], atol=1e-2)
+
+
+def test_a_flipped_window_becomes_tensors():
+    window = make_window(0, 2, 3, 4, TargetSpec(cells=("hof",)))
+    cells = {"hof": np.random.default_rng(0).random((2, 3, 4, 4, 6, 9), np.float32)}
+    flipped = dataclasses.replace(window, cells=cells).flip()
+    arrays = {name: getattr(flipped, name) for name in (*ARRAYS, "homography")}
+    for name, array in (arrays | dict(flipped.cells)).items():
+        assert np.array_equal(torch.from_numpy(array).numpy(), array), name
 
 
 @settings(max_examples=30, deadline=None)
