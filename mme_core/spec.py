@@ -29,15 +29,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation: types of a va
     "str": ((str,), "a string"),
     "tuple[str, ...]": ((tuple,), "a tuple of strings"),
 }
-# Smallest side of an image for a flow, pixels: below it OpenCV's DIS, whose patches then do not fit
-# into the shrunk image of its finest scale, raises or ends the process, by the other side.
-_SMALLEST_OF_FLOW = {
-    "dis-ultrafast": 32,
-    "dis-fast": 32,
-    "dis-medium": 16,
-    "dis-tuned": 12,
-    "dis-tuned-fast": 16,
-}
 
 
 @dataclass(frozen=True)
@@ -148,14 +139,6 @@ class TargetSpec:
                 raise UsageError(
                     f"spec.{name}={getattr(self, name)} must be at most {_LARGEST_SIDE}"
                 )
-        # The flow is of the region of `mme_core.canvas`. Only a small resized frame makes it
-        # small: a small canvas in a larger frame has a margin.
-        smallest = 0 if self.tracks else _SMALLEST_OF_FLOW.get(self.flow, 0)
-        if self.short_side < smallest:
-            raise UsageError(
-                f"spec.short_side={self.short_side} must be at least {smallest} for "
-                f"spec.flow={self.flow}: use a larger one, or spec.flow=farneback"
-            )
 
     def _check_tracks(self) -> None:
         others = {

@@ -12,7 +12,7 @@ from typing import Any
 from mme_core.datasets import DATASETS, Manifest, load_manifest
 from mme_core.datasets.paths import any_path
 from mme_core.errors import UsageError, named
-from mme_core.extract.flow import check_flow
+from mme_core.extract.flow import check_flow, check_side
 from mme_core.io.place import local_path
 from mme_core.io.remote import is_in_memory, is_url
 from mme_core.parser import CommandParser
@@ -50,6 +50,8 @@ def read_spec(arguments: argparse.Namespace) -> TargetSpec:
     spec = TargetSpec.from_overrides([usual, *arguments.spec])
     # A network or a plug-in may need a GPU, which only the workers have: so it is not loaded here.
     check_flow(spec.flow, spec.flow_weights)
+    if not spec.tracks:
+        check_side(spec.flow, spec.short_side)
     if spec.flow_weights:  # the workers run in another folder
         weights = Path(spec.flow_weights).expanduser().absolute()
         spec = dataclasses.replace(spec, flow_weights=str(weights))

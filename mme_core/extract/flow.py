@@ -83,6 +83,15 @@ ALGORITHMS: dict[str, Callable[[], FlowFunction]] = {
     "tvl1": lambda: _dense(cv2.optflow.DualTVL1OpticalFlow.create()),
     "deepflow": lambda: _dense(cv2.optflow.createOptFlow_DeepFlow()),
 }
+# Smallest side of an image for a flow, pixels: below it OpenCV's DIS, whose patches then do not fit
+# into the shrunk image of its finest scale, raises or ends the process, by the other side.
+_SMALLEST = {
+    "dis-ultrafast": 32,
+    "dis-fast": 32,
+    "dis-medium": 16,
+    "dis-tuned": 12,
+    "dis-tuned-fast": 16,
+}
 
 
 RAFT = ("raft-small", "raft-large")  # these take all frames of a run at once, and weights
@@ -148,6 +157,20 @@ def check_flow(name: str, weights: str) -> None:
         )
     if weights and name not in RAFT:
         raise UsageError(f"spec.flow_weights belongs to {' and '.join(RAFT)}, not to {name}")
+
+
+def check_side(name: str, short_side: int) -> None:
+    """Raises UsageError for frames that are too small for the flow `name`.
+
+    The flow is that of the region of `mme_core.canvas`. A small canvas in a larger frame has a
+    margin, so only a small short side makes the region too small.
+    """
+    smallest = _SMALLEST.get(name, 0)
+    if short_side < smallest:
+        raise UsageError(
+            f"spec.short_side={short_side} must be at least {smallest} for spec.flow={name}: use a "
+            "larger one, or spec.flow=farneback"
+        )
 
 
 def _checked(name: str, flow: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ from mme_core import cells, targets
 from mme_core.canvas import Canvas, plan_canvas
 from mme_core.clock import deadline_after
 from mme_core.errors import UsageError, VideoError
-from mme_core.extract.flow import FlowFunction, FlowOfFrames, flow_function
+from mme_core.extract.flow import FlowFunction, FlowOfFrames, check_side, flow_function
 from mme_core.extract.flow_runs import FlowRuns
 from mme_core.extract.kept_flow import KeptFlow
 from mme_core.extract.point_tracks import PointTracks, point_tracker
@@ -130,6 +130,7 @@ class TubeletStream:
         if spec.tracks and (kept or keep):
             raise UsageError("spec.tracks computes no flow, so none can be kept or used again")
         if not kept and not spec.tracks:
+            check_side(spec.flow, spec.short_side)
             self._flow = flow_function(spec.flow, spec.flow_weights)
 
     def __iter__(self) -> Iterator[Any]:

@@ -1,10 +1,8 @@
 """The specification's hash and its fields, and what older stores mean by a missing field."""
 
-import numpy as np
 import pytest
 
 from mme_core.errors import UsageError
-from mme_core.extract.flow import ALGORITHMS
 from mme_core.spec import TargetSpec
 
 
@@ -52,32 +50,3 @@ def test_a_value_of_another_type_is_named(values, message):
 
 def test_cells_come_as_a_list_from_json():
     assert TargetSpec.from_dict({"cells": ["mbh", "hog"]}).cells == ("hog", "mbh")
-
-
-SMALLEST = {
-    "dis-ultrafast": 32,
-    "dis-fast": 32,
-    "dis-medium": 16,
-    "dis-tuned": 12,
-    "dis-tuned-fast": 16,
-}
-
-
-@pytest.mark.parametrize(("flow", "side"), SMALLEST.items())
-def test_a_frame_that_is_too_small_for_the_flow_is_refused(flow, side):
-    small = {"patch": 8, "long_side": 8, "flow": flow}
-    assert TargetSpec(short_side=side, **small).short_side == side
-    message = f"spec.short_side={side - 1} must be at least {side} for spec.flow={flow}: use"
-    with pytest.raises(UsageError, match=message):
-        TargetSpec(short_side=side - 1, **small)
-    for other in ({"flow": "farneback"}, {"tracks": "package.module:function"}):
-        assert TargetSpec(short_side=side - 1, **{**small, **other})
-
-
-@pytest.mark.parametrize("flow", [name for name in ALGORITHMS if name.startswith("dis-")])
-@pytest.mark.parametrize("ratio", [1, 3, 20])
-def test_dis_computes_the_flow_of_the_smallest_frame(flow, ratio):
-    shape = (SMALLEST[flow], ratio * SMALLEST[flow])
-    images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
-    for first, second in (images, images.transpose(0, 2, 1).copy()):
-        assert np.isfinite(ALGORITHMS[flow]()(first, second)).all()

@@ -25,6 +25,7 @@ def videos(tmp_path):
         (["--limit", "0"], "--limit 0 must be at least 1"),
         (["--fraction", "1.5"], "--fraction 1.5 must be above 0"),
         (["--max-failures", "-1"], "--max-failures -1 must not be negative"),
+        (["spec.short_side=16", "spec.flow=dis-fast"], "short_side=16 must be at least 32 for"),
         (["spec.hog_bins=129"], "spec.hog_bins=129 must be at most 128"),
         (["--list", "x.csv"], "--list belongs to --dataset csv"),
         (["--demo-videos", "3"], "--demo-videos belongs to --dataset demo"),

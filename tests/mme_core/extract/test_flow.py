@@ -4,7 +4,7 @@ from motion import render, translation
 
 from mme_core.errors import UsageError, VideoError
 from mme_core.extract import extract_video
-from mme_core.extract.flow import ALGORITHMS, flow_function
+from mme_core.extract.flow import ALGORITHMS, check_side, flow_function
 from mme_core.spec import TargetSpec
 
 FIRST, SECOND = render(translation(2.3, -1.4), 2, 96, 128)
@@ -84,3 +84,31 @@ def test_flow_that_is_not_finite_rejects_the_video(pan, function):
 def test_unknown_names(name, message):
     with pytest.raises(UsageError, match=message):
         flow_function(name)
+
+
+SMALLEST = {
+    "dis-ultrafast": 32,
+    "dis-fast": 32,
+    "dis-medium": 16,
+    "dis-tuned": 12,
+    "dis-tuned-fast": 16,
+}
+
+
+@pytest.mark.parametrize(("flow", "side"), SMALLEST.items())
+def test_a_frame_that_is_too_small_for_the_flow_is_refused(flow, side):
+    check_side(flow, side)
+    small = TargetSpec(patch=8, short_side=side - 1, long_side=8, flow=flow)  # may be a store's
+    message = f"spec.short_side={side - 1} must be at least {side} for spec.flow={flow}: use"
+    with pytest.raises(UsageError, match=message):
+        extract_video("any.mp4", small)
+    check_side("farneback", side - 1)
+
+
+@pytest.mark.parametrize("flow", [name for name in ALGORITHMS if name.startswith("dis-")])
+@pytest.mark.parametrize("ratio", [1, 3, 20])
+def test_dis_computes_the_flow_of_the_smallest_frame(flow, ratio):
+    shape = (SMALLEST[flow], ratio * SMALLEST[flow])
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    for first, second in (images, images.transpose(0, 2, 1).copy()):
+        assert np.isfinite(ALGORITHMS[flow]()(first, second)).all()
