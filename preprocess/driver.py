@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mme_core.io.place import Place
-from mme_core.store.writer import remove_leftovers
+from mme_core.store.leftovers import remove_leftovers
 from mme_core.terminal import plain
 from preprocess.isolate import ShardResult
 from preprocess.ledger import Ledger

@@ -21,8 +21,8 @@ from mme_core.report.words import duration, size
 from mme_core.spec import TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import layouts, shard_name
+from mme_core.store.leftovers import leftovers
 from mme_core.store.table import shard_numbers
-from mme_core.store.writer import leftovers
 from mme_core.terminal import plain, styled
 from preprocess.summary import describe_spec
 

@@ -65,7 +65,10 @@ class _Rows:
         return self[video] if video in self._packed else None
 
     def fuller(self, row: Outcome) -> Outcome:
-        """Returns the row here of the same outcome, which has the seconds, or else `row`."""
+        """Returns the known row of the video, which also has its times, or `row` if they differ.
+
+        They differ if the video is in another shard or has another status.
+        """
         known = self.get(row.id)
         if known and (known.shard, known.status) == (row.shard, row.status):
             return known

@@ -63,12 +63,11 @@ def choose(
 
 
 def check_free(place: Place, mend: str) -> None:
-    """Raises StoreError for a folder that is no shard but has the number of one.
+    """Raises StoreError for a shard's folder without zarr.json, as an incomplete copy leaves it.
 
     mend  what the user can do, for the message
 
-    An incomplete copy of a store, which lacks a shard's zarr.json, has such a folder. No shard can
-    be renamed to its name. Behind a URL there is no renaming, and it is no obstacle.
+    A new shard cannot be renamed to a folder that is there. Behind a URL nothing is renamed.
     """
     numbers = [] if is_url(place.url) else unmarked_shards(place)
     if numbers:

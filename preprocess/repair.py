@@ -26,9 +26,10 @@ from mme_core.progress import follow
 from mme_core.report.words import counted
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import FLOW, INDEX, flow_name, shard_name
+from mme_core.store.leftovers import remove_leftovers
 from mme_core.store.table import load_table
 from mme_core.store.target_store import KEPT_FLOW, open_or_create_store, read_store_file
-from mme_core.store.writer import MARKER, remove_leftovers
+from mme_core.store.writer import MARKER
 from mme_core.terminal import plain
 from preprocess.arguments import check_folder, seconds
 from preprocess.isolate import Isolated

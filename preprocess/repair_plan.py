@@ -15,8 +15,8 @@ from mme_core.io.remote import relative
 from mme_core.progress import follow
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import shard_name
+from mme_core.store.leftovers import leftovers
 from mme_core.store.table import read_attributes, read_cache, shard_numbers
-from mme_core.store.writer import leftovers
 from preprocess.jobs import OK, Outcome
 from preprocess.ledger import folder_of_videos
 from preprocess.verify_shard import check_shard

@@ -25,9 +25,9 @@ from mme_core.processes import ChildEnvironment, die_with_parent
 from mme_core.progress import follow
 from mme_core.report.words import counted
 from mme_core.store.layout import LEDGER, shard_name
+from mme_core.store.leftovers import leftovers
 from mme_core.store.table import COLUMNS, OMITTED, load_table, shard_numbers
 from mme_core.store.target_store import read_store_file
-from mme_core.store.writer import leftovers
 from mme_core.terminal import plain
 from preprocess.jobs import OK
 from preprocess.ledger import read_row

@@ -50,9 +50,7 @@ def main(argv: list[str]) -> int:
         if trained is not None:
             warn_of_overlap(trained, source.videos)
         config = replace(config, data=settled(config.data, weights.recipe))  # for config.yaml
-        plan = view_plan(
-            source, config.data, config.eval, architecture(weights), recipe=weights.recipe
-        )
+        plan = view_plan(source, config.data, config.eval, architecture(weights))
         if ranks.main:
             folder.write_config(config)  # before the work: is the folder writable?
         passes = Passes.of(config, ranks)

@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
         data = settled(config.data, recipe)  # the features keep their configuration
         config = dataclasses.replace(config, model=model, data=data)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)
-        plan = view_plan(source, config.data, config.view, model, recipe=recipe)
+        plan = view_plan(source, config.data, config.view, model)
         with claimed(out) if ranks.main else nullcontext() as aside:
             passes = Passes.of(config, ranks)
             features = extract_features(encoder.to(ranks.device), source, plan, ranks, passes)

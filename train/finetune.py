@@ -41,7 +41,14 @@ from train.engine.unread import Unread
 from train.objective.classification import ClassifierStep, Mixing, build
 from train.recipes import loading
 from train.recipes.classification import FinetuneConfig, ViewConfig
-from train.scoring.evaluation import Evaluation, Passes, evaluate, view_plan, write_evaluation
+from train.scoring.evaluation import (
+    Evaluation,
+    Passes,
+    evaluate,
+    settled,
+    view_plan,
+    write_evaluation,
+)
 
 MODEL = "model.safetensors"
 
@@ -169,9 +176,8 @@ class Finetuning:
 
     def _plan(self, clips: int, crops: int) -> ViewPlan:
         config, views = self.config, ViewConfig(clips=clips, crops=crops)
-        return view_plan(
-            self.sources.val, config.data, views, config.model, recipe={}, stride=self.stride
-        )
+        data = settled(config.data, {})
+        return view_plan(self.sources.val, data, views, config.model, stride=self.stride)
 
     def _evaluate(self, clips: int, crops: int) -> Evaluation:
         config = self.config

@@ -26,7 +26,7 @@ from train.engine.folder import check_suffix
 from train.recipes.classification import LabelledDataConfig, ViewConfig
 from train.recipes.shared import DEVICES
 from train.recipes.weights import architecture, read_classifier
-from train.scoring.evaluation import view_plan
+from train.scoring.evaluation import settled, view_plan
 from train.scoring.metrics import TOP, as_label, rank
 
 SHOWN = 8  # frames of the picture
@@ -45,10 +45,9 @@ def predict(
     source = FileSource([VideoItem(_name(video), video)], weights.class_names or ())
     plan = view_plan(
         source,
-        LabelledDataConfig(),
+        settled(LabelledDataConfig(), weights.recipe),
         ViewConfig(clips=clips, crops=crops),
         architecture(weights),
-        recipe=weights.recipe,
     )
     frames = source.read(0, plan.indices)
     views = torch.from_numpy(test_views(list(frames), plan.size, plan.crops))

@@ -69,8 +69,7 @@ def probe_all(
     """Runs every probe on each kind of weights and clips; returns the content of probe.json."""
     initials = {"random weights" if config.init == RANDOM else config.init: given}
     if config.baselines and config.init != RANDOM:
-        random = read_encoder(RANDOM, given.model, config.seed)
-        initials["random weights"] = random._replace(recipe=given.recipe)
+        initials["random weights"] = read_encoder(RANDOM, given.model, config.seed)
     if ranks.main:
         folder.write_config(config)  # before the work: is the folder writable?
     rows: list[dict[str, Any]] = []
@@ -103,7 +102,7 @@ def _frozen_pair(
     files: contextlib.ExitStack,
 ) -> tuple[FrozenSet, FrozenSet]:
     """The features of the training and of the test videos. Their tokens go when `files` closes."""
-    encoder, model, recipe = initial
+    encoder, model, _ = initial
 
     def plan(source: Source) -> ViewPlan:
         return view_plan(
@@ -111,7 +110,6 @@ def _frozen_pair(
             config.data,
             config.view,
             model,
-            recipe=recipe,
             stride=sources.train.stride,
             still=still,
         )

@@ -83,8 +83,8 @@ ALGORITHMS: dict[str, Callable[[], FlowFunction]] = {
     "tvl1": lambda: _dense(cv2.optflow.DualTVL1OpticalFlow.create()),
     "deepflow": lambda: _dense(cv2.optflow.createOptFlow_DeepFlow()),
 }
-# Smallest side of an image for a flow, pixels: below it OpenCV's DIS, whose patches then do not fit
-# into the shrunk image of its finest scale, raises or ends the process, by the other side.
+# The smallest side of an image, in pixels. DIS shrinks the image, and its patches must still fit.
+# In a smaller image OpenCV raises an error or ends the process.
 _SMALLEST = {
     "dis-ultrafast": 32,
     "dis-fast": 32,

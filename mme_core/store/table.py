@@ -149,7 +149,7 @@ def lost_shards(place: Place) -> list[int]:
 
 
 def unmarked_shards(place: Place) -> list[int]:
-    """Returns the numbers of folders named like a shard that lack the file which makes them one."""
+    """Returns the numbers of shard folders without zarr.json, which every finished shard has."""
     return sorted(set(shard_numbers(place)) - finished_shards(place).keys())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +17,11 @@ import numpy as np
 from mme_core import cells
 from mme_core.errors import StoreError, UsageError
 from mme_core.extract.kept_flow import FlowFile
-from mme_core.io.place import Place, local_path, open_place, sync
+from mme_core.io.place import local_path, open_place, sync
 from mme_core.spec import TargetSpec
 from mme_core.store.array_writer import ArrayWriter
-from mme_core.store.layout import (
-    FORMAT,
-    INDEX,
-    LEDGER,
-    LOCK,
-    STORE,
-    flow_name,
-    layouts,
-    shard_name,
-)
+from mme_core.store.layout import FORMAT, flow_name, layouts, shard_name
 from mme_core.store.seal import blank, seal
-from mme_core.store.table import shard_numbers
 from mme_core.targets import round_moments
 
 if TYPE_CHECKING:
@@ -42,9 +31,6 @@ if TYPE_CHECKING:
 ROW_FIELDS = ("id", "path", "label", "fps", "height", "width", "frames", "warnings")
 _FLOW_ASIDE = "flow.h5"  # where a shard's flow is written until the shard is complete
 MARKER = "zarr.json"  # of a shard: written last, and read first
-# Names of files that a place had not renamed yet, because the writer was killed.
-_FILES = "|".join(map(re.escape, (STORE, LEDGER, INDEX, LOCK)))
-_ASIDE = re.compile(rf"\.({_FILES})(\.\w+)?\.[0-9a-f]{{32}}")
 
 
 class ShardWriter:
@@ -234,40 +220,3 @@ def _on_disk(url: str | os.PathLike[str]) -> Path:
     if path is None:
         raise UsageError(f"{url}: flow is kept in a store on a disk only; copy it there afterwards")
     return path
-
-
-def leftovers(url: str | os.PathLike[str]) -> list[str]:
-    """Returns what killed writers left behind, as names relative to the store.
-
-    That is files that were never renamed, and shards that were never finished.
-    """
-    place = open_place(url)
-    asides = [name for name in place.names() if _ASIDE.fullmatch(name)]
-    return asides + [f"shards/{name}" for name in place.unfinished("shards", MARKER)]
-
-
-def _hollow_shards(place: Place) -> list[str]:
-    """Returns the shards of which a power cut has emptied a file."""
-    names = (shard_name(number) for number in shard_numbers(place))
-    return [name for name in names if _is_hollow(place, name)]
-
-
-def _is_hollow(place: Place, folder: str) -> bool:
-    """Whether the group's metadata or a file of an array is empty."""
-    return any(
-        name == MARKER or name.partition("/")[2].startswith(("c.", MARKER))
-        for name in place.empty_files(folder)
-    )
-
-
-def remove_leftovers(url: str | os.PathLike[str], hollow: bool = True) -> list[str]:
-    """Removes `leftovers` and returns them. No other writer of this store may be at work.
-
-    hollow  also removes finished shards of which a power cut has emptied a file, for a command that
-            then makes all missing shards
-    """
-    place = open_place(url)
-    names = leftovers(url) + (_hollow_shards(place) if hollow else [])
-    for name in names:
-        place.remove(name)
-    return names

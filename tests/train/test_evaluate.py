@@ -8,6 +8,7 @@ import evaluate_phases
 import numpy as np
 import pytest
 import torch
+import yaml
 from evaluate_phases import FINETUNE
 from labelled import source_of, write_set
 from stores import write_store
@@ -234,7 +235,7 @@ def test_segments_need_no_stride():
     recipe = {"data": {"sampling": "segment", "stride": 4}}
     data = settled(LabelledDataConfig(), recipe)
     assert (data.sampling, data.stride) == ("segment", None)
-    with pytest.raises(UsageError, match=r"data\.stride=2 is without meaning"):
+    with pytest.raises(UsageError, match=r"data\.stride=2 has no effect"):
         settled(LabelledDataConfig(stride=2), recipe)
 
 
@@ -262,6 +263,10 @@ def test_the_stride_of_training_goes_with_the_weights(labelled_store, labelled_s
     assert finetune.main([*run, *stores, "optim.steps=1"]) == 0
     assert read_weights(tmp_path / "run").recipe["data"]["stride"] == 2
     assert checkpoint.load_last(tmp_path / "run", pytest.fail)["config"]["data"]["stride"] == 2
+    files = ["data.dataset=folder", f"data.root={labelled_set}", "data.workers=0", "device=cpu"]
+    assert evaluate.main([*files, f"init={tmp_path / 'run'}", f"out={tmp_path / 'out'}"]) == 0
+    made = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert (made["data"]["sampling"], made["data"]["stride"]) == ("dense", 2)
 
 
 def test_a_batch_keeps_its_size_when_videos_fail():

@@ -203,7 +203,7 @@ class PretrainConfig:
 
 
 def check_speeds(config: PretrainConfig) -> None:
-    """Raises UsageError where data.speeds moves a frame that loss.contents is computed up to."""
+    """Raises UsageError for contents of the store's own stride if data.speeds draws others."""
     speeds = config.data.speeds
     for named in config.loss.contents:
         bound = [name for name in GROUPS.get(named, (named,)) if name in OF_STORED_STRIDE]

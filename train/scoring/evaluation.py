@@ -203,18 +203,16 @@ def view_plan(
     views: ViewConfig,
     model: ModelConfig,
     *,
-    recipe: Mapping[str, Any],
     stride: int | None = None,
     still: bool | None = None,
 ) -> ViewPlan:
     """The views of a source's videos.
 
-    recipe  the recipe that trained the weights ({}: unknown), as of `settled`
-    stride  frame stride in raw frames if neither sets one. Default: the source's stride.
+    data    as `settled` returns it
+    stride  frame stride in raw frames if `data` sets none. Default: the source's stride.
     still   replaces data.still
-    Raises UsageError for a stride that the source cannot serve, and as `settled` does.
+    Raises UsageError for a stride that the source cannot serve.
     """
-    data = settled(data, recipe)
     return ViewPlan(
         sampling=data.sampling or DENSE,
         stride=frame_stride(stride if data.stride is None else data.stride, source),
@@ -227,10 +225,13 @@ def view_plan(
 
 
 def settled(data: Data, recipe: Mapping[str, Any]) -> Data:
-    """`data` with sampling and stride of the recipe that trained the weights, where it has none.
+    """Fills in the sampling and the frame stride of clips where `data` sets none.
 
-    The stride stays None if neither sets one, and for the sampling "segment", which has no stride.
-    Raises UsageError if `data` sets a stride for that sampling.
+    recipe  the recipe that trained the weights; {} if it is not known
+
+    The recipe's values are used. The default sampling is "dense". The stride stays None if the
+    recipe has none either, and for the sampling "segment", which has no stride. Raises UsageError
+    if `data` sets a stride for that sampling.
     """
     trained = recipe.get("data", {})
     sampling = data.sampling or trained.get("sampling") or DENSE
@@ -239,7 +240,7 @@ def settled(data: Data, recipe: Mapping[str, Any]) -> Data:
         return replace(data, sampling=sampling, stride=stride)
     if data.stride is not None:
         raise UsageError(
-            f"data.stride={data.stride} is without meaning for data.sampling={sampling}, which "
+            f"data.stride={data.stride} has no effect with data.sampling={sampling}, which "
             f"spreads the frames over the video: leave it out, or add data.sampling={DENSE}"
         )
     return replace(data, sampling=sampling)

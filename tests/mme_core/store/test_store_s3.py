@@ -8,7 +8,7 @@ from made_up_targets import make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError
 from mme_core.store import TargetStore
-from mme_core.store.writer import leftovers, remove_leftovers
+from mme_core.store.leftovers import leftovers, remove_leftovers
 from preprocess.verify import verify_store
 
 
