@@ -55,7 +55,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        source = StoreSource(TargetStore(generate(Path(folder), videos=2, frames=200)))
+        (store,) = generate(Path(folder), videos=2, frames=200)
+        source = StoreSource(TargetStore(store))
         measure_worker(source, options.clips, options.repeats)
         measure_device(source, torch.device(options.device), options.clips, options.repeats)
     print_differences(options.video)

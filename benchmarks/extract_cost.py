@@ -35,7 +35,7 @@ from mme_core.io.opening import open_media, video_stream
 from mme_core.spec import TargetSpec
 from mme_core.store.writer import ShardWriter
 
-PARTS = ("decode", "resize", "flow", "hog", "tracks", "jpeg", "quantise", "write")
+PARTS = ("decode", "resize", "flow", "hog", "tracks", "frames", "quantise", "write")
 
 
 def main() -> None:
@@ -143,8 +143,8 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch(HogField, "at", clocked("hog", HogField.at))
         patch(tracker, "sample", clocked("tracks", tracker.sample))
         patch(tracker, "inside", clocked("tracks", tracker.inside))
-        patch(video.Frame, "bgr", clocked("jpeg", video.Frame.bgr))
-        patch(cv2, "imencode", clocked("jpeg", cv2.imencode))
+        patch(video.Frame, "bgr", clocked("frames", video.Frame.bgr))
+        patch(cv2, "imencode", clocked("frames", cv2.imencode))
         patch(targets, "encode", clocked("quantise", targets.encode))
         patch(ShardWriter, "append", clocked("write", ShardWriter.append))
         patch(ShardWriter, "__exit__", clocked("write", ShardWriter.__exit__))

@@ -10,7 +10,9 @@ In turn it measures, on one core:
 
     handed over    coded batches, written into memory that is used again, as a worker does
     whole samples  finished samples and their collation
-    decoding       the JPEG files alone, the targets' chunks alone, and the video files alone
+    decoding       the frames alone, the targets' chunks alone, and the video files alone
+
+The generated videos make a store for each name of `--frames`, which are measured in turn.
 
 It counts processor time, which other work on the machine does not lengthen much; the fastest of
 `--repeats` rounds counts. One more round gives the parts of a clip. --memory N takes N clips from a
@@ -20,12 +22,14 @@ worker and gives its memory on the way. The results are in docs/measurements/loa
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,10 +45,10 @@ from mme_core.clips import dataset as clips_dataset
 from mme_core.clips import fetching
 from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.fetching import target_names
+from mme_core.frame_codec import decode_frame
 from mme_core.spec import TargetSpec
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.target_store import TargetStore, open_or_create_store
-from mme_core.store.window import decode_jpeg
 from mme_core.store.writer import ShardWriter
 from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
@@ -63,49 +67,60 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="N", help="clips to take from a worker")
     parser.add_argument("--crops", type=int, default=1, help="crops of each window; default 1")
     parser.add_argument("--zoom", type=int, nargs=2, default=(), metavar=("MIN", "MAX"))
-    parser.add_argument("--quality", type=int, default=90, help="of the frames; default 90")
+    parser.add_argument("--quality", type=int, default=90, help="of JPEG frames; default 90")
+    parser.add_argument(
+        "--frames",
+        nargs="+",
+        default=["jpeg"],
+        choices=("jpeg", "lz4"),
+        help="how the generated stores code frames; default jpeg",
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        store = options.store or generate(
-            Path(folder), videos=4, frames=300, quality=options.quality
-        )
-        measure(TargetStore(store), options)
+        specs = [TargetSpec(frames=name, jpeg_quality=options.quality) for name in options.frames]
+        stores = [options.store] if options.store else generate(Path(folder), 4, 300, specs)
+        measure([TargetStore(store) for store in stores], options)
 
 
-def measure(store: TargetStore, options: argparse.Namespace) -> None:
+def measure(stores: Sequence[TargetStore], options: argparse.Namespace) -> None:
     augmentation = {"crops": options.crops, "zoom": options.zoom}
-    stored = ClipDataset(store, **augmentation)
-    first = store.videos[0]
+    datasets = {store.spec.frames: ClipDataset(store, **augmentation) for store in stores}
+    first = stores[0].videos[0]
+    sizes = [f"{name} {frame_bytes(data) / 1e3:.1f} kB" for name, data in datasets.items()]
     print(
-        f"{len(store.videos)} videos of {first['width']}×{first['height']}, canvas "
-        f"{first['wp'] * 16}×{first['hp'] * 16}, {jpeg_bytes(store) / 1e3:.1f} kB a frame; "
+        f"{len(stores[0].videos)} videos of {first['width']}×{first['height']}, canvas "
+        f"{first['wp'] * 16}×{first['hp'] * 16}, a frame: {', '.join(sizes)}; "
         f"crops {options.crops}, zoom {list(options.zoom) or 'off'}"
     )
     if options.memory:
-        watch_memory(stored, options.memory)
+        for data in datasets.values():
+            watch_memory(data, options.memory)
         return
     few = max(options.clips // 4, 1)  # fewer clips, because reading files is slow
-    measured: dict[str, Callable[[], float]] = {
-        "handed over": lambda: hand_over(stored, options.clips),
-        "whole samples": lambda: load(stored, options.clips),
-        "decoding the JPEG files": lambda: decode_stored(stored, options.clips),
-        "decoding the targets' chunks": lambda: decode_chunks(stored, options.clips),
-    }
+    measured: dict[str, Callable[[], float]] = {}
+    for name, data in datasets.items():
+        measured |= {
+            f"{name}: handed over": partial(hand_over, data, options.clips),
+            f"{name}: whole samples": partial(load, data, options.clips),
+            f"{name}: decoding the frames": partial(decode_stored, data, options.clips),
+            f"{name}: decoding the targets' chunks": partial(decode_chunks, data, options.clips),
+        }
     if options.root or not options.store:
-        filed = ClipDataset(store, **augmentation, source="video", root=options.root)
-        measured["handed over, from video files"] = lambda: hand_over(filed, few)
-        measured["decoding the video files"] = lambda: decode_files(filed, few)
+        filed = ClipDataset(stores[0], **augmentation, source="video", root=options.root)
+        measured["handed over, from video files"] = partial(hand_over, filed, few)
+        measured["decoding the video files"] = partial(decode_files, filed, few)
     fastest = dict.fromkeys(measured, float("inf"))
     for _ in range(options.repeats):
         for name, function in measured.items():
             fastest[name] = min(fastest[name], function())
+    base = next(iter(fastest.values()))
     for name, seconds in fastest.items():
-        ratio = fastest["whole samples"] / seconds
         rate = options.crops / seconds
-        print(f"{name:<32}{rate:8.1f} clips/s   {ratio:6.2f} × whole samples")
-    print(f"a window's parts, ms: {breakdown(stored, few)}")
+        print(f"{name:<36}{rate:8.1f} clips/s   {base / seconds:6.2f} × the first")
+    for name, data in datasets.items():
+        print(f"{name}: a window's parts, ms: {breakdown(data, few)}")
 
 
 def keys(dataset: ClipDataset, clips: int) -> list[tuple[int, int]]:
@@ -141,15 +156,15 @@ def windows(dataset: ClipDataset, clips: int) -> Iterator[tuple[StoredWindow, in
 
 
 def decode_stored(dataset: ClipDataset, clips: int) -> float:
-    """Seconds of CPU time to decode a window's JPEG files into one image."""
+    """Seconds of CPU time to decode a window's frames into one image."""
     total, opened = 0.0, list(windows(dataset, clips))
     for window, _ in opened:
         image = np.empty((window.row["hp"] * 16, window.row["wp"] * 16, 3), np.uint8)
-        jpegs = window.jpegs()
+        frames = window.frames()
         image.fill(0)
         started = time.process_time()
-        for jpeg in jpegs:
-            decode_jpeg(jpeg, image)
+        for coded in frames:
+            decode_frame(coded, image)
         total += time.process_time() - started
     return total / len(opened)
 
@@ -194,8 +209,8 @@ def watch_memory(dataset: ClipDataset, clips: int) -> None:
             )
 
 
-def jpeg_bytes(store: TargetStore) -> float:
-    return float(np.mean([len(jpeg) for jpeg in store.read_coded(0, 0, 8).frames]))
+def frame_bytes(dataset: ClipDataset) -> float:
+    return float(np.mean([len(coded) for coded in dataset.store.read_coded(0, 0, 8).frames]))
 
 
 def breakdown(dataset: ClipDataset, clips: int) -> str:
@@ -213,10 +228,10 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
         return call
 
     parts = (
-        (fetching, "decode_jpeg", "decode JPEG", fetching.decode_jpeg),
+        (fetching, "decode_frame", "decode frames", fetching.decode_frame),
         (fetching, "write_crops", "copy crops", fetching.write_crops),
         (fetching, "write_targets", "targets", fetching.write_targets),
-        (StoredWindow, "jpegs", "read JPEG", StoredWindow.jpegs),
+        (StoredWindow, "frames_at", "read frames", StoredWindow.frames_at),
         (ClipDataset, "draw", "draw", ClipDataset.draw),
     )
     with ExitStack() as stack:
@@ -229,16 +244,25 @@ def breakdown(dataset: ClipDataset, clips: int) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in shares.items())
 
 
-def generate(folder: Path, videos: int, frames: int, quality: int = 90) -> Path:
-    """Generates videos under folder/videos and their store; returns the store's path."""
-    spec = TargetSpec(flow="dis-ultrafast", jpeg_quality=quality)
-    open_or_create_store(folder / "store", spec, "generated", None, [])
-    with ShardWriter(folder / "store", 0, spec) as writer:
-        for number in range(videos):
-            path = folder / f"{number}.mp4"
-            encode(path, drifting(frames, seed=number))
-            store_video(writer, path, spec)
-    return folder / "store"
+def generate(
+    folder: Path, videos: int, frames: int, specs: Sequence[TargetSpec] = (TargetSpec(),)
+) -> list[Path]:
+    """Generates videos under `folder` and a store of them for each of `specs`; returns the stores.
+
+    The flow is dis-ultrafast, because nobody looks at the targets.
+    """
+    paths = [folder / f"{number}.mp4" for number in range(videos)]
+    for number, path in enumerate(paths):
+        encode(path, drifting(frames, seed=number))
+    stores = []
+    for number, wanted in enumerate(specs):
+        spec, store = dataclasses.replace(wanted, flow="dis-ultrafast"), folder / f"store{number}"
+        open_or_create_store(store, spec, "generated", None, [])
+        with ShardWriter(store, 0, spec) as writer:
+            for path in paths:
+                store_video(writer, path, spec)
+        stores.append(store)
+    return stores
 
 
 def drifting(frames: int, seed: int, height: int = 256, width: int = 340) -> Iterator[np.ndarray]:

@@ -64,7 +64,7 @@ def compare(store: TargetStore, clips: int) -> None:
     coded = [store.read_coded(int(v), int(s), TUBELETS) for v, s in zip(videos[:8], starts[:8])]
     works: dict[str, Callable[[int, int], object]] = {
         "targets, coded": lambda v, s: store.read_coded(v, s, TUBELETS, frames=False),
-        "targets and JPEG files, coded": lambda v, s: store.read_coded(v, s, TUBELETS),
+        "targets and frames, coded": lambda v, s: store.read_coded(v, s, TUBELETS),
         "targets by zarr-python": by_zarr,
         "de-quantised, frames decoded": lambda v, s: store.read(v, s, TUBELETS),
         "(decoding the 16 frames alone)": lambda v, s: coded[v % len(coded)].decode_frames(),

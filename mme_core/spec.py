@@ -21,7 +21,7 @@ _ADDED: dict[str, Any] = {"square_pixels": False, "cells": (), "flow_weights": "
 _YOUNG = ("cells", "flow_weights", "tracks")  # fields that an older program may not know
 CELLS = ("hog", "hof", "mbh")  # descriptors of fixed cells: see `mme_core.cells`
 _LARGEST_SIDE = 4096  # pixels; a store's arrays are padded to the square of the longest side
-_CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "none")}
+_CHOICES = {"camera": ("none", "homography"), "frames": ("jpeg", "lz4", "none")}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation: types of a value, in words
     "int": ((int,), "a whole number"),
     "int | None": ((int, type(None)), "a whole number or None"),
@@ -47,8 +47,9 @@ class TargetSpec:
     camera        "homography" stores the camera's motion beside the displacement
     hog_bins      unsigned orientation bins
     hog_cell      side of the HOG window, canvas pixels
-    frames        "jpeg" stores the sampled frames, "none" does not
-    jpeg_quality  quality of those frames
+    frames        how the sampled frames are stored: "jpeg"; "lz4", which is larger and decodes
+                  faster; or "none", not at all
+    jpeg_quality  quality of JPEG frames
     square_pixels stretches frames to square pixels where the file declares other pixels
     cells         names of CELLS: descriptors of the fixed cells around the points, stored for each
                   of the L raw frames

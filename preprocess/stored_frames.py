@@ -11,22 +11,22 @@ _AT_ONCE = 16  # tubelets that are read together, which bounds memory
 
 
 class StoredFrames:
-    """Finds the JPEG file of a raw frame. Raises StoreError where the store is damaged."""
+    """Finds the coded frame of a raw frame. Raises StoreError where the store is damaged."""
 
     def __init__(self, store: TargetStore, video: int) -> None:
         """video: its row in the store's table. The store must have frames."""
         self._video, self._stride = store.open_video(video), store.spec.stride
         self._hop = TUBELET * store.spec.stride // store.spec.clip_step
-        self._start, self._jpegs = -1, [b""]
+        self._start, self._frames = -1, [b""]
 
     def __call__(self, number: int) -> bytes | None:
-        """Returns the JPEG file of raw frame `number`; None where no tubelet samples this frame."""
+        """Returns raw frame `number`, coded; None where no tubelet samples this frame."""
         for place in range(TUBELET):
             tubelet, rest = divmod(number - place * self._stride, self._hop)
             if rest == 0 and 0 <= tubelet < self._video.high - self._video.low:
                 start = tubelet - tubelet % _AT_ONCE
                 self._read(start)
-                return self._jpegs[TUBELET * (tubelet - start) + place]
+                return self._frames[TUBELET * (tubelet - start) + place]
         return None
 
     def _read(self, start: int) -> None:
@@ -35,9 +35,11 @@ class StoredFrames:
         low = self._video.low + start
         high = min(low + _AT_ONCE, self._video.high)
         part = dataclasses.replace(self._video, low=low, high=high)
-        self._start, self._jpegs = start, [jpeg.tobytes() for jpeg in part.jpegs()]
+        self._start, self._frames = start, [coded.tobytes() for coded in part.frames()]
 
 
 def can_be_copied(source: TargetSpec, wanted: TargetSpec) -> bool:
     """Whether the frames of a store are those that another specification with its canvas needs."""
-    return source.frames == wanted.frames == "jpeg" and source.jpeg_quality == wanted.jpeg_quality
+    if "none" in (source.frames, wanted.frames):
+        return False
+    return (source.frames, source.jpeg_quality) == (wanted.frames, wanted.jpeg_quality)

@@ -10,12 +10,12 @@ import yaml
 
 from mme_core.datasets import load_manifest
 from mme_core.errors import MMEError, UsageError, VideoError
+from mme_core.frame_codec import decode_frames
 from mme_core.io.place import open_place
 from mme_core.io.remote import join
 from mme_core.io.video import open_video
 from mme_core.store import TargetStore
 from mme_core.store.layout import STORE
-from mme_core.store.window import decode_frames
 
 FRAME = 15  # half a second into a file: the first frames may be black
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mme_core.canvas import plan_canvas
 from mme_core.errors import MMEError, StoreError
 from mme_core.extract.kept_flow import kept_size, read_shapes
+from mme_core.frame_codec import decode_frame
 from mme_core.io.place import Place, open_place
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.array_writer import metadata
@@ -71,7 +71,7 @@ def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: boo
     if report.problems:
         return report  # the arrays cannot be judged by a table that is wrong
     check = _ArrayChecks(place, number, spec, rows, sizes)
-    found = [*check.files(), *check.metadata(), *check.values(), *check.jpegs(deep)]
+    found = [*check.files(), *check.metadata(), *check.values(), *check.frames(deep)]
     found += _check_flow(place, number, spec, rows)
     report.problems += dict.fromkeys(found)
     return report
@@ -246,7 +246,7 @@ class _ArrayChecks:
         if start + len(rows) == TUBELET * self.tubelets and rows[-1] != self.frame_bytes:
             yield f"the last frame ends at byte {rows[-1]} of {self.frame_bytes}"
 
-    def jpegs(self, deep: bool) -> Iterator[str]:
+    def frames(self, deep: bool) -> Iterator[str]:
         """The first frame of every video, or all of them, must be images of its canvas."""
         if "frames" not in self.layouts:
             return
@@ -256,25 +256,29 @@ class _ArrayChecks:
             size = (self.spec.patch * row["hp"], self.spec.patch * row["wp"], 3)
             for frame in range(first, first + count):
                 try:
-                    image = self._decode(frame)
+                    found = self._shape(frame)
                 except StoreError as error:
                     yield str(error)  # found before: said once
                     continue
-                if image is None or image.shape != size:
-                    found = "no image" if image is None else "×".join(map(str, image.shape))
+                if found != size:
+                    kind = "×".join(map(str, found)) or "no image"
                     yield (
-                        f"{self.where}: frame {frame - first} of video '{row['id']}' is {found}, "
+                        f"{self.where}: frame {frame - first} of video '{row['id']}' is {kind}, "
                         f"and should be {'×'.join(map(str, size))}"
                     )
 
-    def _decode(self, frame: int) -> np.ndarray | None:
+    def _shape(self, frame: int) -> tuple[int, ...]:
+        """The shape of a frame's image; () where it is none."""
         before = max(frame - 1, 0)
         ends = self.reader.rows(self.number, self.layouts["frame_ends"], before, frame + 1)
         start, stop = (int(ends[0]) if frame else 0), int(ends[-1])
         if not start < stop <= self.frame_bytes:
-            return None
+            return ()
         data = self.reader.rows(self.number, self.layouts["frames"], start, stop)
-        return cv2.imdecode(data, cv2.IMREAD_COLOR)
+        try:
+            return decode_frame(data).shape
+        except ValueError:
+            return ()
 
 
 def _check_finite(rows: np.ndarray, _: int) -> Iterator[str]:

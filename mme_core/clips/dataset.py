@@ -44,10 +44,10 @@ from mme_core.io.remote import join
 from mme_core.io.timeline import UNORDERED
 from mme_core.io.video import read_frames
 from mme_core.masking import make_mask, motion_draws
+from mme_core.scratch import Scratch
 from mme_core.spec import TUBELET
 from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.pieces import StoredWindow
-from mme_core.store.scratch import Scratch
 from mme_core.store.union import open_stores
 
 _CODED = Scratch()

@@ -15,10 +15,10 @@ from mme_core.cells import array_names
 from mme_core.clips.coded import Arrays
 from mme_core.clips.draws import Draw
 from mme_core.clips.geometry import View
+from mme_core.frame_codec import decode_frame
+from mme_core.scratch import Scratch
 from mme_core.spec import CELLS, TargetSpec
 from mme_core.store.pieces import StoredWindow
-from mme_core.store.scratch import Scratch
-from mme_core.store.window import decode_jpeg
 
 Row = Mapping[str, Any]  # of a store's table
 
@@ -91,24 +91,24 @@ def write_stored_frames(
     patch: int,
     numbers: np.ndarray,
 ) -> None:
-    """Writes the crops of the window's JPEG frames. Each frame is decoded once.
+    """Writes the crops of the window's stored frames. Each frame is decoded once.
 
-    numbers  which stored frames to take (`StoredWindow.jpegs_at`)
+    numbers  which stored frames to take (`StoredWindow.frames_at`)
     """
     row = window.row
     height, width = row["hp"] * patch, row["wp"] * patch
     canvas = _CANVAS.of(height * width * 3).reshape(height, width, 3)
     frames, frame = arrays["frames"], -1
-    for frame, jpeg in enumerate(window.jpegs_at(numbers)):
-        decode_frame(jpeg, canvas, window)
+    for frame, coded in enumerate(window.frames_at(numbers)):
+        decode_stored(coded, canvas, window)
         write_crops(canvas, views, patch, frames, first, frame)
     _repeat(frames, first, len(views), frame)
 
 
-def decode_frame(jpeg: np.ndarray, out: np.ndarray, window: StoredWindow) -> None:
+def decode_stored(coded: np.ndarray, out: np.ndarray, window: StoredWindow) -> None:
     """Decodes a frame of the window into uint8 [H, W, 3]. Raises StoreError for damage."""
     try:
-        decode_jpeg(jpeg, out)
+        decode_frame(coded, out)
     except ValueError as error:
         raise window.damage(f"a frame of {window.row['id']}: {error}") from error
 

@@ -143,10 +143,10 @@ class Resident:
     def _read_frames(self, window: StoredWindow, begin: int) -> None:
         row, patch, kept = window.row, self._spec.patch, self._kept["frames"]
         height, width = row["hp"] * patch, row["wp"] * patch
-        jpegs = window.jpegs()
-        images = np.empty((len(jpegs), height, width, 3), np.uint8)
-        for jpeg, image in zip(jpegs, images):
-            fetching.decode_frame(jpeg, image, window)
+        frames = window.frames()
+        images = np.empty((len(frames), height, width, 3), np.uint8)
+        for coded, image in zip(frames, images):
+            fetching.decode_stored(coded, image, window)
         begin = begin * TUBELET
         words = _words(images.reshape(len(images), height, row["wp"], -1))
         kept[begin : begin + len(images), :height, : row["wp"]] = words.to(kept.device)

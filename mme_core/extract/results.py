@@ -43,7 +43,7 @@ class TubeletTargets:
     moments     float32 [hp, wp, 6]: see `mme_core.targets`
     valid       uint8 [hp, wp], bit k: trajectory k
     pts         int64 [2], timestamps of the sampled frames
-    frames      the canvases of the sampled frames as JPEG bytes, or () with spec.frames=none
+    frames      the coded canvases of the sampled frames, or () with spec.frames=none
     homography  float32 [L, 3, 3] on canvas pixels, or None with spec.camera=none
     first       number of the tubelet's first raw frame
     cells       arrays of `mme_core.cells` by their names in the store, [hp, wp, ...]

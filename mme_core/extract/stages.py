@@ -12,7 +12,7 @@ STAGES = {
     "decode": "read and decode the video",
     "flow": "optical flow, or a point tracker",
     "tracks": "luma, camera motion, tracks and HOG",
-    "frames": "sampled frames as JPEG",
+    "frames": "coding of sampled frames",
     "writing": "compress and write the targets",
 }
 

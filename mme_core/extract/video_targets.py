@@ -27,13 +27,14 @@ from mme_core.extract.remarks import part_warning, warnings_of, why_none_is_vali
 from mme_core.extract.results import TubeletTargets, VideoSummary, VideoTargets
 from mme_core.extract.stages import Stopwatch
 from mme_core.extract.tracker import Keep, Render, Tracker, Tubelet
+from mme_core.frame_codec import encode_frame
 from mme_core.io.frame import Frame
 from mme_core.io.frame_folder import FrameFolder
 from mme_core.io.video import Part, Parts, Video, open_video
 from mme_core.spec import TargetSpec
 
-# Number of a raw frame -> its JPEG file, where there is one.
-StoredJpeg = Callable[[int], bytes | None]
+# Number of a raw frame -> its coded frame, where there is one.
+StoredFrame = Callable[[int], bytes | None]
 
 
 def stream_tubelets(
@@ -43,7 +44,7 @@ def stream_tubelets(
     *,
     kept: KeptFlow | None = None,
     keep: Keep | None = None,
-    stored: StoredJpeg | None = None,
+    stored: StoredFrame | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> TubeletStream:
     """Extracts a video as an iterable of TubeletTargets. Memory does not grow with its length.
@@ -51,7 +52,7 @@ def stream_tubelets(
     kept       flow to use instead of computing it; not with spec.check
     keep       gets the flow of every frame pair, float32 [H, W, 2]. After LaterPartError, drop what
                it got: it gets all flow again
-    stored     finds JPEG files that were made before, to be used again
+    stored     finds coded frames that were made before, to be used again
     stopwatch  measures the time of each stage
 
     After the iteration, `summary` of the returned object describes the video. Iterating raises the
@@ -60,7 +61,7 @@ def stream_tubelets(
 
     def render(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None:
         known = stored(frame.number) if stored else None
-        return known or _render_jpeg(frame, canvas, spec)
+        return known or _render_coded(frame, canvas, spec)
 
     return TubeletStream(path, spec, deadline_s, render, _code, kept, keep, stopwatch)
 
@@ -263,7 +264,7 @@ def _code(tubelet: Tubelet, canvas: Canvas, spec: TargetSpec) -> TubeletTargets:
         moments,
         valid=targets.pack_valid(valid),
         pts=np.array(tubelet.pts, np.int64),
-        frames=tuple(tubelet.frames) if spec.frames == "jpeg" else (),
+        frames=tuple(tubelet.frames) if spec.frames != "none" else (),
         homography=np.stack(tubelet.homographies) if spec.camera == "homography" else None,
         first=tubelet.first,
         cells=cells.encode_all(_cells(tubelet, canvas, spec)),
@@ -292,9 +293,7 @@ def _render_rgb(frame: Frame, canvas: Canvas, spec: TargetSpec) -> np.ndarray:
     return canvas.crop(canvas.resize(frame.rgb()))
 
 
-def _render_jpeg(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None:
+def _render_coded(frame: Frame, canvas: Canvas, spec: TargetSpec) -> bytes | None:
     if spec.frames == "none":
         return None
-    image = canvas.crop(canvas.resize(frame.bgr()))
-    quality = [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality]
-    return cv2.imencode(".jpg", image, quality)[1].tobytes()
+    return encode_frame(canvas.crop(canvas.resize(frame.bgr())), spec)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mme_core.errors import StoreError
+from mme_core.frame_codec import decode_frame
 from mme_core.store import TargetStore
 from mme_core.store.layout import CHUNK_TUBELETS
 from mme_core.store.window import CodedWindow
@@ -107,12 +108,15 @@ def _changes(window: CodedWindow, some: np.ndarray) -> list[float]:
     return found
 
 
-def _grey(jpeg: bytes) -> np.ndarray:
-    """Luma at half the size. Raises StoreError for bytes that are no JPEG file."""
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2)
-    if image is None:
-        raise StoreError("a stored frame is not a JPEG file; `mme verify --deep` says which")
-    return np.asarray(image)
+def _grey(coded: bytes) -> np.ndarray:
+    """Luma at half the size. Raises StoreError for bytes that are no frame."""
+    try:
+        image = cv2.cvtColor(decode_frame(coded), cv2.COLOR_RGB2GRAY)
+    except ValueError as error:
+        raise StoreError(
+            f"a stored frame is damaged ({error}); `mme verify --deep` says which"
+        ) from error
+    return cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def has_bars(frames: np.ndarray) -> bool:

@@ -9,6 +9,12 @@ from typing import Any
 from mme_core.progress import clock
 from mme_core.spec import TargetSpec
 
+_FRAMES = {
+    "jpeg": "The sampled frames are stored as JPEG files of quality {quality}.",
+    "lz4": "The sampled frames are stored as YUV planes, compressed without loss by LZ4.",
+    "none": "No frames are stored: training reads the video files.",
+}
+
 
 def describe_spec(spec: TargetSpec) -> list[str]:
     """The specification as sentences."""
@@ -32,9 +38,7 @@ def describe_spec(spec: TargetSpec) -> list[str]:
         "The camera's motion is stored beside the trajectories, as a homography for each step."
         if spec.camera == "homography"
         else "The camera's motion is not estimated: it is part of the trajectories.",
-        f"The sampled frames are stored as JPEG files of quality {spec.jpeg_quality}."
-        if spec.frames == "jpeg"
-        else "No frames are stored: training reads the video files.",
+        _FRAMES[spec.frames].format(quality=spec.jpeg_quality),
     ]
     if spec.cells:
         names = ", ".join(spec.cells)

@@ -44,13 +44,13 @@ class StoredWindow:
             yield -(-read // self.step), rows[-read % self.step :: self.step]
             read += len(rows)
 
-    def jpegs(self) -> list[np.ndarray]:
-        """The JPEG files, two of each tubelet, uint8 [bytes] each. Raises StoreError."""
+    def frames(self) -> list[np.ndarray]:
+        """The coded frames, two of each tubelet, uint8 [bytes] each. Raises StoreError."""
         tubelets = np.arange(0, self.high - self.low, self.step)
-        return self.jpegs_at((TUBELET * tubelets[:, None] + np.arange(TUBELET)).ravel())
+        return self.frames_at((TUBELET * tubelets[:, None] + np.arange(TUBELET)).ravel())
 
-    def jpegs_at(self, numbers: np.ndarray) -> list[np.ndarray]:
-        """The JPEG files of stored frames, uint8 [bytes] each. Raises StoreError.
+    def frames_at(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """The coded frames of these numbers, uint8 [bytes] each. Raises StoreError.
 
         numbers  of the frames, counted from the first frame of the window: two for each *stored*
                  tubelet, whatever `step` is. They may lie behind the window.

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from mme_core.errors import StoreError
+from mme_core.scratch import Scratch
 from mme_core.store.layout import (
     MISSING,
     ArrayLayout,
@@ -22,7 +23,6 @@ from mme_core.store.layout import (
     decode_index,
     shard_name,
 )
-from mme_core.store.scratch import Scratch
 
 _CACHED_INDICES = 8192  # of files; half a kilobyte each
 

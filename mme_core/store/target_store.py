@@ -173,13 +173,13 @@ class TargetStore:
         return row
 
     def _frames(self, shard: int, low: int, high: int, tubelets: int) -> tuple[bytes, ...]:
-        """JPEG files of the tubelets low, low + clip_step, … high − 1, padded to `tubelets`."""
+        """Coded frames of the tubelets low, low + clip_step, … high − 1, padded to `tubelets`."""
         if "frames" not in self._layouts:
             return ()
         step = self.spec.clip_step
         window = StoredWindow(self._reader, self._layouts, {}, shard, low, high, step)
-        jpegs = tuple(jpeg.tobytes() for jpeg in window.jpegs())
-        return jpegs + (jpegs[-1],) * (TUBELET * tubelets - len(jpegs))
+        coded = tuple(frame.tobytes() for frame in window.frames())
+        return coded + (coded[-1],) * (TUBELET * tubelets - len(coded))
 
 
 def _why_no_store(place: Place) -> str:

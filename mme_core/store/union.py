@@ -16,8 +16,8 @@ from mme_core.store.table import COLUMNS, VideoTable
 from mme_core.store.target_store import TargetStore
 from mme_core.store.window import CodedWindow
 
-# What the stores of a union may differ in: the size of the canvas, how points are followed, and the
-# quality of frames.
+# What the stores of a union may differ in: the size of the canvas, how points are followed, and how
+# frames are coded.
 _FREE = (
     "short_side",
     "long_side",
@@ -25,6 +25,7 @@ _FREE = (
     "flow_weights",
     "tracks",
     "check",
+    "frames",
     "jpeg_quality",
     "square_pixels",
 )
@@ -34,8 +35,8 @@ class StoreUnion:
     """The videos of several stores, numbered one store after the other.
 
     stores       TargetStores, or their paths or URLs; at least two
-    spec         of the first store; the others may differ in their canvas, in the flow, and in the
-                 quality of frames
+    spec         of the first store; the others may differ in their canvas, in the flow, and in how
+                 frames are coded
     videos       VideoTable of all: an id begins with its store's name, and shards are numbered one
                  store after the other
     class_names  of the stores where these are equal, else (), and all labels are −1
@@ -124,10 +125,12 @@ def parts(store: TargetStore | StoreUnion) -> Sequence[TargetStore]:
 def check_agreement(first: TargetStore, other: TargetStore) -> None:
     """Raises StoreError naming a field in which two stores must agree and do not."""
     for name, (theirs, mine) in other.spec.differing(first.spec).items():
+        both = f"{other.url} has spec.{name}={theirs} and {first.url} has spec.{name}={mine}"
+        if name == "frames" and "none" in (theirs, mine):
+            raise StoreError(f"{both}: stores that are read as one must all have frames, or none")
         if name not in _FREE:
             raise StoreError(
-                f"{other.url} has spec.{name}={theirs} and {first.url} has spec.{name}={mine}: "
-                f"stores that are read as one may differ in {', '.join(_FREE)} alone"
+                f"{both}: stores that are read as one may differ in {', '.join(_FREE)} alone"
             )
 
 

@@ -11,58 +11,14 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from mme_core import cells, targets
 from mme_core.canvas import grid_points
 from mme_core.errors import UsageError
+from mme_core.frame_codec import decode_frames
 from mme_core.listing import listing
 from mme_core.spec import TargetSpec
-
-try:
-    import simplejpeg  # comes with the extra `train`
-except ImportError:
-    simplejpeg = None
-
-
-def decode_jpeg(jpeg: bytes | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Decodes a JPEG file to an image, RGB uint8 [H, W, 3].
-
-    out  contiguous uint8 [H, W, 3] to decode into, because fresh memory takes half as much time as
-         decoding. Default: fresh memory
-
-    Raises ValueError for bytes that are no JPEG file, and for an image of another size than `out`.
-    """
-    if simplejpeg:
-        image = simplejpeg.decode_jpeg(jpeg, buffer=out)
-    else:  # the same pixels; takes a sixth longer
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise ValueError("not a JPEG image")
-    if out is None:
-        return image
-    if image.shape != out.shape:
-        raise ValueError(f"an image of {image.shape[1]}×{image.shape[0]}")
-    if not simplejpeg:
-        out[:] = image
-    return out
-
-
-def decode_jpegs(jpegs: tuple[bytes, ...]) -> list[np.ndarray]:
-    """Decodes JPEG files to images, RGB uint8 [H, W, 3]."""
-    images: list[np.ndarray] = []
-    for number, jpeg in enumerate(jpegs):
-        if number and jpeg is jpegs[number - 1]:  # the repeated frame that pads a short video
-            images.append(images[-1])
-            continue
-        images.append(decode_jpeg(jpeg))
-    return images
-
-
-def decode_frames(jpegs: tuple[bytes, ...]) -> np.ndarray:
-    """Decodes JPEG files of one size to RGB uint8 [len(jpegs), H, W, 3]."""
-    return np.stack(decode_jpegs(jpegs))
 
 
 @dataclass(frozen=True)
@@ -74,7 +30,7 @@ class CodedWindow:
     moments     float32 [n, Hp, Wp, 6]
     valid       uint8 [n, Hp, Wp], bit k: trajectory k
     pts         int64 [n, 2]; the padding of a short video has the last frame's
-    frames      2n JPEG files, or () where the store has none
+    frames      2n coded frames (`mme_core.frame_codec`), or () where the store has none
     homography  float32 [n, L, 3, 3], or None where the store has none
     video       the video's id
     start       number of the first tubelet on the video's time line

@@ -7,6 +7,7 @@ import numpy as np
 
 from mme_core import cells, targets
 from mme_core.extract.results import TubeletTargets
+from mme_core.frame_codec import encode_frame
 from mme_core.spec import TargetSpec
 from mme_core.store.seal import blank, seal
 from mme_core.store.target_store import open_or_create_store
@@ -30,10 +31,10 @@ def tubelets(seed, n, hp=4, wp=5, spec=SPEC):
     made = []
     for t in range(n):
         frames = ()
-        if spec.frames == "jpeg":
+        if spec.frames != "none":
             small = rng.integers(0, 255, (2, hp, wp, 3), np.uint8)
             large = [cv2.resize(image, (16 * wp, 16 * hp)) for image in small]
-            frames = tuple(cv2.imencode(".jpg", image)[1].tobytes() for image in large)
+            frames = tuple(encode_frame(image, spec) for image in large)
         camera = None
         if spec.camera == "homography":
             camera = np.eye(3, dtype=np.float32) + rng.normal(0, 1e-3, (spec.length, 3, 3))

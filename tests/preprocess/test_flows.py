@@ -36,6 +36,21 @@ def videos(tmp_path):
     return write_tree(tmp_path / "videos", 4)
 
 
+def test_frames_in_lz4_differ_from_jpeg_in_their_coding_alone(videos, tmp_path):
+    urls = [tmp_path / "jpeg", tmp_path / "lz4"]
+    for url in urls:
+        assert flows(videos, url, f"spec.frames={url.name}", "--keep-flow") == 0
+        assert mme(["verify", str(url), "--deep"]) == 0
+    jpeg, lz4 = (TargetStore(url).read_coded(0, 0, 2) for url in urls)
+    np.testing.assert_array_equal(jpeg.position, lz4.position)
+    assert jpeg.frames[0][:2] == b"\xff\xd8" and lz4.frames[0][:4] == b"I420"
+    apart = jpeg.decode_frames().astype(int) - lz4.decode_frames()
+    assert np.abs(apart).mean() < 6
+    words = ["retarget", str(urls[1]), "--store", str(tmp_path / "short"), "--serial"]
+    assert mme([*words, "spec.length=2"]) == 0
+    assert TargetStore(tmp_path / "short").read_coded(0, 0, 2).frames == lz4.frames
+
+
 def ruin(root):
     """Makes a file of each kind of bad input. Returns {name: reason in the ledger}."""
     good = write_clip(root / "good/ü ñ – x y.mp4")

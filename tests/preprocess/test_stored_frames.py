@@ -19,8 +19,8 @@ def test_each_sampled_frame_is_found_by_its_number(tmp_path):
     for number in reversed(range(COARSE.hop * COUNT + 8)):
         tubelet, rest = divmod(number, COARSE.hop)
         sampled = tubelet < COUNT and rest in (0, COARSE.stride)
-        jpeg = expected[tubelet].frames[rest // COARSE.stride] if sampled else None
-        assert stored(number) == jpeg, number
+        coded = expected[tubelet].frames[rest // COARSE.stride] if sampled else None
+        assert stored(number) == coded, number
 
 
 def test_second_frames_are_found_where_tubelets_overlap(tmp_path):
@@ -41,8 +41,8 @@ def test_frames_that_are_known_are_not_coded_again(tmp_path):
     assert known[1:] == plain[1:]
 
 
-@pytest.mark.parametrize("change", [{"frames": "none"}, {"jpeg_quality": 50}])
-def test_frames_of_another_quality_are_not_copied(change):
+@pytest.mark.parametrize("change", [{"frames": "none"}, {"frames": "lz4"}, {"jpeg_quality": 50}])
+def test_frames_of_another_coding_are_not_copied(change):
     other = dataclasses.replace(COARSE, **change)
     assert can_be_copied(COARSE, dataclasses.replace(COARSE, length=3))
     assert not can_be_copied(COARSE, other)

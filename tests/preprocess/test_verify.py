@@ -134,6 +134,7 @@ def test_an_array_that_other_readers_would_misread(store):
         ("moments", np.nan, "not finite"),
         ("homography", np.inf, "not finite"),
         ("frames", b"no picture", "is no image, and should be 64×80×3"),
+        ("frames", b"I420 is the start of a frame in LZ4", "is no image, and should be 64×80×3"),
     ],
 )
 def test_values_that_cannot_be(name, value, message, store):

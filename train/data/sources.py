@@ -15,12 +15,12 @@ import numpy as np
 
 from mme_core.datasets import VideoItem, load_manifest
 from mme_core.errors import UsageError, VideoError, listed, named
+from mme_core.frame_codec import decode_frames
 from mme_core.io.frame_folder import FrameFolder, is_frame_folder
 from mme_core.io.remote import join
 from mme_core.io.video import Video, longest_part, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
-from mme_core.store.window import decode_frames
 from train.data.overlap import Videos, check_overlap
 from train.data.stores import check_complete
 from train.recipes.classification import LabelledDataConfig, SplitDataConfig
@@ -152,10 +152,10 @@ class StoreSource:
         count = -(-int(self.store.videos["count"][video]) // step)
         tubelets, member = np.divmod(choose(TUBELET * count), TUBELET)
         first, last = int(tubelets.min()), int(tubelets.max())
-        jpegs = self.store.read_frames(video, first * step, last - first + 1)
+        coded = self.store.read_frames(video, first * step, last - first + 1)
         places = (tubelets - first) * TUBELET + member
         wanted, inverse = np.unique(places, return_inverse=True)
-        frames = decode_frames(tuple(jpegs[place] for place in wanted))
+        frames = decode_frames(tuple(coded[place] for place in wanted))
         return frames[inverse.reshape(places.shape)]
 
 

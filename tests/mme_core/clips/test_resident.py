@@ -45,6 +45,14 @@ def test_samples_equal_those_of_the_store(store, options, mask):
         assert sampled[name].dtype == value.dtype and torch.equal(sampled[name], value), name
 
 
+def test_frames_in_lz4_equal_those_of_the_store(tmp_path):
+    spec = TargetSpec(short_side=64, long_side=96, frames="lz4")
+    url = make_store(tmp_path / "store", ({"a.mp4": 11, "b.mp4": 3},), spec)
+    sampled, read = both(ClipDataset(url, frames=8, image_size=48))
+    assert torch.equal(sampled["frames"], read["frames"])
+    assert read["frames"].float().std() > 10
+
+
 def test_zoomed_samples_equal_those_of_the_store(store):
     clips = ClipDataset(store, frames=8, image_size=48, zoom=(2, 4), cells=("hof",))
     sampled, read = both(clips)

@@ -15,8 +15,8 @@ from mme_core.canvas import plan_canvas
 from mme_core.errors import UsageError, VideoError
 from mme_core.extract import extract_video, stream_tubelets
 from mme_core.extract.video_targets import LaterPartError
+from mme_core.frame_codec import decode_frames
 from mme_core.spec import TargetSpec
-from mme_core.store.window import decode_frames
 
 SMALL = TargetSpec(short_side=64, long_side=80, flow="dis-fast")
 CENTRE = (170.0, 128.0)

@@ -12,7 +12,7 @@ from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.target_store import open_or_create_store
 from mme_core.store.writer import ShardWriter
 
-WIDE = dataclasses.replace(SPEC, long_side=128, jpeg_quality=80)
+WIDE = dataclasses.replace(SPEC, long_side=128, frames="lz4")
 
 
 @pytest.fixture
@@ -63,6 +63,9 @@ def test_stores_that_disagree_are_named(small, tmp_path):
     make_store(tmp_path / "other", spec=other)
     with pytest.raises(StoreError, match=r"other has spec.stride=2 and .*small has spec.stride=4"):
         StoreUnion([small, tmp_path / "other"])
+    make_store(tmp_path / "bare", spec=dataclasses.replace(SPEC, frames="none"))
+    with pytest.raises(StoreError, match=r"bare has spec.frames=none and .*has spec.frames=jpeg"):
+        StoreUnion([small, tmp_path / "bare"])
     with pytest.raises(UsageError, match="named twice"):
         StoreUnion([small, small])
 
