@@ -196,6 +196,7 @@ def refused(store, out, *words):
 @pytest.mark.parametrize(
     ("word", "kind", "message"),
     [
+        ("data.root=/", UsageError, "data.root=/ is not read"),
         ("data.stride=2", StoreError, "spec.stride=4 does not fit the recipe's data.stride=2"),
         ("target.points=1", StoreError, "spec.points=4 does not fit"),
         ("target.length=7", UsageError, "target.length=7"),

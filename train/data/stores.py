@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mme_core.errors import StoreError, listed
+from mme_core.errors import StoreError, UsageError, listed
 from mme_core.io.place import open_place
 from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.layout import LEDGER, LOCK, shard_name
@@ -15,9 +15,15 @@ from train.recipes.pretraining import PretrainConfig
 def check_spec(store: TargetStore | StoreUnion, config: PretrainConfig) -> None:
     """Raises StoreError naming the field of the store's specification that the recipe cannot use.
 
-    `ClipDataset` and `content_sizes` check the other fields: canvas, frames, length, camera, and
-    that a video is as long as a clip.
+    Raises UsageError for a folder of video files that is not read. `ClipDataset` and
+    `content_sizes` check the other fields: canvas, frames, length, camera, and that a video is as
+    long as a clip.
     """
+    if config.data.root is not None and config.data.frames == "store":
+        raise UsageError(
+            f"data.root={config.data.root} is not read, since the frames are those of {store.url}: "
+            "leave it out, or set data.frames=video to read the store's video files"
+        )
     for field, key, wanted in (
         ("stride", "data.stride", config.data.stride),
         ("patch", "model.patch", config.model.patch),

@@ -111,9 +111,11 @@ def merge(
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         words = " ".join(f"{key}=…" for key in missing)
+        meanings = {key: limits.help for key, _, limits in walk(schema())}
         raise UsageError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: add {words} "
-            "to the command or to the recipe"
+            "to the command or to the recipe "
+            f"({', '.join(f'{key}: {meanings[key]}' for key in missing)})"
         )
     values = cast(Config, OmegaConf.to_object(config))
     check_limits(values, raw)

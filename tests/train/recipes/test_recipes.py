@@ -135,7 +135,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
 
 
 def test_missing_values_and_files_are_named():
-    with pytest.raises(UsageError, match="out is not set: add out=…"):
+    with pytest.raises(UsageError, match=r"out is not set: add out=….* \(out: folder of the run"):
         read("store=s")
     with pytest.raises(UsageError, match="out and store are not set: add out=… store=…"):
         read()
