@@ -144,7 +144,7 @@ def breakdown(path: Path, spec: TargetSpec) -> dict[str, float]:
         patch(tracker, "sample", clocked("tracks", tracker.sample))
         patch(tracker, "inside", clocked("tracks", tracker.inside))
         patch(video.Frame, "bgr", clocked("frames", video.Frame.bgr))
-        patch(cv2, "imencode", clocked("frames", cv2.imencode))
+        patch(extract, "encode_frame", clocked("frames", extract.encode_frame))
         patch(targets, "encode", clocked("quantise", targets.encode))
         patch(ShardWriter, "append", clocked("write", ShardWriter.append))
         patch(ShardWriter, "__exit__", clocked("write", ShardWriter.__exit__))

@@ -1,12 +1,13 @@
 """How a store codes its frames: each by itself, as a JPEG file or as planes packed by LZ4.
 
 `spec.frames` says which. The first bytes of a coded frame say it too, so that a union of stores can
-hold both. JPEG is small. LZ4 takes nearly four times the space, and decodes three to four times as
+hold both. JPEG is small. LZ4 takes about four times the space, and decodes about three times as
 fast (docs/measurements/loader.md).
 
 A frame in LZ4 is: "I420"; its height and width, uint16, little-endian; and a Blosc block of its
 planes, uint8 [3 H / 2, W]. Those are OpenCV's I420: Y, then U and V of half the height and width,
-BT.601. An odd height or width is made even first, by a copy of the last row or column.
+BT.601. A value of U or V is that of the mean of its four pixels. An odd height or width is made
+even first, by a copy of the last row or column.
 """
 
 from __future__ import annotations
@@ -68,12 +69,15 @@ def decode_frame(coded: CodedFrame, out: np.ndarray | None = None) -> np.ndarray
 
 def decode_frames(coded: Sequence[bytes]) -> np.ndarray:
     """Decodes frames of one size to RGB uint8 [len(coded), H, W, 3]."""
-    images: list[np.ndarray] = []
-    for number, frame in enumerate(coded):
-        # The repeated frame that pads a short video is decoded once.
-        repeated = number and frame is coded[number - 1]
-        images.append(images[-1] if repeated else decode_frame(frame))
-    return np.stack(images)
+    first = decode_frame(coded[0])
+    images = np.empty((len(coded), *first.shape), np.uint8)
+    images[0] = first
+    for number in range(1, len(coded)):
+        if coded[number] is coded[number - 1]:  # the repeated frame that pads a short video
+            images[number] = images[number - 1]
+        else:
+            decode_frame(coded[number], images[number])
+    return images
 
 
 def _decode_jpeg(jpeg: CodedFrame, out: np.ndarray | None) -> np.ndarray:
@@ -92,7 +96,7 @@ def _decode_jpeg(jpeg: CodedFrame, out: np.ndarray | None) -> np.ndarray:
 
 
 def _check_size(height: int, width: int, out: np.ndarray) -> None:
-    if out.shape != (height, width, 3):
+    if out.shape != (height, width, 3) or out.dtype != np.uint8:
         raise ValueError(f"an image of {width}×{height}")
 
 
@@ -100,6 +104,11 @@ def _encode_planes(bgr: np.ndarray) -> bytes:
     height, width = bgr.shape[:2]
     even = cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     planes = cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420)
+    # OpenCV takes the chroma of one pixel in four. The mean of the four is nearer to each of them.
+    rows, columns = even.shape[:2]
+    halved = cv2.resize(even, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
+    doubled = cv2.resize(halved, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    planes[rows:] = cv2.cvtColor(doubled, cv2.COLOR_BGR2YUV_I420)[rows:]
     packed = blosc.compress(planes, b"lz4hc", _LZ4_LEVEL, shuffle=blosc.NOSHUFFLE, typesize=1)
     return _HEAD.pack(_MAGIC, height, width) + bytes(packed)
 
@@ -108,12 +117,17 @@ def _decode_planes(coded: CodedFrame, out: np.ndarray | None) -> np.ndarray:
     if len(coded) < _HEAD.size:
         raise ValueError("it ends too early")
     _, height, width = _HEAD.unpack(bytes(coded[: _HEAD.size]))
+    rows, columns = height + height % 2, width + width % 2
+    block, size = coded[_HEAD.size :], rows * columns * 3 // 2
+    _check_block(block, size)
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
     _check_size(height, width, out)
-    rows, columns = height + height % 2, width + width % 2
-    planes = _planes.of(rows * columns * 3 // 2).reshape(-1, columns)
-    _unpack(coded[_HEAD.size :], planes)
+    planes = _planes.of(size).reshape(-1, columns)
+    try:
+        blosc.decompress(block, planes)
+    except RuntimeError as error:
+        raise ValueError(f"its block is damaged: {error}") from error
     if (rows, columns) == (height, width):
         cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420, dst=out)
     else:
@@ -121,13 +135,12 @@ def _decode_planes(coded: CodedFrame, out: np.ndarray | None) -> np.ndarray:
     return out
 
 
-def _unpack(block: CodedFrame, out: np.ndarray) -> None:
-    # Blosc itself trusts the sizes that a block declares.
+def _check_block(block: CodedFrame, size: int) -> None:
+    """Raises ValueError unless a Blosc block declares `size` bytes of planes and its own length.
+
+    Blosc itself trusts what a block declares.
+    """
     head = bytes(block[: _BLOSC_HEAD.size])
-    size, _, length = _BLOSC_HEAD.unpack(head) if len(head) == _BLOSC_HEAD.size else (0, 0, 0)
-    if (size, length) != (out.nbytes, len(block)):
+    planes, _, length = _BLOSC_HEAD.unpack(head) if len(head) == _BLOSC_HEAD.size else (0, 0, 0)
+    if (planes, length) != (size, len(block)) or size == 0:
         raise ValueError("its block has another size than it declares")
-    try:
-        blosc.decompress(block, out)
-    except RuntimeError as error:
-        raise ValueError(f"its block is damaged: {error}") from error

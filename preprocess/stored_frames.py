@@ -40,6 +40,5 @@ class StoredFrames:
 
 def can_be_copied(source: TargetSpec, wanted: TargetSpec) -> bool:
     """Whether the frames of a store are those that another specification with its canvas needs."""
-    if "none" in (source.frames, wanted.frames):
-        return False
-    return (source.frames, source.jpeg_quality) == (wanted.frames, wanted.jpeg_quality)
+    same_quality = source.frames != "jpeg" or source.jpeg_quality == wanted.jpeg_quality
+    return source.frames == wanted.frames != "none" and same_quality

@@ -3,7 +3,7 @@
     mme verify STORE [--deep] [--workers 8] [--json]
 
 Checked: checksums, shapes and codings of the arrays, the tables against the arrays and against the
-specification, the specification's hash, value ranges, JPEG files, duplicate ids, the index and the
+specification, the specification's hash, value ranges, frames, duplicate ids, the index and the
 ledger against the shards, and what killed writers left behind. Exit status 1 if there is a problem.
 """
 

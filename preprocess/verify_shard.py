@@ -47,7 +47,7 @@ class ShardReport:
 
 
 def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: bool) -> ShardReport:
-    """Reads a whole shard. `classes`: number of class names; `deep`: decode every JPEG."""
+    """Reads a whole shard. `classes`: number of class names; `deep`: decode every frame."""
     place, report = open_place(url), ShardReport(number)
     where = place.at(shard_name(number))
     try:

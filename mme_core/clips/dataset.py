@@ -65,7 +65,7 @@ class ClipDataset(Dataset):
     store       TargetStore, or its path or URL; or StoreUnion, whose frames come from the stores
     frames      T, an even number
     image_size  side of the crop that the model sees, pixels
-    source      "store": its JPEG frames; "video": decoded from the video files, the same frames
+    source      "store": its frames; "video": decoded from the video files, the same frames
     root        folder or URL of the video files, for source="video"
     crops       crops of one window, each with its own flip and mask (repeated augmentation)
     crop        "random" or "center"

@@ -76,7 +76,7 @@ def check_frames(store: TargetStore | StoreUnion, source: str, root: str) -> Non
     if source == "store" and store.spec.frames == "none":
         raise UsageError(
             f"{store.url} holds no frames (spec.frames=none): use source=video with "
-            "root=… (the folder of its videos), or make it with spec.frames=jpeg"
+            "root=… (the folder of its videos), or make it with spec.frames=jpeg or lz4"
         )
     if source == "video" and isinstance(store, StoreUnion):
         raise UsageError("source=video reads the videos of one store: use source=store for several")

@@ -81,7 +81,7 @@ class TargetStore:
         video     row of `videos`
         start     0 … count − span, span = (tubelets − 1) · clip_step + 1; a video shorter than
                   that starts at 0 and is padded by its last frame, with invalid trajectories
-        frames    False leaves the JPEG files unread
+        frames    False leaves the frames unread
         cells     names of spec.cells to read as well
 
         Raises UsageError for a video or a start that is not there.
@@ -141,7 +141,7 @@ class TargetStore:
         return StoredWindow(self._reader, self._layouts, row, row["shard"], low, high, step)
 
     def read_frames(self, video: int, start: int, tubelets: int) -> tuple[bytes, ...]:
-        """The JPEG files of a window alone; arguments, padding and errors as of `read_coded`."""
+        """The coded frames of a window alone; arguments, padding and errors as of `read_coded`."""
         row = self._row(video, start, tubelets)
         _, low, high = self._rows(row, start, tubelets)
         return self._frames(row["shard"], low, high, tubelets)

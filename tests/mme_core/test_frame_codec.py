@@ -1,6 +1,7 @@
 """Frames come back from their code, and damaged code is refused."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -34,15 +35,49 @@ def test_an_image_of_any_size_comes_back(spec, height, width):
     assert error.mean() < 4 and error.max() < 24
 
 
-def test_lz4_keeps_what_the_planes_hold():
-    """Nothing is lost but the resolution of the chroma and a rounding."""
-    image = picture(64, 80)
-    planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
-    expected = cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)
-    np.testing.assert_array_equal(decode_frame(encode_frame(image, LZ4)), expected)
+def test_lz4_keeps_grey_pixels_but_for_a_rounding():
     grey = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 16, 3)).copy()
     apart = np.abs(decode_frame(encode_frame(grey, LZ4)).astype(int) - grey)
     assert apart.max() <= 1
+
+
+def test_a_small_spot_keeps_its_colour_wherever_it_is():
+    """The chroma of four pixels is their mean; each of them alone changes it as much."""
+    decoded = []
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        image = np.full((16, 16, 3), 128, np.uint8)
+        image[8 + y, 8 + x] = (0, 0, 255)
+        decoded.append(decode_frame(encode_frame(image, LZ4)).astype(int))
+    spots = [image[8:10, 8:10].mean((0, 1)) for image in decoded]
+    np.testing.assert_allclose(spots, [spots[0]] * 4, atol=1)
+    red, green, blue = spots[0]
+    assert red - green > 15 and red - blue > 15
+    assert all((image[:8] == image[0, 0]).all() for image in decoded)
+
+
+def test_saturated_stripes_keep_their_mean():
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, ::2, 2] = image[:, 1::2, 0] = 255
+    decoded = decode_frame(encode_frame(image, LZ4))[..., ::-1]
+    apart = decoded.mean((0, 1)) - image.mean((0, 1))
+    assert np.abs(apart).max() < 40
+
+
+@BOTH
+def test_frames_do_not_share_memory(spec):
+    first = decode_frame(encode_frame(picture(32, 48), spec))
+    kept = first.copy()
+    decode_frame(encode_frame(picture(32, 48, seed=1), spec))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_decode_at_the_same_time():
+    sizes = [(16 * n, 16 * n) for n in range(1, 9)] * 8
+    coded = [encode_frame(picture(*size), LZ4) for size in sizes]
+    expected = [decode_frame(frame) for frame in coded]
+    with ThreadPoolExecutor(4) as pool:
+        for found, image in zip(pool.map(decode_frame, coded), expected):
+            np.testing.assert_array_equal(found, image)
 
 
 @BOTH
@@ -52,6 +87,19 @@ def test_a_frame_is_decoded_into_the_memory_that_is_given(spec):
     np.testing.assert_array_equal(out, decode_frame(np.frombuffer(coded, np.uint8)))
     with pytest.raises(ValueError):
         decode_frame(coded, np.zeros((32, 48, 3), np.uint8))
+    with pytest.raises(ValueError):
+        decode_frame(coded, np.zeros((33, 48, 3), np.float32))
+
+
+def test_a_repeated_frame_is_decoded_once(monkeypatch):
+    coded, calls = encode_frame(picture(15, 45), LZ4), []
+    decode = frame_codec.decode_frame
+    monkeypatch.setattr(
+        frame_codec, "decode_frame", lambda *given: calls.append(given) or decode(*given)
+    )
+    images = decode_frames([coded, coded, coded])
+    assert len(calls) == 1 and images.shape == (3, 15, 45, 3)
+    assert (images == decode(coded)).all()
 
 
 def test_both_codings_can_stand_side_by_side():
@@ -88,6 +136,13 @@ def test_damaged_code_is_refused(spec, damage):
     coded = damage(encode_frame(picture(32, 48), spec))
     with pytest.raises(ValueError):
         decode_frame(coded, np.zeros((32, 48, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (20000, 20000), (65535, 65535)])
+def test_a_false_size_takes_no_memory(size):
+    coded = encode_frame(picture(32, 48), LZ4)
+    with pytest.raises(ValueError, match="another size than it declares"):
+        decode_frame(coded[:4] + np.array(size, "<u2").tobytes() + coded[8:])
 
 
 def test_random_damage_raises_no_other_error():

@@ -28,7 +28,7 @@ class LabelledDataConfig:
         None, "folder or list of data.dataset; with data.frames=video, of the store's video files"
     )
     frames: str = choice(
-        "store", SOURCES, "with a store: read its JPEG frames, or the video files it was made from"
+        "store", SOURCES, "with a store: read its frames, or the video files it was made from"
     )
     batch_size: int = number(
         16, "views per process and forward pass; those of one video stay together", at_least=1

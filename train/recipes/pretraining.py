@@ -27,9 +27,7 @@ class DataConfig:
     workers: int = number(
         8, "loader processes per training process, at most one per core; 0: none", at_least=0
     )
-    frames: str = choice(
-        "store", SOURCES, "where frames come from: JPEGs of the store, or the video files"
-    )
+    frames: str = choice("store", SOURCES, "where frames come from: the store, or the video files")
     root: str | None = setting(None, "folder of the video files, for data.frames=video")
     stride: int | None = number(
         None, "frame stride, which must be that of the store; by default the store's", at_least=1

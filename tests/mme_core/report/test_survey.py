@@ -1,5 +1,7 @@
 """Static, shaking, letterboxed and repeated videos are told from ordinary ones."""
 
+import dataclasses
+
 import motion
 import numpy as np
 import pytest
@@ -68,6 +70,19 @@ def test_measures_a_known_motion(store):
     (pan,) = survey(store, [0])
     assert pan.speed == pytest.approx(np.hypot(1.4, 0.6), rel=0.1)
     assert pan.moving > 0.95 and pan.valid > 0.8 and pan.shake < 0.2
+
+
+def test_frames_in_lz4_look_as_in_jpeg(tmp_path):
+    path = tmp_path / "x" / "pan.mp4"
+    path.parent.mkdir()
+    motion.write_video(path, motion.render(motion.translation(1, 0), FRAMES, HEIGHT, WIDTH))
+    looks = []
+    for frames in ("jpeg", "lz4"):
+        spec = dataclasses.replace(SPEC, frames=frames)
+        (found,) = survey(TargetStore(write_store(tmp_path / frames, [path], spec)), [0])
+        looks.append(found.looks)
+    assert looks[0].shape == looks[1].shape
+    np.testing.assert_allclose(looks[0], looks[1], atol=0.1 * looks[0].std())
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,12 @@ def test_every_field_that_matters_is_in_words():
         "homography",
     ):
         assert part in text
+    for frames, part in (
+        ("jpeg", "JPEG files of quality 90"),
+        ("lz4", "LZ4"),
+        ("none", "No frames"),
+    ):
+        assert part in " ".join(describe_spec(TargetSpec(frames=frames)))
     tracked = " ".join(describe_spec(TargetSpec(stride=1, tracks="a:b", cells=("hog",))))
     assert "with the point tracker “a:b”" in tracked and "optical flow" not in tracked
     assert "Every raw frame" in tracked and "are stored: hog." in tracked
