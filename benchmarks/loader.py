@@ -10,6 +10,7 @@ In turn it measures, on one core:
 
     handed over    coded batches, written into memory that is used again, as a worker does
     whole samples  finished samples and their collation
+    frames         16 whole frames of a video, as fine-tuning, probes and features read them
     decoding       the frames alone, the targets' chunks alone, and the video files alone
 
 The generated videos make a store for each name of `--frames`, which are measured in turn.
@@ -46,12 +47,13 @@ from mme_core.clips import fetching
 from mme_core.clips.dataset import ClipDataset
 from mme_core.clips.fetching import target_names
 from mme_core.frame_codec import decode_frame
-from mme_core.spec import TargetSpec
+from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.target_store import TargetStore, open_or_create_store
 from mme_core.store.writer import ShardWriter
 from train.data.loader import make_clip_loader
 from train.data.sampler import ClipSampler
+from train.data.sources import StoreSource
 
 GOP = 250
 GRAIN = 5  # noise in grey levels; gives files and frames of Kinetics' size
@@ -104,6 +106,7 @@ def measure(stores: Sequence[TargetStore], options: argparse.Namespace) -> None:
         measured |= {
             f"{name}: handed over": partial(hand_over, data, options.clips),
             f"{name}: whole samples": partial(load, data, options.clips),
+            f"{name}: frames of a view": partial(read_views, data, options.clips),
             f"{name}: decoding the frames": partial(decode_stored, data, options.clips),
             f"{name}: decoding the targets' chunks": partial(decode_chunks, data, options.clips),
         }
@@ -146,6 +149,16 @@ def load(dataset: ClipDataset, clips: int) -> float:
     started = time.process_time()
     for first in range(0, len(wanted), BATCH):
         clips_dataset.collate([dataset[key] for key in wanted[first : first + BATCH]])
+    return (time.process_time() - started) / len(wanted)
+
+
+def read_views(dataset: ClipDataset, clips: int) -> float:
+    """Seconds of CPU time to read a window's frames as fine-tuning, probes and features do."""
+    source, wanted = StoreSource(dataset.store), keys(dataset, clips)
+    frames = np.arange(TUBELET * dataset.tubelets)
+    started = time.process_time()
+    for _, video in wanted:
+        source.read(video, lambda count: frames % count)
     return (time.process_time() - started) / len(wanted)
 
 

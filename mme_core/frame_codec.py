@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numcodecs import blosc
 
 from mme_core.errors import UsageError
+from mme_core.packing import blosc
 from mme_core.scratch import Scratch
 from mme_core.spec import TargetSpec
 
@@ -31,17 +31,15 @@ except ImportError:
 _HEAD = struct.Struct("<4sHH")
 _MAGIC = b"I420"
 _BLOSC_HEAD = struct.Struct("<4x3I")  # bytes of the planes, of one piece of them, of the block
-_LZ4_LEVEL = 3  # higher levels save 2 % and take up to four times as long
+_LZ4_LEVEL = 3  # higher levels save 1 to 4 % and take up to four times as long
 
-# Blosc's own threads write pieces in the order in which they finish, and do not survive a fork.
-blosc.use_threads = False
 _planes = Scratch()
 
 CodedFrame = bytes | np.ndarray  # as an array uint8 [bytes]
 
 
 def encode_frame(bgr: np.ndarray, spec: TargetSpec) -> bytes:
-    """Codes an image, BGR uint8 [H, W, 3], as `spec.frames` says.
+    """Codes an image, BGR uint8 [H, W, 3], in the way that `spec.frames` names.
 
     Raises UsageError where `spec` stores no frames.
     """
@@ -68,15 +66,20 @@ def decode_frame(coded: CodedFrame, out: np.ndarray | None = None) -> np.ndarray
 
 
 def decode_frames(coded: Sequence[bytes]) -> np.ndarray:
-    """Decodes frames of one size to RGB uint8 [len(coded), H, W, 3]."""
+    """Decodes frames of one size to RGB uint8 [len(coded), H, W, 3].
+
+    A frame that is there several times, as one that pads a short video, is decoded once.
+    """
     first = decode_frame(coded[0])
     images = np.empty((len(coded), *first.shape), np.uint8)
     images[0] = first
-    for number in range(1, len(coded)):
-        if coded[number] is coded[number - 1]:  # the repeated frame that pads a short video
-            images[number] = images[number - 1]
+    places = {id(coded[0]): 0}
+    for number, frame in enumerate(coded[1:], 1):
+        known = places.setdefault(id(frame), number)
+        if known < number:
+            images[number] = images[known]
         else:
-            decode_frame(coded[number], images[number])
+            decode_frame(frame, images[number])
     return images
 
 

@@ -29,7 +29,7 @@ from train.data.loader import make_clip_loader
 from train.data.mix import Mix
 from train.data.resident import DrawnClips, make_resident
 from train.data.sampler import ClipSampler, videos_per_batch
-from train.data.stores import check_spec, open_training
+from train.data.stores import check_spec, open_training, unread_root
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Loop
@@ -61,6 +61,8 @@ class Pretraining:
         data = config.data
         self.store = open_training(config.store, data.stage, data.stage_gb)
         check_spec(self.store, config)
+        if data.root is not None and data.frames == "store":
+            raise unread_root("data.root", data.root, self.store.url)
         clips = clip_dataset(self.store, config, training=True)
         self.short = clips.short_videos
         sampler = self._sampler(clips)

@@ -14,9 +14,10 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import blosc, zstd
+from numcodecs import zstd
 
 from mme_core import cells
+from mme_core.packing import blosc
 from mme_core.spec import TUBELET, TargetSpec
 
 # Version of the store's format; a reader refuses a newer one. Since version 2, store.json and each
@@ -34,9 +35,6 @@ FRAME_FILE = 1 << 24
 INDEX_ENTRY = 16  # bytes for each chunk in a file's index: offset and size, uint64
 _ZSTD_LEVEL, _BLOSC_LEVEL = 1, 3
 MISSING = 2**64 - 1  # offset of a chunk that was never written
-
-# Blosc's own threads write blocks in the order in which they finish, and do not survive a fork.
-blosc.use_threads = False
 
 
 @dataclass(frozen=True)

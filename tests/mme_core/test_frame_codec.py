@@ -63,6 +63,13 @@ def test_saturated_stripes_keep_their_mean():
     assert np.abs(apart).max() < 40
 
 
+@pytest.mark.parametrize("size", [(15, 16), (16, 15), (1, 1), (17, 33)])
+def test_a_saturated_image_of_odd_size_keeps_its_colour_to_the_edge(size):
+    image = np.full((*size, 3), (200, 30, 60), np.uint8)
+    apart = np.abs(decode_frame(encode_frame(image, LZ4))[..., ::-1].astype(int) - image)
+    assert apart.max() <= 2
+
+
 @BOTH
 def test_frames_do_not_share_memory(spec):
     first = decode_frame(encode_frame(picture(32, 48), spec))
@@ -97,9 +104,10 @@ def test_a_repeated_frame_is_decoded_once(monkeypatch):
     monkeypatch.setattr(
         frame_codec, "decode_frame", lambda *given: calls.append(given) or decode(*given)
     )
-    images = decode_frames([coded, coded, coded])
-    assert len(calls) == 1 and images.shape == (3, 15, 45, 3)
-    assert (images == decode(coded)).all()
+    other = encode_frame(picture(15, 45, seed=1), LZ4)
+    images = decode_frames([coded, other, coded, coded, other])
+    assert len(calls) == 2 and images.shape == (5, 15, 45, 3)
+    assert (images[[0, 2, 3]] == decode(coded)).all() and (images[[1, 4]] == decode(other)).all()
 
 
 def test_both_codings_can_stand_side_by_side():

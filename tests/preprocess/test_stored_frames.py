@@ -47,3 +47,8 @@ def test_frames_of_another_coding_are_not_copied(change):
     assert can_be_copied(COARSE, dataclasses.replace(COARSE, length=3))
     assert not can_be_copied(COARSE, other)
     assert not can_be_copied(other, COARSE)
+
+
+def test_the_quality_of_jpeg_says_nothing_of_frames_in_lz4():
+    lz4 = dataclasses.replace(COARSE, frames="lz4")
+    assert can_be_copied(lz4, dataclasses.replace(lz4, jpeg_quality=50))

@@ -22,7 +22,7 @@ from mme_core.io.video import Video, longest_part, read_frames
 from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from train.data.overlap import Videos, check_overlap
-from train.data.stores import check_complete
+from train.data.stores import check_complete, unread_root
 from train.recipes.classification import LabelledDataConfig, SplitDataConfig
 from train.recipes.messages import is_main, say
 
@@ -154,11 +154,8 @@ class StoreSource:
         first, last = int(tubelets.min()), int(tubelets.max())
         coded = self.store.read_frames(video, first * step, last - first + 1)
         places = (tubelets - first) * TUBELET + member
-        wanted, inverse = np.unique(places, return_inverse=True)
-        frames = decode_frames(tuple(coded[place] for place in wanted))
-        if len(wanted) == places.size and (inverse.ravel() == np.arange(places.size)).all():
-            return frames.reshape(*places.shape, *frames.shape[1:])  # spares a copy
-        return frames[inverse.reshape(places.shape)]
+        frames = decode_frames([coded[place] for place in places.ravel()])
+        return frames.reshape(*places.shape, *frames.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -192,11 +189,7 @@ def _check_unused(
     data: LabelledDataConfig, store: str, root: str | None, split: str | None
 ) -> None:
     if root is not None and data.frames == "store":
-        key = "data.root" if root == data.root else "data.val_root"
-        raise UsageError(
-            f"{key}={root} is not read, since the frames are those of {store}: leave it out, or "
-            "set data.frames=video to read the store's video files"
-        )
+        raise unread_root("data.root" if root == data.root else "data.val_root", root, store)
     if split not in (None, *USUAL_SPLITS):
         say(f"{store}: all its videos are used; split '{split}' is one of data.dataset alone")
 

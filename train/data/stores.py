@@ -15,15 +15,9 @@ from train.recipes.pretraining import PretrainConfig
 def check_spec(store: TargetStore | StoreUnion, config: PretrainConfig) -> None:
     """Raises StoreError naming the field of the store's specification that the recipe cannot use.
 
-    Raises UsageError for a folder of video files that is not read. `ClipDataset` and
-    `content_sizes` check the other fields: canvas, frames, length, camera, and that a video is as
-    long as a clip.
+    `ClipDataset` and `content_sizes` check the other fields: canvas, frames, length, camera, and
+    that a video is as long as a clip.
     """
-    if config.data.root is not None and config.data.frames == "store":
-        raise UsageError(
-            f"data.root={config.data.root} is not read, since the frames are those of {store.url}: "
-            "leave it out, or set data.frames=video to read the store's video files"
-        )
     for field, key, wanted in (
         ("stride", "data.stride", config.data.stride),
         ("patch", "model.patch", config.model.patch),
@@ -35,6 +29,14 @@ def check_spec(store: TargetStore | StoreUnion, config: PretrainConfig) -> None:
                 f"{store.url}: spec.{field}={value} does not fit the recipe's {key}={wanted}: "
                 f"change {key}, or make a store with spec.{field}={wanted}"
             )
+
+
+def unread_root(key: str, root: str, store: str) -> UsageError:
+    """The error for a folder of video files that `key` names and that nobody reads."""
+    return UsageError(
+        f"{key}={root} is not read, since the frames are those of {store}: leave it out, or set "
+        "data.frames=video to read the store's video files"
+    )
 
 
 def check_complete(store: TargetStore) -> None:
