@@ -106,10 +106,11 @@ def measure(stores: Sequence[TargetStore], options: argparse.Namespace) -> None:
         measured |= {
             f"{name}: handed over": partial(hand_over, data, options.clips),
             f"{name}: whole samples": partial(load, data, options.clips),
-            f"{name}: frames of a view": partial(read_views, data, options.clips),
             f"{name}: decoding the frames": partial(decode_stored, data, options.clips),
             f"{name}: decoding the targets' chunks": partial(decode_chunks, data, options.clips),
         }
+        if options.crops == 1:  # a view is no crop of a window
+            measured[f"{name}: frames of a view"] = partial(read_views, data, options.clips)
     if options.root or not options.store:
         filed = ClipDataset(stores[0], **augmentation, source="video", root=options.root)
         measured["handed over, from video files"] = partial(hand_over, filed, few)
