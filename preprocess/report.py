@@ -69,6 +69,8 @@ def main(argv: list[str]) -> int:
 def _page(what: list[str], sample: int, root: str | None) -> str:
     """The page on these folders and files. Raises UsageError where they are nothing known."""
     paths = list(map(Path, what))
+    if len(what) == 1 and open_place(what[0]).exists(STORE):
+        return _store(what[0], sample)
     if all(not is_url(name) and is_run(path) for name, path in zip(what, paths)):
         return run_page([read_run(path, name) for path, name in zip(paths, names_of(paths))])
     if len(what) == 1 and is_features(paths[0]):
@@ -77,8 +79,6 @@ def _page(what: list[str], sample: int, root: str | None) -> str:
     if len(what) > 1:
         other = next(w for w, path in zip(what, paths) if is_url(w) or not is_run(path))
         raise UsageError(f"{other} is not a run, and only runs share a page: give it alone")
-    if open_place(what[0]).exists(STORE):
-        return _store(what[0], sample)
     if not is_url(what[0]) and not paths[0].exists():
         raise UsageError(f"{what[0]} does not exist; check the path")
     raise UsageError(

@@ -29,7 +29,7 @@ from train.data.loader import make_clip_loader
 from train.data.mix import Mix
 from train.data.resident import DrawnClips, make_resident
 from train.data.sampler import ClipSampler, videos_per_batch
-from train.data.stores import check_spec, open_training, unread_root
+from train.data.stores import check_root, check_spec, open_training
 from train.engine import folder
 from train.engine.distributed import Ranks, autocast_dtype, check_residual, connected
 from train.engine.loop import Loop
@@ -61,8 +61,7 @@ class Pretraining:
         data = config.data
         self.store = open_training(config.store, data.stage, data.stage_gb)
         check_spec(self.store, config)
-        if data.root is not None and data.frames == "store":
-            raise unread_root("data.root", data.root, self.store.url)
+        check_root(self.store, data.root, data.frames)
         clips = clip_dataset(self.store, config, training=True)
         self.short = clips.short_videos
         sampler = self._sampler(clips)
@@ -139,7 +138,9 @@ class Pretraining:
         text = "; ".join(_repair(*found) for found in self._by_store(videos))
         if self.config.data.frames == "store":
             return text
-        return f"put back the video files in data.root={self.config.data.root}, or {text}"
+        root = self.config.data.root
+        where = f"in data.root={root}" if root else "where the store names them"
+        return f"put back the video files {where}, or {text}"
 
     def _by_store(self, videos: Collection[int]) -> Iterator[tuple[TargetStore, list[int]]]:
         """Each store that holds some of the videos, and the numbers of their shards there."""

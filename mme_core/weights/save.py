@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mme_core.errors import UsageError
 from mme_core.spec import TUBELET
+from mme_core.store.outside import check_outside
 from mme_core.transformer import SIZES
 from mme_core.weights.files import MARK, read_json, written_here
 
@@ -92,7 +93,11 @@ def save_folder(
 
 
 def check_replaceable(folder: Path, architecture: str) -> None:
-    """Raises UsageError where a folder holds weights that no export of this architecture wrote."""
+    """Raises UsageError where a folder holds weights that no export of this architecture wrote.
+
+    So does a folder in a store.
+    """
+    check_outside(folder, "-o ")
     if not (folder / MODEL).exists():
         return
     there = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from browser import BROWSER, Browser
@@ -56,6 +57,13 @@ def test_page_of_a_store(demo_store, pages):
     assert text.count("data:image/webp") == 6  # a film of each video
     assert "None: every video is stored." in text
     assert "has no times" in text  # the fixture's ledger
+
+
+def test_a_store_that_holds_a_run_is_shown_as_a_store(demo_store, tmp_path):
+    both = shutil.copytree(demo_store, tmp_path / "both")
+    (both / "metrics.jsonl").write_text("")
+    assert main(["report", str(both), "-o", str(tmp_path / "r.html")]) == 0
+    assert "<title>Store both" in (tmp_path / "r.html").read_text()
 
 
 def test_neighbours_have_pictures_of_the_store(pages):

@@ -222,6 +222,12 @@ def test_a_run_is_not_overwritten(classifier, tmp_path):
     assert (run / "model.safetensors").read_bytes() == b"weights of a run"
 
 
+def test_no_model_is_written_into_a_store(pretrained, demo_store):
+    with pytest.raises(UsageError, match=f"^-o {demo_store}/hub lies in the store"):
+        main([str(pretrained[0]), "--to", "encoder", "-o", f"{demo_store}/hub"])
+    assert not (demo_store / "hub").exists()
+
+
 def test_a_model_of_another_kind_is_not_overwritten(classifier, pretrained, tmp_path):
     """A folder from the hub has a config.json too."""
     hf = tmp_path / "hf"

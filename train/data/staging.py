@@ -29,6 +29,7 @@ from mme_core.io.place import Place, local_path, open_place
 from mme_core.processes import child_environment, die_with_parent
 from mme_core.store import TargetStore
 from mme_core.store.layout import shard_name
+from mme_core.store.outside import check_outside
 from mme_core.store.reader import ChunkReader
 from mme_core.terminal import plain
 
@@ -99,7 +100,7 @@ def open_staged(
     cannot be written to.
     """
     store = StagedStore(url, folder)
-    _prepare(copies_folder(store.url, folder))
+    _prepare(copies_folder(store.url, folder), folder)
     command = [sys.executable, "-m", "train.data.staging", store.url, os.fspath(folder)]
     command += ["--quiet", "--with", str(os.getpid()), "--keep-free", str(keep_free)]
     if limit_gb is not None:
@@ -138,7 +139,7 @@ def copy_shards(
     """
     store = TargetStore(url)
     source, copies = open_place(store.url), copies_folder(store.url, folder)
-    _prepare(copies)
+    _prepare(copies, folder)
     with _lock(copies / "lock") as mine:
         if not mine:
             return None
@@ -217,7 +218,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _prepare(copies: Path) -> None:
+def _prepare(copies: Path, folder: str | os.PathLike[str]) -> None:
+    """Makes the folder of a store's copies below `folder`."""
+    check_outside(folder, "data.stage=")
     try:
         (copies / "shards").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mme_core.errors import StoreError, UsageError, listed
 from mme_core.io.place import open_place
+from mme_core.io.remote import join
 from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.layout import LEDGER, LOCK, shard_name
 from mme_core.store.table import lost_shards
@@ -37,6 +40,20 @@ def unread_root(key: str, root: str, store: str) -> UsageError:
         f"{key}={root} is not read, since the frames are those of {store}: leave it out, or set "
         "data.frames=video to read the store's video files"
     )
+
+
+def check_root(store: TargetStore | StoreUnion, root: str | None, frames: str) -> None:
+    """Raises UsageError for a folder of video files, `data.root`, that nobody reads."""
+    if root is None:
+        return
+    if frames == "store":
+        raise unread_root("data.root", root, store.url)
+    paths = store.videos["path"]
+    if all(join(root, path) == path for path in paths):
+        raise UsageError(
+            f"data.root={root} is not read, since {store.url} names its videos by absolute paths, "
+            f"such as {paths[0]}: leave it out"
+        )
 
 
 def check_complete(store: TargetStore) -> None:
@@ -75,12 +92,16 @@ def open_training(
 def check_same_spec(store: TargetStore | StoreUnion, val: TargetStore) -> None:
     """Raises StoreError naming the first field in which the held-out store differs.
 
-    A union's held-out store may differ in the same fields as the union's own stores.
+    It may code its frames in another way. A union's held-out store may differ in the same fields as
+    the union's own stores.
     """
     if isinstance(store, StoreUnion):
         check_agreement(store.stores[0], val)
         return
-    differing = val.spec.differences(store.spec, f"in {val.url}", f"in {store.url}")
+    spec = val.spec
+    if "none" not in (spec.frames, store.spec.frames):
+        spec = replace(spec, frames=store.spec.frames, jpeg_quality=store.spec.jpeg_quality)
+    differing = spec.differences(store.spec, f"in {val.url}", f"in {store.url}")
     if differing:
         raise StoreError(
             f"spec.{differing[0]}: make the held-out store with the specification of the training "

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mme_core.errors import UsageError
-from mme_core.weights.run_folder import CONFIG
+from mme_core.store.outside import check_outside
+from mme_core.weights.run_folder import CHECKPOINTS, CONFIG, checkpoints
 from train.engine.distributed import Ranks
 from train.engine.runlog import RunLog
 from train.engine.writers import start_writers
@@ -49,8 +50,10 @@ FREE = (
 def check_command(config: Any) -> Any:
     """The configuration of an earlier run of this command in `out`; None where there is none.
 
-    Raises UsageError where another command wrote into `out`: its output would be lost.
+    Raises UsageError where another command wrote into `out`, whose output would be lost, and where
+    `out` lies in a store.
     """
+    check_outside(config.out, "out=")
     path = Path(config.out) / CONFIG
     if not path.exists():
         return None
@@ -72,7 +75,10 @@ def check_command(config: Any) -> Any:
 def check_folder(config: PretrainConfig | FinetuneConfig) -> None:
     """Raises UsageError where `out` holds another command's output or a run of another recipe."""
     theirs = check_command(config)
-    if theirs is None or config.resume == "force":
+    if config.resume == "force":
+        return
+    if theirs is None:
+        _check_unnamed(config.out)
         return
     changed = [
         key
@@ -84,6 +90,15 @@ def check_folder(config: PretrainConfig | FinetuneConfig) -> None:
             f"out={config.out} holds another run; these keys differ: {', '.join(changed[:3])} (see "
             f"{Path(config.out) / CONFIG}): choose another out=…, or resume it with the changed "
             "recipe by resume=force"
+        )
+
+
+def _check_unnamed(out: str) -> None:
+    """Raises UsageError for checkpoints in a folder that does not say of which recipe they are."""
+    if checkpoints(Path(out)):
+        raise UsageError(
+            f"out={out} holds {CHECKPOINTS} without the {CONFIG} of their run: put it back, choose "
+            "another out=…, or resume them with this recipe by resume=force"
         )
 
 

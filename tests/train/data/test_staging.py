@@ -194,6 +194,11 @@ def test_a_folder_that_cannot_be_written(store, tmp_path):
         open_staged(store, tmp_path / "file")
 
 
+def test_copies_are_not_written_into_a_store(store):
+    with pytest.raises(UsageError, match=rf"^data\.stage={store} lies in the store"):
+        staging.open_staged(store, store)
+
+
 def test_a_run_learns_the_same_from_staged_shards(demo_store, tmp_path):
     """Also with what else a recipe says of its data: shards shuffled, zooms, two crops a clip."""
     words = ["--config", "tiny.yaml", f"store={demo_store}", "data.batch_size=4", "optim.steps=2"]

@@ -2,16 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from mme_core.errors import StoreError
+from mme_core.errors import StoreError, UsageError
 from mme_core.store import TargetStore
 from mme_core.store.layout import LEDGER
 from train import pretrain
 from train.data import stores
 from train.data.sources import open_source
-from train.data.stores import check_complete, open_training
+from train.data.stores import check_complete, check_root, check_same_spec, open_training
 from train.recipes.classification import LabelledDataConfig
 
 
@@ -61,3 +62,24 @@ def test_stores_share_the_limit_of_the_staging_folder(demo_store, tmp_path, monk
     copy = shutil.copytree(demo_store, tmp_path / "copy")
     open_training([str(demo_store), str(copy)], str(tmp_path / "disk"), 3.0)
     assert limits == [1.5, 1.5]
+
+
+def test_a_held_out_store_may_code_frames_in_another_way(demo_store):
+    train, val = TargetStore(demo_store), TargetStore(demo_store)
+    val.spec = replace(val.spec, frames="lz4", jpeg_quality=75)
+    check_same_spec(train, val)
+    for other in (replace(val.spec, length=4), replace(val.spec, frames="none")):
+        val.spec = other
+        with pytest.raises(StoreError, match="make the held-out store with the specification"):
+            check_same_spec(train, val)
+
+
+def test_a_folder_that_nobody_reads_is_refused(demo_store):
+    store = TargetStore(demo_store)
+    with pytest.raises(UsageError, match=r"^data\.root=/videos is not read, since .* absolute"):
+        check_root(store, "/videos", "video")
+    with pytest.raises(UsageError, match=r"^data\.root=/videos is not read, since the frames"):
+        check_root(store, "/videos", "store")
+    store.videos["path"][0] = "a/0.mp4"
+    check_root(store, "/videos", "video")
+    check_root(store, None, "store")

@@ -15,6 +15,7 @@ from train.engine import folder
 from train.engine.distributed import Ranks
 from train.recipes.classification import FinetuneConfig
 from train.recipes.commands import SCHEMAS
+from train.recipes.pretraining import PretrainConfig
 from train.recipes.scoring import EvaluateConfig
 
 MAIN, OTHER = (Ranks(rank, 1, torch.device("cpu")) for rank in (0, 1))
@@ -111,3 +112,17 @@ def test_a_config_of_another_program_is_not_overwritten(tmp_path):
     (tmp_path / "config.yaml").write_text("title: my site\n")
     with pytest.raises(UsageError, match=r"holds a config\.yaml that no command here wrote"):
         folder.check_command(EvaluateConfig(out=str(tmp_path)))
+
+
+def test_checkpoints_without_their_recipe_are_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000104.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"checkpoints without the config\.yaml of their run"):
+        folder.check_folder(PretrainConfig(out=str(tmp_path)))
+    folder.check_folder(PretrainConfig(out=str(tmp_path), resume="force"))
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_no_command_writes_into_a_store(demo_store, command):
+    with pytest.raises(UsageError, match=f"^out={demo_store}/run lies in the store {demo_store}:"):
+        folder.check_command(SCHEMAS[command](out=f"{demo_store}/run"))
