@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,8 @@ from mme_core.io.remote import is_url
 from mme_core.parser import CommandParser
 from mme_core.report.words import counted
 from mme_core.spec import TargetSpec
-from mme_core.store.layout import FLOW, LEDGER, STORE
+from mme_core.store.agreement import check_shards
+from mme_core.store.layout import FLOW, LEDGER, STORE, shard_name
 from mme_core.store.table import load_table, shard_numbers
 from mme_core.store.target_store import open_or_create_store
 from mme_core.terminal import is_quiet, plain
@@ -41,15 +42,18 @@ from preprocess.arguments import (
     seconds,
 )
 from preprocess.driver import recorded, say, until_terminated, without_leftovers
+from preprocess.failures import Failures
+from preprocess.hollow import find_hollow
 from preprocess.isolate import ShardResult
-from preprocess.jobs import QUARANTINED, Outcome, ShardJob, shared_servers
+from preprocess.jobs import QUARANTINED, ShardJob, shared_servers
+from preprocess.labels import check_labels
 from preprocess.ledger import Ledger
 from preprocess.lock import StoreLock
 from preprocess.plan import Shard, check_free, choose, default_videos_per_shard, plan_shards
 from preprocess.plugin_check import check_plugins
 from preprocess.pool import run_ray, run_serial
 from preprocess.progress import Display
-from preprocess.summary import describe_spec, estimate, run_line, summarise
+from preprocess.summary import describe_lost, describe_spec, estimate, run_line, summarise
 
 TOO_MANY_FAILURES = 3
 
@@ -101,16 +105,16 @@ def _flows(arguments: argparse.Namespace) -> int:
     items = choose(manifest.items, arguments.limit, arguments.fraction, arguments.seed)
     place = open_place(absolute(arguments.store))
     console = Console(quiet=is_quiet())
-    work = _Work(arguments, manifest, items, spec, place, not place.exists(STORE), console)
+    is_new = not (place.exists(STORE) or shard_numbers(place))
+    work = _Work(arguments, manifest, items, spec, place, is_new, console)
     if arguments.dry_run:
         _check_flow(work)
-        if not work.is_new:
-            work.open_store()
+        work.check_store()
         _prepare(work)
         return 0
     with StoreLock(place) as lock:
         _check_flow(work)
-        work.open_store()
+        work.check_store()
         with without_leftovers(place, lock):
             status = _run(work, lock.token)
         del manifest, items, work  # they may list millions of videos, and so does the table
@@ -135,6 +139,13 @@ class _Work:
         """Whether flow is kept: asked for, or begun by an earlier run."""
         return self.arguments.keep_flow or self.place.exists(FLOW)
 
+    def check_store(self) -> None:
+        """Checks what is there of the store: store.json, or without it the shards alone."""
+        if self.place.exists(STORE):
+            self.open_store()
+        else:
+            check_shards(self.place, self.spec.hash)
+
     def open_store(self) -> None:
         """Creates the store, or checks that it has the same specification and classes."""
         about = self.manifest
@@ -148,9 +159,10 @@ class _Work:
 
 def _run(work: _Work, lock: str) -> int:
     check_free(work.place, f"run `mme repair {work.place.url}`, and then the same command again")
-    ledger, todo, shards = _prepare(work)
-    known = () if work.arguments.retry_quarantined else ledger
-    failures = _Failures(work.arguments.max_failures, known, {item.id for item in work.items})
+    plan = _prepare(work)
+    work.open_store()
+    ledger, known = plan.ledger, () if work.arguments.retry_quarantined else plan.ledger
+    failures = Failures(work.arguments.max_failures, known, {item.id for item in work.items})
     job = ShardJob(
         number=0,
         items=(),
@@ -162,11 +174,13 @@ def _run(work: _Work, lock: str) -> int:
         keep_flow=work.keep_flow,
         lock=lock,
     )
-    jobs = (replace(job, number=shard.number, items=shard.items) for shard in shards)
+    jobs = (replace(job, number=shard.number, items=shard.items) for shard in plan.shards)
     finished: list[int] = []
-    if todo and not failures.too_many:
+    if plan.todo and not failures.too_many:
+        for number in plan.remake:
+            work.place.remove(shard_name(number))
         with (
-            Display(todo, work.console) as display,
+            Display(plan.todo, work.console) as display,
             closing(_pool(work.arguments, jobs, display)) as results,
         ):
             for result in recorded(results, ledger, work.place, lock, display):
@@ -185,38 +199,34 @@ def _run(work: _Work, lock: str) -> int:
     return 0
 
 
-class _Failures:
-    """Counts the quarantined videos among the chosen ones.
+@dataclass(frozen=True)
+class _Plan:
+    """What the run has to do.
 
-    most    limit of --max-failures; None: no limit
-    known   outcomes of earlier runs
-    wanted  ids of the chosen videos
+    todo    number of videos to process
+    shards  those that it writes
+    remake  numbers of hollow shards that must go first
     """
 
-    def __init__(self, most: int | None, known: Iterable[Outcome], wanted: set[str]) -> None:
-        self.wanted = wanted
-        self._most = most
-        self._ids = {row.id for row in known if row.id in wanted and row.status == QUARANTINED}
-
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        for row in outcomes:
-            change = self._ids.add if row.status == QUARANTINED else self._ids.discard
-            change(row.id)
-
-    @property
-    def too_many(self) -> bool:
-        return self._most is not None and len(self._ids) > self._most
-
-    def __str__(self) -> str:
-        count = counted(len(self._ids), "quarantined video")
-        return f"{count}, more than --max-failures {self._most}"
+    ledger: Ledger
+    todo: int
+    shards: Iterator[Shard]
+    remake: list[int]
 
 
-def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
-    """The ledger, the number of videos to process, and their shards. Prints the plan."""
+def _prepare(work: _Work) -> _Plan:
+    """Makes the plan and prints it. Changes nothing."""
     arguments, manifest, items, place = work.arguments, work.manifest, work.items, work.place
-    root = manifest.root
-    ledger = Ledger(place, root) if work.is_new else Ledger.load(place, work.spec.hash, root)
+    ids = {item.id for item in items}
+    whole = len(items) == len(manifest.items)
+    hollow = find_hollow(place, work.spec, manifest.root, ids, whole)
+    ledger = Ledger(place, manifest.root)
+    if not work.is_new:
+        ledger = Ledger.load(place, work.spec.hash, manifest.root, hollow.kept)
+    check_labels(ledger, items, place.url)
+    for number in hollow.remake:
+        ledger.lose(number)
+    left = [row for row in ledger.lost if row.id not in ids]
     retried = arguments.retry_quarantined
     done = {row.id for row in ledger if not (retried and row.status == QUARANTINED)}
     todo = sum(item.id not in done for item in items)
@@ -232,12 +242,15 @@ def _prepare(work: _Work) -> tuple[Ledger, int, Iterator[Shard]]:
         *(f"             {note}" for note in manifest.notes),
         f"store        {place.url}{' (new)' if work.is_new else ''}",
         f"targets      {describe_spec(work.spec)}",
+        *(f"damaged      {line}" for line in hollow.lines),
+        *describe_lost(left, place.url),
         f"to do        {counted(todo, 'video')} in {counted(math.ceil(todo / size), 'shard')} of "
         f"{size}, {where}",
     )
     if todo and (guess := estimate(ledger, todo, workers)):
         work.say(f"             {guess}")
-    return ledger, todo, plan_shards(items, done, ledger.shards, size)
+    taken = ledger.shards | {row.shard for row in left}
+    return _Plan(ledger, todo, plan_shards(items, done, taken, size), hollow.remake)
 
 
 def _pool(

@@ -2,13 +2,15 @@
 
 People read the ledger, and it has the seconds that each video took. The rest is in the shards, too:
 each lists the videos that it stores and those that it quarantined. Where the ledger and the shards
-disagree, because a run was killed or a shard was removed, the shards are right.
+disagree, because a run was killed, the shards are right. The rows of a shard that is not there stay
+until other shards have its videos: they are all that says what is missing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from mme_core.extract.stages import STAGES
 from mme_core.io.place import Place
@@ -45,9 +48,6 @@ class _Rows:
     def __contains__(self, video: object) -> bool:
         return video in self._packed
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Rows) and self._packed == other._packed
-
     def __iter__(self) -> Iterator[Outcome]:
         return map(self.__getitem__, self._packed)
 
@@ -64,15 +64,27 @@ class _Rows:
     def get(self, video: str) -> Outcome | None:
         return self[video] if video in self._packed else None
 
+    def consists_of(self, *parts: _Rows) -> bool:
+        """Whether these are the rows of the parts, which share no video."""
+        return len(self) == sum(map(len, parts)) and all(
+            self._packed.get(video) == packed
+            for part in parts
+            for video, packed in part._packed.items()
+        )
+
     def fuller(self, row: Outcome) -> Outcome:
         """Returns the known row of the video, which also has its times, or `row` if they differ.
 
-        They differ if the video is in another shard or has another status.
+        They differ if the video is in another shard or has another status. The label is that of
+        `row`, and a path that was written without the folder gets it.
         """
         known = self.get(row.id)
-        if known and (known.shard, known.status) == (row.shard, row.status):
+        if known is None or (known.shard, known.status) != (row.shard, row.status):
+            return row
+        path = join(self._root, known.path)
+        if (path, row.label) == (known.path, known.label):
             return known
-        return row
+        return dataclasses.replace(known, path=path, label=row.label)
 
     def put(self, row: Outcome) -> None:
         packed: bytes | Outcome = row
@@ -84,26 +96,35 @@ class _Rows:
             packed = self._numbers.pack(*numbers, *(round(1000 * stages[n]) for n in STAGES))
         self._packed[row.id] = packed
 
+    def drop(self, video: str) -> None:
+        self._packed.pop(video, None)
+
 
 class Ledger:
     """The rows of a store's ledger, one for each id.
 
     root     the data set's folder, for the paths of rows that were lost
     shards   numbers of the finished shards that the rows come from
+    lost     further rows of the file: of videos whose shard is not there, and that no other has
     stale    whether the file says something else
     behind   whether the file lacks rows that were added
     """
 
     def __init__(self, place: Place, root: str) -> None:
         self._place, self._root = place, root
-        self._rows = _Rows(root)
+        self._rows, self.lost = _Rows(root), _Rows(root)
         self.shards: set[int] = set()
         self.stale = self.behind = False
         self._torn = False  # whether the file ends in a part of a row
 
     @classmethod
-    def load(cls, place: Place, spec_hash: str, root: str) -> Ledger:
-        """Reads the ledger and corrects it by the shards. Changes nothing on the disk."""
+    def load(
+        cls, place: Place, spec_hash: str, root: str, remembered: Iterable[Outcome] = ()
+    ) -> Ledger:
+        """Reads the ledger and corrects it by the shards. Of the disk it changes the index alone.
+
+        remembered  rows of shards whose table a power cut has emptied, for what the ledger lacks
+        """
         ledger, table = cls(place, root), load_table(place, spec_hash)
         written, lines, last, damaged = _Rows(root), 0, None, False
         for lines, row in enumerate(_read_lines(place), 1):  # noqa: B007
@@ -127,7 +148,10 @@ class Ledger:
         for number in sorted(ledger.shards):  # the last try of a video counts
             for row in noted[number] if number in trusted else _quarantined(place, number, root):
                 ledger._put(written.fuller(row))
-        ledger.stale = lines != len(written) or written != ledger._rows
+        blank = _without_table(place, ledger.shards - set(np.unique(table["shard"]).tolist()))
+        for row in itertools.chain(written, remembered):
+            ledger._put_unconfirmed(written.fuller(row), blank)
+        ledger.stale = lines != len(written) or not written.consists_of(ledger._rows, ledger.lost)
         return ledger
 
     def __len__(self) -> int:
@@ -147,6 +171,7 @@ class Ledger:
         rows = list(outcomes)
         for row in rows:
             self._put(row)
+            self.lost.drop(row.id)
         self.shards.add(shard)
         self.stale = True
         if self._torn:
@@ -156,8 +181,24 @@ class Ledger:
 
     def save(self) -> None:
         """Writes the whole ledger again, one row for each video."""
-        self._place.write(LEDGER, _encode(self))
+        self._place.write(LEDGER, _encode(itertools.chain(self, self.lost)))
         self.stale = self.behind = self._torn = False
+
+    def lose(self, shard: int) -> None:
+        """Counts the rows of a shard, which is to be made anew, among those that are lost."""
+        for row in [row for row in self if row.shard == shard]:
+            self._rows.drop(row.id)
+            self.lost.put(row)
+        self.shards.discard(shard)
+
+    def _put_unconfirmed(self, row: Outcome, blank: set[int]) -> None:
+        """Keeps a row that no table confirms where its shard has none: it is lost, or `blank`."""
+        if row.id in self._rows:
+            return
+        if row.shard in blank:
+            self._rows.put(row)
+        elif row.shard not in self.shards:
+            self.lost.put(row)
 
     def _put(self, row: Outcome) -> None:
         """Keeps one row of a video that was tried several times: that it is stored, or the last."""
@@ -223,6 +264,11 @@ def folder_of_videos(rows: Iterable[Outcome], stored: Iterable[tuple[str, str]])
         if full.endswith(f"/{path}"):
             return full.removesuffix(f"/{path}")
     return ""
+
+
+def _without_table(place: Place, numbers: set[int]) -> set[int]:
+    """Returns those of the shards whose zarr.json a power cut has emptied."""
+    return {number for number in numbers if read_attributes(place, number) is None}
 
 
 def _quarantined(place: Place, number: int, root: str) -> Iterator[Outcome]:

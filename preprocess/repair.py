@@ -17,9 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mme_core.datasets import VideoItem
+from mme_core.datasets.folder import absolute
+from mme_core.datasets.paths import any_path
 from mme_core.errors import StoreError
 from mme_core.io.place import Place, open_place
-from mme_core.io.remote import join
+from mme_core.io.remote import is_relative, join
 from mme_core.parser import CommandParser
 from mme_core.processes import plugin_path
 from mme_core.progress import follow
@@ -50,7 +52,7 @@ class Repair:
         self.spec: TargetSpec = self.about["spec"]
         classes, rows = len(self.about["class_names"]), list(read_rows(place))
         self._planner = Planner(place, self.spec, classes, rows)
-        self.root = root or self._planner.folder
+        self.root = str(absolute(any_path(root))) if root else self._planner.folder
 
     def plan(self) -> Plan:
         return self._planner.plan(self.root)
@@ -58,6 +60,11 @@ class Repair:
     def remake(self, number: int, entries: list[Entry], isolated: Isolated) -> str:
         """Makes a shard again. Returns why that failed, or "" if it did not fail."""
         items = tuple(VideoItem(e.id, join(self.root, e.path), e.label) for e in entries)
+        if any(is_relative(item.path) for item in items):
+            return (
+                f"{shard_name(number)} stays {self._state(number)}: nothing says in which folder "
+                "its videos are; give it by --root, and repair again"
+            )
         with tempfile.TemporaryDirectory(prefix="mme-repair-") as scratch:
             about = self.about
             open_or_create_store(
@@ -77,13 +84,16 @@ class Repair:
             outcomes = isolated.write(job, lambda _: None).outcomes
             failed = _newly_failed(entries, outcomes)
             if failed:
-                state = "as it is" if self.place.exists(shard_name(number)) else "missing"
                 return (
-                    f"{shard_name(number)} stays {state}: {failed.path}: {failed.reason}; put the "
-                    "video back or give its folder by --root, and repair again"
+                    f"{shard_name(number)} stays {self._state(number)}: {failed.path}: "
+                    f"{failed.reason}; put the video back or give its folder by --root, and "
+                    "repair again"
                 )
             self._replace(number, open_place(scratch), keep)
         return ""
+
+    def _state(self, number: int) -> str:
+        return "as it is" if self.place.exists(shard_name(number)) else "missing"
 
     def remove(self, number: int) -> None:
         """Removes a shard whose videos are all in others."""
@@ -114,13 +124,21 @@ class Repair:
             self.place.remove(name)
         self.place.commit(begun, name, MARKER)
 
-    def finish(self) -> Ledger:
-        """Writes the index and the ledger anew."""
+    def finish(self) -> str:
+        """Writes the index and the ledger anew. Returns what became of the ledger.
+
+        A ledger with relative paths is not written: they would be read in the current folder.
+        """
         self.place.remove(INDEX)
         load_table(self.place, self.spec.hash)
         ledger = Ledger.load(self.place, self.spec.hash, self.root)
+        if any(is_relative(row.path) for row in ledger):
+            return (
+                "the ledger is not written, because nothing says in which folder the videos are: "
+                "give it by --root, and repair again"
+            )
         ledger.save()
-        return ledger
+        return f"{counted(len(ledger), 'video')} in the ledger"
 
 
 def _newly_failed(entries: Iterable[Entry], outcomes: Iterable[Outcome]) -> Outcome | None:
@@ -161,12 +179,12 @@ def main(argv: list[str]) -> int:
             return _complain(plan.lost)
         if plan.remake:
             check_folder(repair.root)
-        remove_leftovers(place.url, hollow=False)
+        remove_leftovers(place.url)
         failed = _carry_out(repair, plan)
         # It may be all that says which videos were in a shard that could not be made anew.
         then = "the ledger stays as it is"
         if not (plan.lost or failed):
-            then = f"{counted(len(repair.finish()), 'video')} in the ledger"
+            then = repair.finish()
     done = counted(len(plan.remake.keys() - failed.keys()), "shard")
     removed = len(plan.remove.keys() - failed.keys())
     print(f"{place.url}: {done} made anew, {removed} removed; {then}")

@@ -69,10 +69,7 @@ class Planner:
         present = [n for n in shard_numbers(self.place) if shard_name(n) not in left]
         known = self._remembered(root)
         damaged = {*(known.keys() - set(present)), *self._damaged(present)}
-        entries = {
-            number: self._entries(number) or known.get(number, [])
-            for number in sorted({*present, *damaged})
-        }
+        entries = self._held(sorted({*present, *damaged}), known)
         owner = _owners(entries, damaged)
         plan = Plan()
         for number, listed in entries.items():
@@ -90,6 +87,15 @@ class Planner:
             else:
                 plan.remove[number] = {owner[one.id] for one in listed}
         return plan
+
+    def held(self, numbers: Sequence[int], root: str) -> dict[int, list[Entry]]:
+        """Returns the videos of each shard, as far as anything says which they are."""
+        return self._held(numbers, self._remembered(root))
+
+    def _held(
+        self, numbers: Sequence[int], known: Mapping[int, list[Entry]]
+    ) -> dict[int, list[Entry]]:
+        return {number: self._entries(number) or known.get(number, []) for number in numbers}
 
     def _stored_paths(self) -> Iterator[tuple[str, str]]:
         """Yields (id, path) of the videos that the index and the shards name."""

@@ -30,6 +30,7 @@ from mme_core.report.words import counted
 from mme_core.spec import TUBELET, TargetSpec
 from mme_core.store import TargetStore
 from mme_core.store.layout import FLOW, flow_name, shard_name
+from mme_core.store.leftovers import hollow_shards
 from mme_core.store.table import (
     load_table,
     lost_shards,
@@ -41,6 +42,7 @@ from mme_core.store.target_store import open_or_create_store
 from mme_core.terminal import is_quiet
 from preprocess.arguments import absolute, check_folder, positive, seconds
 from preprocess.driver import recorded, say, until_terminated, without_leftovers
+from preprocess.hollow import EMPTY
 from preprocess.isolate import ShardResult
 from preprocess.jobs import ShardJob, shared_servers
 from preprocess.ledger import Ledger, folder_of_videos, read_rows
@@ -147,7 +149,11 @@ def _run(
     root = arguments.root or folder_of_videos(read_rows(flow), stored)
     check_free(place, "remove it, and run the same command again")
     ledger = Ledger.load(place, spec.hash, root)
-    wanted = [number for number in shard_numbers(flow) if number not in ledger.shards]
+    there = shard_numbers(flow)
+    hollow = sorted(set(hollow_shards(place)).intersection(there))
+    for number in hollow:
+        ledger.lose(number)
+    wanted = [number for number in there if number not in ledger.shards]
     blank = ShardJob(0, (), spec, place.url, root, arguments.timeout, lock=lock)
     jobs = [_job(blank, flow, number) for number in wanted]
     servers = shared_servers(item for job in jobs for item in job.items)
@@ -161,8 +167,11 @@ def _run(
         f"files in {root or 'their paths'}",
         f"store        {place.url}",
         f"targets      {describe_spec(spec)}",
+        *(f"damaged      {shard_name(n)} {EMPTY}: remove it and make it again" for n in hollow),
         f"to do        {counted(todo, 'video')} in {counted(len(jobs), 'shard')}",
     )
+    for number in hollow:
+        place.remove(shard_name(number))
     with (
         Display(todo, console) as display,
         closing(_pool(arguments, iter(jobs), display)) as results,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,6 +64,17 @@ def summarise(rows: Iterable[Outcome], wanted: Collection[str]) -> list[str]:
         lines.append(f"  {len(ids):>5} × {reason}  ({ids[0]}{more})")
     missing = len(wanted) - stored - quarantined
     return lines + ([f"missing      {counted(missing, 'video')}: run again"] if missing else [])
+
+
+def describe_lost(rows: Iterable[Outcome], store: str) -> list[str]:
+    """Lines on the videos of missing shards that the run does not make again."""
+    counts = Counter(row.shard for row in rows)
+    return [
+        f"lost         {shard_name(number)} is not there, and this run is not for "
+        f"{counted(count, 'video')} of it: the ledger keeps their rows; `mme repair {store}` makes "
+        "the shard anew"
+        for number, count in sorted(counts.items())
+    ]
 
 
 def run_line(frames: int, seconds: float, shards: Iterable[int], place: Place) -> str:

@@ -53,9 +53,15 @@ def check_shard(url: str, number: int, spec: TargetSpec, classes: int, deep: boo
     try:
         attributes = read_attributes(place, number)
         if attributes is None:
-            raise StoreError(f"{where} has no zarr.json")
+            raise StoreError(
+                f"{where}/zarr.json is missing or empty; `mme repair` makes the shard anew"
+            )
         if attributes["spec_hash"] != spec.hash:
-            raise StoreError(f"{where} was made with another specification than store.json's")
+            raise StoreError(
+                f"{where} was made with another specification than store.json's; `mme repair` "
+                "makes the shard anew by store.json. If store.json is the wrong one, remove it and "
+                "run `mme flows` with the specification of the shards"
+            )
         rows, sizes = attributes["videos"], (attributes["tubelets"], attributes["frame_bytes"])
         table = _check_table(rows, sizes[0], spec, classes)
         report.problems += [f"{where}: {text}" for text in table]

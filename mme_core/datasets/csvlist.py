@@ -26,6 +26,8 @@ def load(root: str, split: str | None, list_file: str | None = None) -> Manifest
     seen: dict[str, tuple[int, VideoItem]] = {}
     repeated: list[str] = []
     rows, how = read_list(path)
+    if not rows:
+        raise UsageError(f"the list {path} holds no video: it needs lines of the form 'path label'")
     for number, video, label in rows:
         item = _item(top, video, label)
         first, known = seen.setdefault(item.id, (number, item))

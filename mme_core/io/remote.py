@@ -44,6 +44,11 @@ def relative(path: str, root: str) -> str:
     return os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
 
 
+def is_relative(path: str) -> bool:
+    """Whether a stored path says nothing without its root."""
+    return not is_url(path) and not Path(path).is_absolute()
+
+
 @contextlib.contextmanager
 def errors_named(url: str, *expected: type[Exception]) -> Iterator[None]:
     """Turns any error of a file system into a UrlError that names the URL.

@@ -25,10 +25,9 @@ def leftovers(url: str | os.PathLike[str]) -> list[str]:
     return asides + [f"shards/{name}" for name in place.unfinished("shards", MARKER)]
 
 
-def _hollow_shards(place: Place) -> list[str]:
-    """Returns the shards of which a power cut has emptied a file."""
-    names = (shard_name(number) for number in shard_numbers(place))
-    return [name for name in names if _is_hollow(place, name)]
+def hollow_shards(place: Place) -> list[int]:
+    """Returns the numbers of the finished shards of which a power cut has emptied a file."""
+    return [number for number in shard_numbers(place) if _is_hollow(place, shard_name(number))]
 
 
 def _is_hollow(place: Place, folder: str) -> bool:
@@ -39,14 +38,9 @@ def _is_hollow(place: Place, folder: str) -> bool:
     )
 
 
-def remove_leftovers(url: str | os.PathLike[str], hollow: bool = True) -> list[str]:
-    """Removes `leftovers` and returns them. No other writer of this store may be at work.
-
-    hollow  also removes finished shards of which a power cut has emptied a file, for a command that
-            then makes all missing shards
-    """
-    place = open_place(url)
-    names = leftovers(url) + (_hollow_shards(place) if hollow else [])
+def remove_leftovers(url: str | os.PathLike[str]) -> list[str]:
+    """Removes `leftovers` and returns them. No other writer of this store may be at work."""
+    place, names = open_place(url), leftovers(url)
     for name in names:
         place.remove(name)
     return names

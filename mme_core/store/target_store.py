@@ -18,6 +18,7 @@ from mme_core.errors import StoreError, UsageError
 from mme_core.io.place import Place, open_place
 from mme_core.io.remote import is_in_memory
 from mme_core.spec import TUBELET, TargetSpec
+from mme_core.store.agreement import check_shards
 from mme_core.store.layout import FORMAT, LEDGER, SEALED_SINCE, STORE, layouts
 from mme_core.store.pieces import StoredWindow
 from mme_core.store.reader import ChunkReader
@@ -250,10 +251,12 @@ def open_or_create_store(
 
     kept_flow  the store whose kept flow the targets are made from; "": flow is computed
 
-    Raises StoreError, which lists the arguments that differ.
+    Raises StoreError, which lists the arguments that differ, or names a shard where only the shards
+    are left of the store.
     """
     place = open_place(url)
     if not place.exists(STORE):
+        check_shards(place, spec.hash)
         about = {
             "format": FORMAT,
             "spec": spec.to_dict(),

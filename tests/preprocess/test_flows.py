@@ -11,7 +11,9 @@ import pytest
 from small_files import SPEC, write_clip, write_tree
 
 from mme_core.cli import main as mme
+from mme_core.io.place import open_place
 from mme_core.store import TargetStore
+from mme_core.store.table import lost_shards
 
 
 def flows(root, store, *more, dataset="folder", spec=SPEC):
@@ -333,3 +335,72 @@ def test_a_folder_without_its_table_is_named_with_the_mend(videos, tmp_path, cap
     assert flows(videos, store, "--videos-per-shard", 2) == 0
     assert mme(["verify", str(store)]) == 0
     assert tree(store / "shards" / "00000.zarr") == before
+
+
+def test_a_store_that_lost_store_json_keeps_its_shards(videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    assert flows(videos, store) == 0
+    before = tree(store)
+    (store / "store.json").unlink()
+    bare = tree(store)
+    assert flows(videos, store, "spec.flow=dis-fast", spec=SPEC[:-1]) == 1
+    assert flows(videos, store, "--dry-run", "spec.flow=dis-fast", spec=SPEC[:-1]) == 1
+    error = capsys.readouterr().err
+    assert error.count("shards/00000.zarr was made with another specification") == 2
+    assert flows(videos, store, "--dry-run") == 0
+    assert tree(store) == bare
+    write_clip(videos / "a/new.mp4")
+    assert flows(videos, store, "--videos-per-shard", 3) == 0
+    output = capsys.readouterr().out
+    assert "to do        1 video in 1 shard" in output and "(new)" not in output
+    after = tree(store)
+    assert {path for path in before if before[path] != after[path]} == {
+        store / "store.json",
+        store / "ledger.jsonl",
+    }
+    assert len(TargetStore(store).videos) == 5
+    assert mme(["verify", str(store)]) == 0
+
+
+def test_a_part_of_the_data_set_does_not_hide_a_lost_shard(videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    assert flows(videos, store, "--videos-per-shard", 2) == 0
+    before = tree(store)
+    shutil.rmtree(store / "shards/00000.zarr")
+    assert flows(videos, store, "--limit", 1) == 0  # one of the two
+    output = capsys.readouterr().out
+    assert "lost         shards/00000.zarr is not there, and this run is not for 1 video" in output
+    assert (store / "shards/00002.zarr").exists()  # shard 0 is left free for what it lacks
+    assert mme(["verify", str(store)]) == 1
+    assert "calls 1 video stored that no shard has (a/002.mp4)" in capsys.readouterr().out
+    assert lost_shards(open_place(store)) == [0]
+    assert flows(videos, store) == 0
+    assert mme(["verify", str(store)]) == 0
+    assert len(TargetStore(store).videos) == 4 and len(ledger(store)) == 4
+    assert lost_shards(open_place(store)) == []
+    shutil.rmtree(store / "shards/00001.zarr")
+    assert flows(videos, store) == 0
+    names = [path for path in before if "00001.zarr" in str(path)]
+    assert all(path.read_bytes() == before[path][0] for path in names)
+    assert mme(["verify", str(store)]) == 0
+
+
+def test_a_corrected_label_is_refused_before_anything_is_written(videos, tmp_path, capsys):
+    store, listing = tmp_path / "store", tmp_path / "list.csv"
+    good = "a/000.mp4 0\na/002.mp4 0\nb/001.mp4 1\n"
+    listing.write_text(good + "b/gone.mp4 1\n")
+    assert flows(videos, store, "--list", listing, dataset="csv") == 0
+    listing.write_text(good.replace("a/002.mp4 0", "a/002.mp4 1") + "b/gone.mp4 0\n")
+    for lost in ([], ["store.json"]):
+        for name in lost:
+            (store / name).unlink()
+        before = tree(store)
+        for more in (["--dry-run"], []):
+            assert flows(videos, store, "--list", listing, *more, dataset="csv") == 1
+            error = capsys.readouterr().err
+            assert "stores 1 video with another label" in error
+            assert "a/002.mp4: 0 in the store, 1 in the data set. Remove shards/000" in error
+        assert tree(store) == before
+    shutil.rmtree(store / "shards")
+    assert flows(videos, store, "--list", listing, dataset="csv") == 0
+    assert list(TargetStore(store).videos["label"]) == [0, 1, 1]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from small_files import SPEC, write_tree
@@ -12,7 +13,7 @@ from mme_core.io.place import LocalPlace, open_place
 from mme_core.spec import TargetSpec
 from mme_core.store.layout import LEDGER
 from preprocess.jobs import OK, QUARANTINED, Outcome
-from preprocess.ledger import Ledger, _encode, read_row
+from preprocess.ledger import Ledger, _encode, read_row, read_rows
 from preprocess.progress import Display
 
 STAGES_S = {name: 9 * place / 1000 for place, name in enumerate(STAGES)}
@@ -91,6 +92,39 @@ def test_removed_ledger_and_removed_shard(store):
     assert {row.status for row in load(store)} == {"ok", "quarantined"}
     store.remove("shards/00001.zarr")
     assert [row.id for row in load(store)] == ["a/000.mp4", "a/001.mp4"]
+
+
+def test_rows_of_a_lost_shard_stay_until_others_have_its_videos(store):
+    rows = {row.id: row for row in load(store)}
+    store.remove("shards/00001.zarr")
+    ledger = load(store)
+    assert [row.id for row in ledger] == ["a/000.mp4", "a/001.mp4"] and not ledger.stale
+    assert list(ledger.lost) == [rows["a/002.mp4"], rows["a/003.mp4"]]
+    ledger.save()
+    assert list(load(store).lost) == list(ledger.lost)
+    ledger.add(4, [replace(rows["a/002.mp4"], shard=4)])
+    assert [row.id for row in ledger.lost] == ["a/003.mp4"]
+    ledger.save()
+    assert sorted(row.id for row in read_rows(store)) == sorted(rows)
+
+
+def test_a_shard_that_is_to_be_made_anew_counts_as_lost(store):
+    ledger = load(store)
+    ledger.lose(0)
+    assert [row.id for row in ledger.lost] == ["a/000.mp4", "a/001.mp4"]
+    assert "a/000.mp4" not in ledger and ledger.shards == {1}
+
+
+def test_paths_without_the_folder_get_it_and_labels_follow_the_shards(store):
+    rows = list(load(store))
+    before = [replace(row, path=row.id, label=-1 if row.status == OK else 0) for row in rows]
+    store.write(LEDGER, b"".join(_encode(before)))
+    ledger = load(store)
+    assert [row.path for row in ledger] == [f"/videos/{row.id}" for row in rows]
+    assert [row.label for row in ledger] == [0, 0, 0, 0] and ledger.stale
+    assert all(row.seconds is not None for row in ledger)
+    ledger.save()
+    assert not load(store).stale
 
 
 def test_stored_wins_over_quarantined(store):

@@ -298,3 +298,42 @@ def test_a_folder_that_is_not_there_changes_nothing(store, tmp_path, capsys):
     error = capsys.readouterr().err
     assert f"{tmp_path / 'nowhere'}, the folder of the videos, is not there" in error
     assert "--root" in error and contents(store) == before
+
+
+def test_a_lost_ledger_is_not_written_without_the_folder(made, store, monkeypatch, capsys):
+    (store / LEDGER).unlink()
+    assert cli.main(["repair", str(store)]) == 0
+    assert "the ledger is not written, because nothing says in which" in capsys.readouterr().out
+    assert not (store / LEDGER).exists()
+    monkeypatch.chdir(made[0].parent)
+    assert cli.main(["repair", str(store), "--root", made[0].name]) == 0
+    assert "6 videos in the ledger" in capsys.readouterr().out
+    rows = list(map(json.loads, (store / LEDGER).read_text().splitlines()))
+    assert {row["path"] for row in rows} == {str(made[0] / row["id"]) for row in rows}
+
+
+def test_videos_of_an_unknown_folder_are_not_read_in_the_current_one(
+    made, store, monkeypatch, capsys
+):
+    (store / LEDGER).unlink()
+    flip(chunk(store))
+    before = contents(store)
+    monkeypatch.chdir(made[0])  # videos of these names are here
+    assert cli.main(["repair", str(store)]) == 1
+    output = capsys.readouterr().out
+    assert f"{shard_name(1)} stays as it is: nothing says in which folder its videos" in output
+    assert contents(store) == before
+    assert cli.main(["repair", str(store), "--root", "."]) == 0
+    assert contents(store) == contents(made[1])
+    assert cli.main(["verify", str(store)]) == 0
+
+
+def test_a_shard_of_another_specification_is_made_anew(made, store, tmp_path):
+    words = ["--dataset", "folder", "--root", str(made[0]), "--serial", "--videos-per-shard", "2"]
+    other = [*SPEC[:-1], "spec.flow=farneback"]
+    assert cli.main(["flows", *words, "--store", str(tmp_path / "o"), *other, "--limit", "2"]) == 0
+    shutil.rmtree(store / shard_name(0))
+    shutil.copytree(tmp_path / "o" / shard_name(0), store / shard_name(0))
+    assert cli.main(["verify", str(store)]) == 1
+    assert cli.main(["repair", str(store)]) == 0
+    assert contents(store) == contents(made[1])

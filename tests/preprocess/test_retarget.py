@@ -228,3 +228,18 @@ def test_repair_without_its_lock_leaves_the_kept_flow(made, tmp_path, monkeypatc
     assert cli.main(["repair", str(broken)]) == 1
     assert "lost" in capsys.readouterr().err
     assert (broken / "flow" / "00001.h5").read_bytes() == b"of the new owner"
+
+
+def test_a_hollow_shard_that_the_source_has_is_made_anew(made, tmp_path, capsys):
+    _, store, other = made
+    copy = shutil.copytree(other, tmp_path / "other")
+    shutil.copytree(copy / shard_name(1), copy / shard_name(7))
+    for number in (1, 7):
+        next((copy / shard_name(number) / "shape").glob("c.*")).write_bytes(b"")
+    before = shards(copy)
+    assert retarget(store, copy, "--root", str(tmp_path / "nowhere")) == 2
+    assert shards(copy) == before
+    assert retarget(store, copy) == 0
+    assert f"{shard_name(1)} has an empty file" in capsys.readouterr().out
+    seventh = {name: data for name, data in before.items() if shard_name(7) in name}
+    assert shards(copy) == shards(other) | seventh

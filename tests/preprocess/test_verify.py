@@ -101,7 +101,7 @@ def test_a_damaged_file_is_reported_once(damage, store):
         (lambda a: a["videos"][0].pop("fps"), "row 0 of the table: fps missing"),
         (lambda a: a["videos"][1].update(id="a"), "'a' is in the table twice"),
         (lambda a: a["videos"].pop(), "the table ends at tubelet 11, the shard at 14"),
-        (lambda a: a.update(spec_hash="0"), "made with another specification"),
+        (lambda a: a.update(spec_hash="0"), "than store.json's; `mme repair` makes the shard"),
         (lambda a: a.update(frame_bytes=a["frame_bytes"] - 1), "the last frame ends at byte"),
         (lambda a: a.pop("videos"), "damaged"),
         (lambda a: a.update(format=9), "newer"),
@@ -159,6 +159,13 @@ def test_values_outside_of_the_canvas(store):
     for name in ("position", "shape", "moments", "valid"):
         assert any(f"array '{name}'" in p and "outside of the video" in p for p in found), name
     assert any("frame 0 of video 'a' is 64×80×3, and should be 64×64×3" in p for p in found)
+
+
+def test_a_table_that_is_empty_is_named_with_the_mend(store):
+    path = store / "shards/00001.zarr/zarr.json"
+    for content in (b"", bytes(100)):
+        path.write_bytes(content)
+        assert only(store) == f"{path} is missing or empty; `mme repair` makes the shard anew"
 
 
 def test_files_that_do_not_belong(store):

@@ -247,3 +247,11 @@ def test_lists_may_name_folders_of_frames(tmp_path):
 def test_folder_takes_every_usual_suffix(tmp_path, suffix):
     touch(tmp_path, f"a/1.{suffix}")
     assert table(load_manifest("folder", tmp_path)) == {f"a/1.{suffix}": "a"}
+
+
+@pytest.mark.parametrize("text", ["", "# a comment\n", "path,label\n"])
+def test_a_list_without_a_video_is_named(text, tmp_path):
+    (tmp_path / "v.mp4").touch()
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UsageError, match=r"list\.csv holds no video: it needs lines .*path label"):
+        load_manifest("csv", tmp_path, list_file=str(tmp_path / "list.csv"))

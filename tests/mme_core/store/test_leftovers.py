@@ -9,8 +9,9 @@ from pathlib import Path
 import made_up_targets
 from made_up_targets import make_store, write_shard
 
+from mme_core.io.place import open_place
 from mme_core.store.layout import shard_name
-from mme_core.store.leftovers import leftovers, remove_leftovers
+from mme_core.store.leftovers import hollow_shards, leftovers, remove_leftovers
 from mme_core.store.target_store import TargetStore
 
 HELPERS = Path(made_up_targets.__file__).parent
@@ -57,13 +58,18 @@ def test_files_left_by_a_killed_writer_are_removed(tmp_path):
     assert names(url) == kept
 
 
-def test_a_hollow_shard_is_no_shard(tmp_path):
+def test_a_hollow_shard_is_found_and_stays(tmp_path):
     """After a power cut, files may exist without content."""
     url = make_store(tmp_path / "store", [{"a": 2}, {"b": 2}])
     hollow = next((url / shard_name(1) / "shape").glob("c.*"))
     hollow.write_bytes(b"")
-    assert leftovers(url) == remove_leftovers(url, hollow=False) == []
-    assert remove_leftovers(url) == [shard_name(1)]
-    write_shard(url, 1, {"b": 2})
+    assert leftovers(url) == remove_leftovers(url) == []
+    assert hollow_shards(open_place(url)) == [1]
+    hollow.with_name("zarr.json").write_bytes(b"")
+    assert hollow_shards(open_place(url)) == [1]
+
+
+def test_a_shard_with_an_emptied_table_is_not_read(tmp_path):
+    url = make_store(tmp_path / "store", [{"a": 2}, {"b": 2}])
     (url / shard_name(1) / "zarr.json").write_bytes(bytes(100))
     assert list(TargetStore(url).videos["id"]) == ["a"]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from made_up_targets import SPEC, make_store, tubelets, write_shard
 
 from mme_core.errors import StoreError, UsageError
+from mme_core.io.place import open_place
 from mme_core.spec import TargetSpec
 from mme_core.store import table
 from mme_core.store.layout import INDEX
-from mme_core.store.table import COLUMNS, VideoTable
+from mme_core.store.table import COLUMNS, VideoTable, load_table
 from mme_core.store.target_store import TargetStore, open_or_create_store
 
 HOP_2 = TargetSpec(stride=2, hop=2, short_side=64, long_side=80, frames="jpeg")
@@ -236,6 +237,14 @@ def test_open_or_create_refuses_other_arguments(tmp_path):
     write_shard(tmp_path, 0, {"a": 1})
     with pytest.raises(StoreError, match=r"arguments it was made with$"):
         open_with(split="val")
+
+
+def test_the_index_of_another_specification_is_not_used(store_path, tmp_path):
+    place = open_place(shutil.copytree(store_path, tmp_path / "copied"))
+    TargetStore(place.url)
+    with pytest.raises(StoreError, match=r"00000.zarr was made with another specification"):
+        load_table(place, "0")
+    assert len(load_table(place, SPEC.hash)) == len(TargetStore(store_path).videos)
 
 
 def test_nothing_stays_open(store_path):
