@@ -1,6 +1,8 @@
 """`mme ablate`: a grid of pre-training runs, what is measured on each, and one table.
 
-    mme ablate ablate/generated.yaml ablate/table7b.yaml out=runs/7b …
+    mme ablate ablate/generated.yaml ablate/table7b.yaml out=runs/7b pretrain.store=out/train \\
+        measures.probe.store=out/train measures.probe.val_store=out/val \\
+        measures.finetune.store=out/train measures.finetune.val_store=out/val
     mme ablate GRID.yaml … --dry-run
 
 A grid names variants of a pre-training recipe, seeds, and measures: probes and fine-tunings. Each
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> int:
     pairs = itertools.pairwise(["", *argv])
     words = [f"--config={word}" if _is_grid(word, before) else word for before, word in pairs]
     flags_help = {"dry-run": "print the plan, and run nothing"}
-    config, flags = loading.load_with_flags(AblateConfig, words, "mme ablate", __doc__, flags_help)
+    config, _, flags = loading.load_given(AblateConfig, words, "mme ablate", __doc__, flags_help)
     check_grid(config)
     check_cells(config)
     folder.check_command(config)

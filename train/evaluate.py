@@ -26,7 +26,7 @@ from train.scoring.evaluation import Passes, evaluate, settled, view_plan, write
 
 
 def main(argv: list[str]) -> int:
-    config, flags = loading.load_with_flags(
+    config, _, flags = loading.load_given(
         EvaluateConfig,
         argv,
         "mme evaluate",

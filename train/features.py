@@ -110,7 +110,7 @@ def write_features(
 
 
 def main(argv: list[str]) -> int:
-    config = loading.load(FeaturesConfig, argv, "mme features", __doc__)
+    config, given, _ = loading.load_given(FeaturesConfig, argv, "mme features", __doc__, {})
     out = Path(config.out)
     if out.is_symlink():
         out = out.resolve()  # what the link names is replaced, and not the link
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"out={out}: the name must end in {' or '.join(SUFFIXES)}")
     check_store_keys(config, out)
     with connected(config.device, PATIENCE) as ranks:
-        encoder, model, recipe = read_encoder(config.init, config.model, config.seed)
+        encoder, model, recipe = read_encoder(config.init, config.model, config.seed, given)
         data = settled(config.data, recipe)  # the features keep their configuration
         config = dataclasses.replace(config, model=model, data=data)
         source = open_source(config.data, config.store, root=config.data.root, split=config.split)

@@ -38,13 +38,13 @@ from train.scoring.probe_selection import TOKEN_PROBES, Prober, check_shots
 
 
 def main(argv: list[str]) -> int:
-    config, flags = loading.load_with_flags(
+    config, keys, flags = loading.load_given(
         ProbeConfig, argv, "mme probe", __doc__, {"json": "print probe.json, and no table"}
     )
     folder.check_command(config)
     with connected(config.device, PATIENCE) as ranks:
         sources = open_sources(config.data, config.store, config.val_store)
-        given = read_encoder(config.init, config.model, config.seed)
+        given = read_encoder(config.init, config.model, config.seed, keys)
         data = settled(config.data, given.recipe)
         config = dataclasses.replace(config, model=given.model, data=data)  # for config.yaml
         check_heads(config)

@@ -182,6 +182,26 @@ def test_model_key_that_the_weights_contradict_is_refused(labelled_set, encoder,
         features.main([*same, "model.frames=8"])
 
 
+@pytest.mark.parametrize("word", ["model.size=base", "model.frames=16", "model.image_size=224"])
+def test_a_contradicting_model_key_is_refused_at_its_default_too(
+    labelled_set, encoder, tmp_path, word
+):
+    recipe = tmp_path / "features.yaml"
+    key, _, value = word.removeprefix("model.").partition("=")
+    recipe.write_text(f"model: {{{key}: {value}}}\n")
+    given = words(labelled_set, encoder[0], tmp_path / "f.npz")
+    for more in ([word], ["--config", str(recipe)]):
+        with pytest.raises(UsageError, match=f"^{word}: .* has model.*; leave it out"):
+            features.main([*given, *more])
+
+
+def test_a_recipe_that_names_the_weights_own_model_is_taken(labelled_set, encoder, tmp_path):
+    recipe = tmp_path / "features.yaml"
+    recipe.write_text("model: {size: tiny, depth: null, frames: 4, image_size: 32, patch: 16}\n")
+    given = words(labelled_set, encoder[0], tmp_path / "f.npz")
+    assert features.main([*given, "--config", str(recipe)]) == 0
+
+
 def test_the_name_says_the_format(labelled_set, encoder, tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.zarr or \.npz"):
         features.main(words(labelled_set, encoder[0], tmp_path / "f.csv"))

@@ -206,6 +206,14 @@ def test_the_configuration_names_the_model_that_was_measured(report):
     assert (written["size"], written["depth"], written["image_size"]) == ("tiny", 1, 32)
 
 
+def test_a_model_key_that_the_weights_contradict_is_refused_at_its_default_too(report):
+    again = ["--config", str(report[0] / "run" / "config.yaml"), "model.size=base"]
+    with pytest.raises(
+        UsageError, match=r"^model\.size=base: .* has model\.size=tiny; leave it out"
+    ):
+        probe.main(again)
+
+
 def test_the_tokens_do_not_stay_on_the_disk(report):
     left = {path.name for path in (report[0] / "run").iterdir()}
     assert left == {"config.yaml", "probe.json", ".lock"}

@@ -17,12 +17,11 @@ import yaml
 
 from mme_core.errors import UsageError
 from mme_core.keys import dotted
-from train.recipes.ablation import AblateConfig
+from train.recipes.ablation import PRETRAIN, AblateConfig, section_of
+from train.recipes.classification import check_both
 from train.recipes.commands import SCHEMAS
 from train.recipes.loading import load, read_yaml
 from train.recipes.weights import RANDOM
-
-PRETRAIN = "pretrain"
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,21 @@ def check_cells(config: AblateConfig) -> None:
     first = [c for c in all_chains(config, {}) if c.seed == config.seeds[0]]
     for planned in [*tuning_chains(config), *first]:
         for cell in planned.cells:
-            command, *words = cell.words
             try:
-                load(SCHEMAS[command], words, f"mme {command}", "")
+                _check_cell(cell)
             except UsageError as error:
                 raise UsageError(
-                    f"variants.{planned.variant}: `mme {command}` refuses the keys of "
+                    f"variants.{planned.variant}: `mme {cell.words[0]}` refuses the keys of "
                     f"{cell.folder}: {error}"
                 ) from error
+
+
+def _check_cell(cell: Cell) -> None:
+    command, *words = cell.words
+    under = f"{section_of(command, cell.folder.name)}."
+    config: Any = load(SCHEMAS[command], words, f"mme {command}", "", under)
+    if command != PRETRAIN:
+        check_both(config.data, config.store, config.val_store, under)
 
 
 def _model_keys(config: AblateConfig) -> dict[str, Any]:

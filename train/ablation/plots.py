@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train.ablation.cells import PRETRAIN
 from train.ablation.results import Number, spread
 from train.ablation.tables import cells, columns
-from train.recipes.ablation import AblateConfig
+from train.recipes.ablation import PRETRAIN, AblateConfig
 
 
 def draw(folder: Path, config: AblateConfig, numbers: Sequence[Number]) -> list[Path]:

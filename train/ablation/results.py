@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mme_core.weights.run_folder import PROBE, read_metrics
-from train.ablation.cells import PRETRAIN, Chain
+from train.ablation.cells import Chain
 from train.ablation.runner import is_done
-from train.recipes.ablation import AblateConfig
+from train.recipes.ablation import PRETRAIN, AblateConfig
 
 
 @dataclass(frozen=True)

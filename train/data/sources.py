@@ -23,7 +23,12 @@ from mme_core.spec import TUBELET
 from mme_core.store import TargetStore
 from train.data.overlap import Videos, check_overlap
 from train.data.stores import check_complete, unread_root
-from train.recipes.classification import LabelledDataConfig, SplitDataConfig
+from train.recipes.classification import (
+    LabelledDataConfig,
+    SplitDataConfig,
+    check_both,
+    check_videos,
+)
 from train.recipes.messages import is_main, say
 
 VAL_KEYS = "val_store, data.val_root or data.val_split"
@@ -174,15 +179,12 @@ def open_source(
     Raises UsageError where `root` is given and no video file is read. Says that a store is read
     whole where `split` is not a default: a recipe for files may name one.
     """
-    if store is None and data.dataset is not None:
-        return _of_data_set(data.dataset, root, split)
-    if store is not None and data.dataset is None:
+    check_videos(data, store)
+    if store is not None:
         _check_unused(data, store, root, split)
         return _of_store(data.frames, store, root)
-    raise UsageError(
-        "give the labelled videos either as store=… (and val_store=…) or as data.dataset=… "
-        "data.root=…"
-    )
+    assert data.dataset is not None  # checked
+    return _of_data_set(data.dataset, root, split)
 
 
 def _check_unused(
@@ -233,8 +235,7 @@ def open_sources(data: SplitDataConfig, store: str | None, val_store: str | None
     Raises UsageError for videos without labels or of unknown classes, and where every held-out
     video is a training video.
     """
-    if store is not None and val_store is None:
-        raise UsageError("val_store is not set: the store of the held-out videos")
+    check_both(data, store, val_store)
     train = open_source(data, store, root=data.root, split=data.train_split)
     val_root = data.val_root or data.root
     val = open_source(data, val_store, root=val_root, split=data.val_split)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from train.recipes import shared
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.scoring import PROBES, USUAL_PROBES
 
+PRETRAIN = "pretrain"
 COMMANDS = ("probe", "finetune")
 _OWN = ("seed", "out", "init", "device")  # what the grid sets in every cell
 
@@ -44,6 +45,21 @@ class AblateConfig:
     tune: TuneConfig = field(default_factory=TuneConfig)
 
 
+def section_of(command: str, measure: str = "NAME") -> str:
+    """The key of a grid that holds the keys of a command: of pre-training, or of a measure."""
+    return PRETRAIN if command == PRETRAIN else f"measures.{measure}"
+
+
+def place_of(key: str, users: Collection[str]) -> str:
+    """Says where a grid sets a key that the commands `users` have; empty if no cell has it."""
+    sections = dict.fromkeys(section_of(name) for name in users if name in (PRETRAIN, *COMMANDS))
+    if not sections:
+        return ""
+    if key in _OWN:
+        return f"the grid sets {key} itself"
+    return f"{' or '.join(f'{section}.{key}' for section in sections)} sets it"
+
+
 def check_grid(config: AblateConfig) -> None:
     """Raises UsageError for a grid that has nothing to run, or that contradicts itself."""
     for key, named in (("variants", config.variants), ("measures", config.measures)):
@@ -54,7 +70,7 @@ def check_grid(config: AblateConfig) -> None:
             if not isinstance(values, Mapping) and (values is not None or key == "measures"):
                 raise UsageError(f"{key}.{name}={values} must hold keys, such as {{store: ...}}")
             _check_keys(f"{key}.{name}", values or {})
-    _check_keys("pretrain", config.pretrain)
+    _check_keys(PRETRAIN, config.pretrain)
     for name, values in config.measures.items():
         if values.get("command") not in COMMANDS:
             raise UsageError(f"measures.{name}.command must be one of {', '.join(COMMANDS)}")
@@ -90,8 +106,8 @@ def _check_keys(where: str, values: Mapping[str, Any]) -> None:
 
 
 def _check_name(key: str, name: str) -> None:
-    if not name or name.startswith(".") or "/" in name or name == "pretrain":
+    if not name or name.startswith(".") or "/" in name or name == PRETRAIN:
         raise UsageError(
             f"{key}.{name}: a folder gets this name: it must not be empty, begin with a dot, "
-            "contain / or be 'pretrain'"
+            f"contain / or be '{PRETRAIN}'"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mme_core.clips.requirements import SOURCES
 from mme_core.clips.views import SAMPLINGS
 from mme_core.datasets import DATASETS
+from mme_core.errors import UsageError
 from train.recipes import shared
 from train.recipes.fields import MISSING, choice, number, setting
 from train.recipes.pretraining import (
@@ -150,3 +151,25 @@ class FinetuneConfig:
     eval: FinetuneEvalConfig = field(default_factory=FinetuneEvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+
+def check_videos(data: LabelledDataConfig, store: str | None, under: str = "") -> None:
+    """Raises UsageError unless the labelled videos are those of a store or of data.dataset.
+
+    under  what a key begins with where the user sets it: "measures.probe." in a grid
+    """
+    if (store is None) == (data.dataset is None):
+        raise UsageError(
+            f"give the labelled videos either as {under}store=… (and {under}val_store=…) or as "
+            f"{under}data.dataset=… {under}data.root=…"
+        )
+
+
+def check_both(
+    data: SplitDataConfig, store: str | None, val_store: str | None, under: str = ""
+) -> None:
+    """Like `check_videos`, for the training videos and the held-out videos of a run."""
+    if store is not None and val_store is None:
+        raise UsageError(f"{under}val_store is not set: the store of the held-out videos")
+    for url in (store, val_store):
+        check_videos(data, url, under)

@@ -15,7 +15,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Generic, NamedTuple, TypeVar, cast, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -25,6 +25,7 @@ from mme_core.errors import UsageError
 from mme_core.io.remote import is_url
 from mme_core.keys import dotted
 from mme_core.parser import CommandParser
+from train.recipes.ablation import AblateConfig, place_of
 from train.recipes.commands import SCHEMAS
 from train.recipes.fields import MISSING, as_text, check_limits, describe, walk
 
@@ -41,26 +42,35 @@ _KINDS = {
 }
 
 
-def load(schema: type[Config], argv: Sequence[str], prog: str, description: str) -> Config:
+class Loaded(NamedTuple, Generic[Config]):
+    """A configuration, and what its user gave: keys with dots, and names of flags."""
+
+    config: Config
+    keys: set[str]
+    flags: set[str]
+
+
+def load(
+    schema: type[Config], argv: Sequence[str], prog: str, description: str, under: str = ""
+) -> Config:
     """An instance of the dataclass `schema` from `--config FILE … key=value …`.
 
     A FILE that is not found as such is looked for among the recipes that come with the package.
+    under  what a key begins with where the user sets it: "pretrain." in a grid
     Raises UsageError for unknown keys, wrong types, values outside limits and missing values.
     """
-    return load_with_flags(schema, argv, prog, description, {})[0]
+    return load_given(schema, argv, prog, description, {}, under).config
 
 
-def load_with_flags(
+def load_given(
     schema: type[Config],
     argv: Sequence[str],
     prog: str,
     description: str,
     flags: Mapping[str, str],
-) -> tuple[Config, set[str]]:
-    """Like `load`, for a command that also takes flags: {"json": help} for --json.
-
-    Returns the configuration and the names of the flags that were given.
-    """
+    under: str = "",
+) -> Loaded[Config]:
+    """Like `load`, for a command that asks what was given, or takes flags: {"json": its help}."""
     epilog = f"keys and their defaults:\n\n{describe(schema)}"
     parser = CommandParser(prog.removeprefix("mme "), description, epilog)
     config_help = "a recipe; repeatable, later ones override (default: none)"
@@ -69,27 +79,27 @@ def load_with_flags(
         parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument("words", nargs="*", metavar="key=value", help="overrides the recipes")
     arguments = parser.parse_intermixed_args(argv)
-    given = {name for name in flags if getattr(arguments, name.replace("-", "_"))}
-    return _from_files(schema, arguments.config or [], arguments.words), given
-
-
-def _from_files(schema: type[Config], files: Sequence[str], words: Sequence[str]) -> Config:
-    layers = [(f"{path}: ", read_yaml(path)) for path in files]
-    layers += [("", _read_words(schema, words))]
-    config = merge(schema, layers, interpolate=True)
+    layers = [(f"{path}: ", read_yaml(path)) for path in arguments.config or []]
+    layers += [("", _read_words(schema, arguments.words))]
+    config = merge(schema, layers, interpolate=True, under=under)
     if is_url(out := getattr(config, "out", "")):
         raise UsageError(f"out={out} is a URL; name a path on a disk")
-    return config
+    given = {name for name in flags if getattr(arguments, name.replace("-", "_"))}
+    return Loaded(config, {key for _, layer in layers for key in dotted(layer)}, given)
 
 
 def merge(
-    schema: type[Config], layers: Sequence[tuple[str, Mapping[str, Any]]], interpolate: bool = False
+    schema: type[Config],
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+    interpolate: bool = False,
+    under: str = "",
 ) -> Config:
     """Merges mappings into the defaults of `schema`; later ones override earlier ones.
 
     layers       (prefix of the error messages, mapping)
     interpolate  resolve ${…}, for the user's own recipe. Otherwise ${…} is an error, as in the
                  recipe that a run's folder holds.
+    under        as of `load`
     """
     config = OmegaConf.structured(schema)
     known = list(_keys(config))
@@ -110,12 +120,13 @@ def merge(
     _resolve(config, raw)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        words = " ".join(f"{key}=…" for key in missing)
         meanings = {key: limits.help for key, _, limits in walk(schema())}
+        names = {f"{under}{key}": meanings[key] for key in missing}
+        words = " ".join(f"{name}=…" for name in names)
         raise UsageError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: add {words} "
+            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set: add {words} "
             "to the command or to the recipe "
-            f"({', '.join(f'{key}: {meanings[key]}' for key in missing)})"
+            f"({', '.join(f'{name}: {meaning}' for name, meaning in names.items())})"
         )
     values = cast(Config, OmegaConf.to_object(config))
     check_limits(values, raw)
@@ -200,7 +211,8 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
             key = next(iter(dotted({key: value})), key)  # view.clips rather than view
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
             raise UsageError(
-                f"{key} is not a key of this recipe; the nearest is {nearest[0]}{_users(key)}"
+                f"{key} is not a key of this recipe; the nearest is {nearest[0]}"
+                f"{_users(key, OmegaConf.get_type(config))}"
             )
         kind = OmegaConf.get_type(config, name)
         if kind is list and isinstance(value, int | float | str) and "${" not in str(value):
@@ -214,9 +226,11 @@ def _check_keys(layer: Mapping, config: Any, known: Sequence[str], prefix: str =
         _check_keys(value, config[name], known, f"{key}.")
 
 
-def _users(key: str) -> str:
-    """Names the commands that have the key."""
+def _users(key: str, section: Any) -> str:
+    """Names the commands that have the key, or where a grid sets it."""
     users = [name for name, schema in SCHEMAS.items() if key in _keys(OmegaConf.structured(schema))]
+    if section is AblateConfig and (place := place_of(key, users)):
+        return f"; {place}"
     return f"; {key} belongs to mme {', '.join(users)}" if users else ""
 
 

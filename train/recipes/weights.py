@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,10 +55,13 @@ class InitialEncoder(NamedTuple):
 
 
 @clip_of_weights
-def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
+def read_encoder(
+    init: str, model: ModelConfig, seed: int, given: Collection[str] = ()
+) -> InitialEncoder:
     """The encoder that `init` names; for random weights one of `model`, drawn by `seed`.
 
-    Raises UsageError where `model` sets a key to what the weights do not have.
+    given  keys that the user set; the others of `model` are defaults, which weights need not have
+    Raises UsageError where a given key of `model` is not what the weights have.
     """
     weights = read_init(init)
     if weights is None:
@@ -72,10 +76,10 @@ def read_encoder(init: str, model: ModelConfig, seed: int) -> InitialEncoder:
         return InitialEncoder(encoder, model, {})
     theirs = architecture(weights)
     for key in ("size", "depth", "frames", "image_size", "patch"):
-        given, there = getattr(model, key), getattr(theirs, key)
-        if given not in (there, getattr(ModelConfig, key)):
+        mine, there = getattr(model, key), getattr(theirs, key)
+        if f"model.{key}" in given and mine not in (there, None):
             raise UsageError(
-                f"model.{key}={given}: {init} has model.{key}={there}; leave it out, since model.* "
+                f"model.{key}={mine}: {init} has model.{key}={there}; leave it out, since model.* "
                 "is for init=none"
             )
     return InitialEncoder(encoder_from(weights), theirs, weights.recipe)

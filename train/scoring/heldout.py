@@ -191,6 +191,9 @@ def _samples(clips: ClipDataset, videos: Iterable[int]) -> Iterator[Sample]:
     speeds="data.speeds",
     mask="mask.kind",
     ratio="mask.ratio",
+    contents="loss.contents",
+    weights="loss.weights",
+    cells="loss.contents needs spec.cells",
 )
 def clip_dataset(
     store: TargetStore | StoreUnion, config: PretrainConfig, training: bool

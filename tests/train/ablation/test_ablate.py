@@ -26,7 +26,7 @@ from train.recipes.loading import RECIPES, merge, read_yaml
 BASES = ("generated.yaml", "real.yaml", "real-cpu.yaml", "mixed-cpu.yaml")
 PROBE = {"command": "probe", "probes": ["linear", "knn"], "lrs": [1e-2], "weight_decays": [0.1]}
 PROBE |= {"epochs": 2, "choice_share": 0.5, "neighbours": [1], "baselines": False}
-PROBE |= {"data.workers": 0}
+PROBE |= {"data.workers": 0, "data.dataset": "folder", "data.root": "videos"}
 SHORT = {"optim.steps": 2, "checkpoint.every": 1, "eval.panels": 0}
 GRID = {
     "out": "out",
@@ -213,7 +213,19 @@ def test_second_ctrl_c_ends_cells_that_do_not_stop(tmp_path, monkeypatch):
             r"variants\.b: .*mask\.kid is not a",
         ),
         ({"measures": {"x": PROBE | {"epochs": 0}}}, r"`mme probe` .*seed0/x: epochs=0 must be"),
-        ({"pretrain": SHORT}, r"`mme pretrain` .*store is not set"),
+        (
+            {"pretrain": SHORT},
+            r"`mme pretrain` .*: pretrain\.store is not set: add pretrain\.store=… to",
+        ),
+        (
+            {"measures": {"x": PROBE | {"data.dataset": None}}},
+            r"`mme probe` .*x: give .* measures\.x\.store=… \(and measures\.x\.val_store=…\) or as "
+            r"measures\.x\.data\.dataset=… measures\.x\.data\.root=…$",
+        ),
+        (
+            {"measures": {"x": PROBE | {"data.dataset": None, "store": "s"}}},
+            r"`mme probe` .*x: measures\.x\.val_store is not set",
+        ),
     ],
 )
 def test_wrong_keys_of_a_cell_end_the_grid_at_its_start(tmp_path, changes, message):
@@ -221,6 +233,28 @@ def test_wrong_keys_of_a_cell_end_the_grid_at_its_start(tmp_path, changes, messa
     with pytest.raises(UsageError, match=message):
         ablate.main([str(tmp_path / "grid.yaml"), f"out={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "end"),
+    [
+        ("store=s", r"; pretrain\.store or measures\.NAME\.store sets it"),
+        ("mask.ratio=1", r"; pretrain\.mask\.ratio sets it"),
+        ("view.clips=2", r"; measures\.NAME\.view\.clips sets it"),
+        ("init=none", "; the grid sets init itself"),
+        ("split=val", "; split belongs to mme features"),
+    ],
+)
+def test_a_key_of_a_cell_is_told_its_place_in_the_grid(word, end):
+    with pytest.raises(UsageError, match=f"is not a key of this recipe; the nearest is .*{end}$"):
+        ablate.main(["--dry-run", "out=o", word])
+
+
+def test_the_example_of_the_help_is_a_grid_with_all_its_keys(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example = ablate.__doc__.split("\n\n")[1].partition("    mme ablate GRID")[0]
+    assert ablate.main([*shlex.split(example.replace("\\\n", ""))[2:], "--dry-run"]) == 0
+    assert "mme finetune " in capsys.readouterr().out
 
 
 def test_another_order_of_keys_is_the_same_cell(tmp_path, finished):
@@ -251,7 +285,7 @@ def test_grid_runs_ends_in_a_table_and_repeats_nothing(
     demo_store, held_out_store, labelled_set, tmp_path, capsys
 ):
     stores = {"store": str(demo_store), "val_store": str(held_out_store)}
-    labelled = {"data.dataset": "folder", "data.root": str(labelled_set)}
+    labelled = {"data.root": str(labelled_set)}
     words = GRID | {
         "out": str(tmp_path / "out"),
         "pretrain": SHORT | stores,

@@ -4,7 +4,9 @@ import subprocess
 
 import pytest
 
+from mme_core.errors import UsageError
 from train import finetune
+from train.recipes.classification import SplitDataConfig, check_both
 from train.recipes.pretraining import PretrainConfig
 
 FOLDER = finetune.loading.RECIPES / "finetune"
@@ -28,6 +30,31 @@ def test_small_recipes_have_the_model_of_their_pretraining(name):
     before = load(PretrainConfig, ["--config", f"pretrain/{name}.yaml", *words], "", "")
     for key in shared:
         assert getattr(after.model, key) == getattr(before.model, key), key
+
+
+@pytest.mark.parametrize(
+    ("dataset", "store", "val_store", "message"),
+    [
+        (
+            None,
+            None,
+            None,
+            r"^give .* store=… \(and val_store=…\) or as data\.dataset=… data\.root=…$",
+        ),
+        (None, None, "v", "^give the labelled videos either"),
+        ("folder", "s", "v", "^give the labelled videos either"),
+        ("folder", None, "v", "^give the labelled videos either"),
+        (None, "s", None, "^val_store is not set"),
+    ],
+)
+def test_labelled_videos_come_from_stores_or_from_a_data_set(dataset, store, val_store, message):
+    with pytest.raises(UsageError, match=message):
+        check_both(SplitDataConfig(dataset=dataset), store, val_store)
+
+
+def test_both_stores_or_a_data_set_are_taken():
+    check_both(SplitDataConfig(), "s", "v")
+    check_both(SplitDataConfig(dataset="folder"), None, None)
 
 
 PUBLISHED = {  # epochs, lr, test clips, accumulation in the authors' scripts

@@ -6,13 +6,14 @@ import pytest
 import torch
 from runs import CPU
 
+from mme_core.errors import UsageError
 from mme_core.store import TargetStore
 from mme_core.tokens import take_tokens
 from train.objective.reconstruction import Objective, build_model
 from train.recipes.loading import load
 from train.recipes.pretraining import PretrainConfig
 from train.scoring import heldout
-from train.scoring.heldout import HeldOut, held_out_loss
+from train.scoring.heldout import HeldOut, clip_dataset, held_out_loss
 from train.scoring.pixels import to_pixels
 
 
@@ -101,3 +102,21 @@ def test_true_targets_are_drawn_as_the_true_motion(pair, tmp_path, norm):
         objective.ask(batch).targets["position"][0], true, objective.settings, objective.spec.points
     )
     torch.testing.assert_close(drawn, true, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("loss.contents=[pixel,pixel]", r"^loss\.contents=\['pixel', 'pixel'\] names pixel twice"),
+        ("loss.weights.foo=2", r"^loss\.weights=\{'foo': 2\.0\}: 'foo' is not a content"),
+        ("loss.weights.hog=2", r"^loss\.weights=.* names hog, which loss\.contents=.* lacks$"),
+        (
+            "loss.contents=[mbh_sampled]",
+            r"^loss\.contents needs spec\.cells=mbh: .* does not hold .* with spec\.cells=mbh$",
+        ),
+    ],
+)
+def test_wrong_contents_are_named_by_the_recipes_keys(demo_store, tmp_path, word, message):
+    words = ["--config", "tiny.yaml", f"store={demo_store}", f"out={tmp_path}", word]
+    with pytest.raises(UsageError, match=message):
+        clip_dataset(TargetStore(demo_store), load(PretrainConfig, words, "", ""), training=True)
