@@ -24,7 +24,7 @@ from mme_core.cores import usable_cores
 from mme_core.datasets import VideoItem
 from mme_core.errors import StoreError, UsageError, listed
 from mme_core.io.place import Place, open_place
-from mme_core.io.remote import is_url, join
+from mme_core.io.remote import is_relative, is_url, join
 from mme_core.parser import CommandParser
 from mme_core.report.words import counted
 from mme_core.spec import TUBELET, TargetSpec
@@ -160,6 +160,10 @@ def _run(
     jobs = [dataclasses.replace(job, servers=servers) for job in jobs]
     if jobs:
         check_folder(root)
+    if any(is_relative(item.path) for job in jobs for item in job.items):
+        raise UsageError(
+            f"nothing says in which folder the videos of {flow.url} are: give it by --root"
+        )
     todo = sum(len(job.items) for job in jobs)
     say(
         console,

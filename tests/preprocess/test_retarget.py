@@ -167,6 +167,17 @@ LOSSES = {
 }
 
 
+def test_an_unknown_folder_of_the_videos_is_asked_for(made, tmp_path, monkeypatch, capsys):
+    root, store, _ = made
+    kept = shutil.copytree(store, tmp_path / "kept")
+    (kept / "ledger.jsonl").unlink()
+    monkeypatch.chdir(root)  # the paths in the store would be found here
+    assert retarget(kept, tmp_path / "new") == 2
+    assert "are: give it by --root" in capsys.readouterr().err
+    assert not shards(tmp_path / "new")
+    assert retarget(kept, tmp_path / "new", "--root", str(root)) == 0
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_source_that_has_lost_a_shard_is_refused(loss, made, tmp_path, capsys):
     _, store, _ = made
