@@ -105,7 +105,7 @@ class Ledger:
 
     root     the data set's folder, for the paths of rows that were lost
     shards   numbers of the finished shards that the rows come from
-    lost     further rows of the file: of videos whose shard is not there, and that no other has
+    lost     rows of videos that no shard has, because theirs is missing; the file keeps them
     stale    whether the file says something else
     behind   whether the file lacks rows that were added
     """
@@ -192,7 +192,10 @@ class Ledger:
         self.shards.discard(shard)
 
     def _put_unconfirmed(self, row: Outcome, blank: set[int]) -> None:
-        """Keeps a row that no table confirms where its shard has none: it is lost, or `blank`."""
+        """Keeps a row that no shard's table confirms, if its shard or that table is missing.
+
+        blank  numbers of the shards whose table a power cut has emptied
+        """
         if row.id in self._rows:
             return
         if row.shard in blank:

@@ -22,6 +22,7 @@ import zarr
 from mme_core.errors import UsageError
 from mme_core.io.place import local_path
 from mme_core.report.words import counted
+from mme_core.store.outside import check_outside
 from mme_core.terminal import plain
 from train.data.sources import Source, open_source
 from train.engine.distributed import PATIENCE, connected
@@ -36,7 +37,8 @@ SUFFIXES = (".zarr", ".npz")
 
 
 def check_store_keys(config: FeaturesConfig, out: Path) -> None:
-    """Raises UsageError for a split of a store, and for an `out` that would damage the store."""
+    """Raises UsageError for a split of a store, and for an `out` that would damage a store."""
+    check_outside(out, "out=")
     if config.store is None:
         return
     if config.split is not None:
@@ -45,13 +47,10 @@ def check_store_keys(config: FeaturesConfig, out: Path) -> None:
             "leave split out, or name a store of that split (mme flows --split)"
         )
     folder = local_path(config.store)
-    if folder is None:
-        return
-    store, target = folder.resolve(), out.resolve()
-    if target.is_relative_to(store) or store.is_relative_to(target):
+    if folder is not None and folder.resolve().is_relative_to(out.resolve()):
         raise UsageError(
-            f"out={out} would be written into or over store={config.store}, which is read: choose "
-            "a place outside the store"
+            f"out={out} would be written over store={config.store}, which is read: choose a place "
+            "outside of it"
         )
 
 

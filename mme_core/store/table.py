@@ -205,7 +205,7 @@ def load_table(place: Place, spec_hash: str) -> VideoTable:
 
     Raises StoreError for a shard that is damaged or was made with another specification.
     """
-    # another specification makes the cache stale, too
+    # A cache of another specification is stale too.
     finished = {n: f"{spec_hash} {stamp}" for n, stamp in finished_shards(place).items()}
     cached_stamps, cached = read_cache(place)
     if cached_stamps == finished:

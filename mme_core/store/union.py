@@ -16,6 +16,8 @@ from mme_core.store.table import COLUMNS, VideoTable
 from mme_core.store.target_store import TargetStore
 from mme_core.store.window import CodedWindow
 
+CODING = ("frames", "jpeg_quality")  # how frames are coded, which no target depends on
+
 # What the stores of a union may differ in: the size of the canvas, how points are followed, and how
 # frames are coded.
 _FREE = (
@@ -25,8 +27,7 @@ _FREE = (
     "flow_weights",
     "tracks",
     "check",
-    "frames",
-    "jpeg_quality",
+    *CODING,
     "square_pixels",
 )
 

@@ -93,9 +93,9 @@ def save_folder(
 
 
 def check_replaceable(folder: Path, architecture: str) -> None:
-    """Raises UsageError where a folder holds weights that no export of this architecture wrote.
+    """Raises UsageError where an export must not write into a folder.
 
-    So does a folder in a store.
+    The folder lies in a store, or holds weights that no export of this architecture wrote.
     """
     check_outside(folder, "-o ")
     if not (folder / MODEL).exists():

@@ -10,7 +10,7 @@ from mme_core.io.remote import join
 from mme_core.store import StoreUnion, TargetStore
 from mme_core.store.layout import LEDGER, LOCK, shard_name
 from mme_core.store.table import lost_shards
-from mme_core.store.union import check_agreement
+from mme_core.store.union import CODING, check_agreement
 from train.data.staging import open_staged
 from train.recipes.pretraining import PretrainConfig
 
@@ -100,7 +100,7 @@ def check_same_spec(store: TargetStore | StoreUnion, val: TargetStore) -> None:
         return
     spec = val.spec
     if "none" not in (spec.frames, store.spec.frames):
-        spec = replace(spec, frames=store.spec.frames, jpeg_quality=store.spec.jpeg_quality)
+        spec = replace(spec, **{name: getattr(store.spec, name) for name in CODING})
     differing = spec.differences(store.spec, f"in {val.url}", f"in {store.url}")
     if differing:
         raise StoreError(
